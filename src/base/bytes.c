@@ -1,0 +1,170 @@
+/* bytes.c - fixed layouts, the bounded reader, hex. */
+#include "base.h"
+
+#include <errno.h>
+
+void put_u16(uint8_t *to, uint16_t v)
+{
+    to[0] = (uint8_t)v;
+    to[1] = (uint8_t)(v >> 8);
+}
+
+void put_u32(uint8_t *to, uint32_t v)
+{
+    for (int i = 0; i < 4; i++)
+        to[i] = (uint8_t)(v >> (8 * i));
+}
+
+void put_u64(uint8_t *to, uint64_t v)
+{
+    for (int i = 0; i < 8; i++)
+        to[i] = (uint8_t)(v >> (8 * i));
+}
+
+void put_be64(uint8_t *to, uint64_t v)
+{
+    for (int i = 0; i < 8; i++)
+        to[i] = (uint8_t)(v >> (8 * (7 - i)));
+}
+
+uint16_t get_u16(const uint8_t *from)
+{
+    return (uint16_t)(from[0] | from[1] << 8);
+}
+
+uint32_t get_u32(const uint8_t *from)
+{
+    uint32_t v = 0;
+    for (int i = 3; i >= 0; i--)
+        v = v << 8 | from[i];
+    return v;
+}
+
+uint64_t get_u64(const uint8_t *from)
+{
+    uint64_t v = 0;
+    for (int i = 7; i >= 0; i--)
+        v = v << 8 | from[i];
+    return v;
+}
+
+uint64_t get_be64(const uint8_t *from)
+{
+    uint64_t v = 0;
+    for (int i = 0; i < 8; i++)
+        v = v << 8 | from[i];
+    return v;
+}
+
+struct reader reader_of(const void *data, size_t length)
+{
+    ensure(data || length == 0);
+    static const uint8_t nothing[1];
+    const uint8_t *at = data ? data : nothing;
+    return (struct reader){.at = at, .end = at + length};
+}
+
+size_t reader_left(const struct reader *r)
+{
+    return (size_t)(r->end - r->at);
+}
+
+const uint8_t *reader_bytes(struct reader *r, size_t length)
+{
+    if (reader_left(r) < length) {
+        r->bad = true;
+        r->at = r->end;
+        return NULL;
+    }
+    const uint8_t *at = r->at;
+    r->at += length;
+    return at;
+}
+
+uint8_t reader_u8(struct reader *r)
+{
+    const uint8_t *at = reader_bytes(r, 1);
+    return at ? at[0] : 0;
+}
+
+uint16_t reader_u16(struct reader *r)
+{
+    const uint8_t *at = reader_bytes(r, 2);
+    return at ? get_u16(at) : 0;
+}
+
+uint32_t reader_u32(struct reader *r)
+{
+    const uint8_t *at = reader_bytes(r, 4);
+    return at ? get_u32(at) : 0;
+}
+
+uint64_t reader_u64(struct reader *r)
+{
+    const uint8_t *at = reader_bytes(r, 8);
+    return at ? get_u64(at) : 0;
+}
+
+uint64_t reader_be64(struct reader *r)
+{
+    const uint8_t *at = reader_bytes(r, 8);
+    return at ? get_be64(at) : 0;
+}
+
+const uint8_t *reader_string(struct reader *r, size_t *ret_length)
+{
+    size_t length = reader_u16(r);
+    const uint8_t *at = reader_bytes(r, length);
+    *ret_length = at ? length : 0;
+    return at;
+}
+
+void reader_cstring(struct reader *r, char *to, size_t size)
+{
+    size_t length;
+    const uint8_t *at = reader_string(r, &length);
+    if (!at || length >= size || memchr(at, 0, length)) {
+        r->bad = true;
+        length = 0;
+    }
+    if (length)
+        memcpy(to, at, length);
+    to[length] = 0;
+}
+
+bool reader_done(const struct reader *r)
+{
+    return !r->bad && r->at == r->end;
+}
+
+void hex_format(char *to, const void *data, size_t length)
+{
+    const uint8_t *bytes = data;
+    for (size_t i = 0; i < length; i++) {
+        to[2 * i] = "0123456789abcdef"[bytes[i] >> 4];
+        to[2 * i + 1] = "0123456789abcdef"[bytes[i] & 15];
+    }
+    to[2 * length] = 0;
+}
+
+static int hex_digit(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    if (c >= 'a' && c <= 'f')
+        return c - 'a' + 10;
+    return -1;
+}
+
+int hex_parse(const char *text, void *to, size_t length)
+{
+    if (strlen(text) != 2 * length)
+        return -EINVAL;
+    for (size_t i = 0; i < 2 * length; i++)
+        if (hex_digit(text[i]) < 0)
+            return -EINVAL;
+    uint8_t *bytes = to;
+    for (size_t i = 0; i < length; i++)
+        bytes[i] = (uint8_t)(hex_digit(text[2 * i]) << 4 | hex_digit(text[2 * i + 1]));
+    return 0;
+}
