@@ -1,0 +1,303 @@
+/*
+ * store.h - the log is the database: Raft's log segments are the Bitcask's data files.
+ *
+ * An entry is written once. Appending gives its records their place (segment, offset);
+ * applying moves keydir pointers there. Formats: docs/format.md; rules G1-G6 of the design
+ * are kept here, see README.md.
+ *
+ * Threads. The *loop* is the only writer of the in-memory state: every function belongs to
+ * it unless said otherwise. It never does I/O itself: appends, truncations and the small
+ * files are collected into a *job*, which the *log thread* runs, one at a time, in order.
+ * Readers (any thread) take no lock: the keydir is read under RCU (liburcu, bulletproof
+ * flavour: threads need no registration), values by pread.
+ *
+ * Errors are negative errno. A failed write or sync of a job is final: the caller must stop
+ * the process (DESIGN section 3), it is not retried.
+ */
+#ifndef TIERCE_STORE_H
+#define TIERCE_STORE_H
+
+#include "base.h"
+
+#include <sys/uio.h>
+
+struct store;
+
+/* ---- The disk: one small table of functions, so that tests can be the disk ------------ */
+
+/* Each returns 0 (or a count, or a descriptor) or a negative errno. */
+struct store_io {
+    void *context;
+    int (*open)(void *context, const char *path, int flags, int mode);
+    int (*close)(void *context, int fd);
+    ssize_t (*pread)(void *context, int fd, void *to, size_t length, uint64_t offset);
+    /* Only what is in memory: -EAGAIN where it would wait for the disk. */
+    ssize_t (*pread_nowait)(void *context, int fd, void *to, size_t length,
+                            uint64_t offset);
+    ssize_t (*pwritev)(void *context, int fd, const struct iovec *iov, int count,
+                       uint64_t offset);
+    int (*sync)(void *context, int fd);     /* fdatasync */
+    int (*sync_all)(void *context, int fd); /* fsync: with the size and the rest */
+    int (*truncate)(void *context, int fd, uint64_t size);
+    int (*allocate)(void *context, int fd, uint64_t size); /* zeros to `size`, reserved */
+    int (*size)(void *context, int fd, uint64_t *ret);
+    int (*mkdir)(void *context, const char *path, int mode); /* 0 where it exists */
+    int (*unlink)(void *context, const char *path);
+    int (*rename)(void *context, const char *from, const char *to);
+    int (*sync_dir)(void *context, const char *path);
+    /* Calls `each` with every name but . and ..; stops at a non-zero return. */
+    int (*list)(void *context, const char *path, int (*each)(void *arg, const char *name),
+                void *arg);
+    int (*space)(void *context, const char *path, uint64_t *ret_free, uint64_t *ret_total);
+};
+
+extern const struct store_io store_io_posix;
+
+/* ---- Records and entries ------------------------------------------------------------- */
+
+enum {
+    STORE_RECORD_HEADER = 20,
+    STORE_ENTRY_VALUE = 76,                                     /* the entry record's value */
+    STORE_ENTRY_HEADER = STORE_RECORD_HEADER + 1 + STORE_ENTRY_VALUE, /* 97 bytes */
+    STORE_RESULT_BYTES = 16,
+    STORE_CLUSTER_ID_BYTES = 16,
+};
+
+#define STORE_TOMBSTONE UINT32_MAX
+
+struct store_record {
+    uint64_t timestamp_us;
+    const uint8_t *key;
+    uint32_t key_size;
+    const uint8_t *value; /* NULL: a tombstone */
+    uint32_t value_size;  /* 0 for a tombstone */
+};
+
+/* Reads one record at the reader's place and checks its checksum. -EBADMSG where it is
+ * damaged, cut short or beyond the limits; the reader then stands anywhere. */
+int store_record_read(struct reader *r, struct store_record *ret);
+
+/* What the entry record says (G1). */
+struct store_entry {
+    uint64_t timestamp_us; /* of the entry record; its data records follow with +1, +2, ... */
+    uint64_t index, term;
+    uint64_t prev_term; /* of the previous entry, and the checksum of its entry record: */
+    uint32_t prev_crc;  /* the chain */
+    uint64_t commit;    /* the leader's, when it encoded this */
+    uint64_t session, request;
+    uint8_t result[STORE_RESULT_BYTES];
+    uint32_t record_count; /* data records */
+    uint32_t length;       /* bytes of the whole entry, the entry record included */
+    uint32_t crc;          /* of the entry record */
+};
+
+/* Immutable bytes that several threads and queues share. */
+struct store_bytes {
+    _Atomic uint32_t references;
+    uint32_t length;
+    uint8_t data[];
+};
+
+struct store_bytes *store_bytes_new(size_t length); /* one reference; NULL: no memory */
+struct store_bytes *store_bytes_of(const void *data, size_t length);
+struct store_bytes *store_bytes_ref(struct store_bytes *b);
+void store_bytes_unref(struct store_bytes *b); /* any thread; NULL is allowed */
+
+/* The head of the entry that begins at `data`: checks the entry record's own checksum and
+ * bounds, and that `ret->length` bytes are there. -EBADMSG otherwise. */
+int store_entry_decode(const void *data, size_t length, struct store_entry *ret);
+/* The whole entry: also each data record's checksum, count, lengths, timestamps (entry's
+ * + 1, + 2, ...) and that no key stands twice (G2). */
+int store_entry_verify(const void *data, size_t length, struct store_entry *ret);
+/* Calls `each` for every data record of a verified entry, in order, with its offset. */
+int store_entry_each(const void *data, size_t length,
+                     int (*each)(void *arg, const struct store_record *record,
+                                 uint32_t offset_bytes),
+                     void *arg);
+
+/* Builds an entry's bytes. The data records' timestamps are given as they are added. */
+struct store_builder {
+    struct buf bytes;
+    uint64_t timestamp_us; /* of the last record added */
+    uint32_t record_count;
+};
+
+/* `timestamp_us`: of the entry record. The builder may be used again after _finish. */
+void store_builder_begin(struct store_builder *b, uint64_t timestamp_us);
+/* Both return the record's timestamp. value NULL: a tombstone. */
+uint64_t store_builder_put(struct store_builder *b, const void *key, size_t key_size,
+                           const void *value, size_t value_size);
+/* Bytes so far, entry record included. */
+size_t store_builder_length(const struct store_builder *b);
+/* Fills in the entry record from `head` (its timestamp, record_count, length and crc are the
+ * builder's) and gives the bytes. -ENOMEM, or -E2BIG beyond LIMIT_ENTRY_BYTES or
+ * LIMIT_ENTRY_RECORDS. */
+int store_builder_finish(struct store_builder *b, const struct store_entry *head,
+                         struct store_bytes **ret);
+void store_builder_release(struct store_builder *b);
+
+/* ---- Life ------------------------------------------------------------------------------ */
+
+enum { STORE_ERROR_BYTES = 512 };
+
+struct store_options {
+    const struct store_io *io;
+    const char *path; /* the data directory; files of the store are made under it */
+    uint8_t cluster_id[STORE_CLUSTER_ID_BYTES];
+    uint64_t segment_bytes; /* at least 2 * LIMIT_ENTRY_BYTES, below 4 GiB */
+    /* Called by store_open for every applied entry, in order; may be NULL. */
+    void (*replay)(void *context, const struct store_entry *entry);
+    void *context;
+};
+
+struct store_run { /* entries after the former run's last up to `last` have `term` */
+    uint64_t last, term;
+};
+
+struct store_recovery {
+    uint64_t term, vote;
+    uint64_t base_index, base_term; /* the log starts after this (0, 0 until merged) */
+    uint64_t last_index;
+    uint64_t commit;        /* proven; everything up to it is applied */
+    struct store_run *runs; /* owned by the store until store_close */
+    size_t run_count;
+    uint64_t cut_bytes; /* torn bytes removed from the tail */
+};
+
+/* Makes an empty store: hard state (0, 0), no entries. -EEXIST where there is one. */
+int store_create(const struct store_options *options, char error[STORE_ERROR_BYTES]);
+
+/* Recovers (G4, G6): reads all, cuts what is torn, syncs, applies up to what is proven
+ * committed. Blocks. On failure `error` names the file, what is wrong and the remedy:
+ * -ENOENT no store here; -EPROTONOSUPPORT a newer format; -EXDEV of another cluster;
+ * -EBADMSG damage (of what was committed, or of the hard state), nothing was changed. */
+int store_open(struct store **ret, const struct store_options *options,
+               struct store_recovery *ret_recovery, char error[STORE_ERROR_BYTES]);
+/* No job may be running and no reader inside. Does not sync: jobs not run are dropped. */
+void store_close(struct store *s);
+
+/* ---- The log: the loop's side -------------------------------------------------------------- */
+
+uint64_t store_last_index(const struct store *s);
+uint64_t store_applied(const struct store *s);
+/* The end of the chain: what the next entry's prev_term, prev_crc must be, and the newest
+ * timestamp of the log. */
+void store_chain(const struct store *s, uint64_t *ret_term, uint32_t *ret_crc,
+                 uint64_t *ret_timestamp_us);
+
+/* Whether `length` more bytes have room: 0, or -ENOSPC (no next segment could be reserved). */
+int store_has_room(const struct store *s, uint64_t length);
+
+/* Appends one verified entry, which must continue the chain (ensured; a driver checks foreign
+ * ones with store_continues first), under the current generation. Takes its own reference.
+ * `ahead`: also visible to store_get_ahead at once (a leader's own entries). -ENOMEM. */
+int store_append(struct store *s, struct store_bytes *entry, bool ahead);
+/* Whether this entry may follow (index, chain): index + 1, prev_term, prev_crc, growing
+ * timestamp. `after` NULL: the log's end. */
+bool store_continues(const struct store *s, const struct store_entry *entry);
+
+/* Drops all entries after `index` (at least applied) and sets the generation (G3). */
+int store_truncate(struct store *s, uint64_t index, uint64_t generation);
+/* Later appends belong to this generation. */
+void store_set_generation(struct store *s, uint64_t generation);
+
+int store_set_hard_state(struct store *s, uint64_t term, uint64_t vote); /* G5 */
+int store_set_commit_hint(struct store *s, uint64_t commit);             /* G6 */
+int store_refresh_space(struct store *s); /* looks at the disk, reserves the next segment */
+
+enum store_space {
+    STORE_SPACE_OK,
+    STORE_SPACE_LOW, /* what is held back has been touched: only deletes */
+};
+enum store_space store_space(const struct store *s);
+
+/* ---- Jobs: from the loop to the log thread and back ------------------------------------------ */
+
+struct store_job;
+
+/* All that was asked for since the last call, in order; NULL: nothing. One job at a time. */
+struct store_job *store_take_job(struct store *s);
+/* The log thread: does the I/O, with one sync for consecutive appends. 0, or the error of the
+ * call that failed, with `error` naming it. */
+int store_run_job(struct store_job *job, char error[STORE_ERROR_BYTES]);
+
+struct store_done {
+    uint64_t durable_index; /* 0: the job had no append */
+    uint64_t generation;    /* of that append */
+    bool hard_state;        /* a hard state was made durable */
+};
+/* The loop again, after a job that returned 0: frees it. */
+struct store_done store_finish_job(struct store *s, struct store_job *job);
+
+/* ---- Entries again ------------------------------------------------------------------------------ */
+
+/* The bytes of an entry that is still in memory (each that is not applied, and the newest
+ * applied ones up to a bound): a new reference; NULL where it must be read. */
+struct store_bytes *store_entry_cached(struct store *s, uint64_t index);
+
+/* Reading older entries: planned on the loop, run on any thread that may wait. */
+struct store_read;
+/* Entries from `first` while their bytes fit `max_bytes` (at least one). -ENOENT not in the
+ * log; -ENOMEM. */
+int store_read_plan(struct store *s, uint64_t first, size_t max_bytes,
+                    struct store_read **ret);
+/* Reads and verifies; -EBADMSG where they are damaged on disk. */
+int store_read_run(struct store_read *read, struct store_bytes **ret, uint64_t *ret_last);
+void store_read_free(struct store_read *read);
+
+/* Where entry `index` has been synced to disk, and is the next to apply: moves the keydir's
+ * pointers. `ret_bytes` is a reference for the caller. -ENOMEM: nothing was changed. */
+int store_apply(struct store *s, uint64_t index, struct store_entry *ret_entry,
+                struct store_bytes **ret_bytes);
+
+/* ---- Reading: any thread, no lock -------------------------------------------------------------- */
+
+enum store_read_flags {
+    STORE_NOWAIT = 1, /* -EAGAIN rather than wait for the disk */
+};
+
+/* Appends the value to `to` (which the caller owns). -ENOENT; -EAGAIN; -EBADMSG: twice read
+ * and twice wrong; -EIO and the like. ret_timestamp may be NULL. */
+int store_get(struct store *s, const void *key, size_t key_size, unsigned flags,
+              struct buf *to, uint64_t *ret_timestamp);
+
+struct store_item {
+    const uint8_t *key;
+    uint32_t key_size;
+    const uint8_t *value; /* NULL unless value_size <= LIMIT_KEYDIR_INLINE_BYTES */
+    uint32_t value_size;
+    uint64_t timestamp_us;
+};
+
+/* Keys k with from <= k < to, in order (to_size 0: no end). `each` runs inside the read-side
+ * section: it must not wait; a non-zero return ends the scan and is returned. */
+int store_scan(struct store *s, const void *from, size_t from_size, const void *to,
+               size_t to_size, int (*each)(void *arg, const struct store_item *item),
+               void *arg);
+
+/* One consistent look at several keys (G10): begin, read, and again if _retry says that an
+ * entry was applied meanwhile. */
+uint64_t store_read_begin(struct store *s);
+bool store_read_retry(struct store *s, uint64_t begun);
+
+/* The same two on the loop alone, with entries appended as `ahead` taken as applied: what a
+ * leader evaluates against. Never wait (-EAGAIN). */
+int store_get_ahead(struct store *s, const void *key, size_t key_size, struct buf *to,
+                    uint64_t *ret_timestamp);
+int store_scan_ahead(struct store *s, const void *from, size_t from_size, const void *to,
+                     size_t to_size, int (*each)(void *arg, const struct store_item *item),
+                     void *arg);
+
+struct store_stats {
+    uint64_t keys, live_bytes, log_bytes, segments, entries;
+    uint64_t disk_free_bytes, disk_total_bytes; /* as last looked at */
+    uint64_t bytes_written, syncs;              /* by jobs, since open */
+    uint64_t bad_reads;                         /* reads that failed their checksum */
+};
+void store_stats(struct store *s, struct store_stats *ret);
+
+/* Verifies the invariants of README.md that can be verified in memory and by reading the
+ * files; ends the process where one is broken. Loop, no job running. Slow: for tests. */
+void store_check(struct store *s);
+
+#endif
