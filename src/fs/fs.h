@@ -1,0 +1,276 @@
+/*
+ * fs.h - the namespace: files and directories as keys, operations that change them, and the
+ * mount that shows them.
+ *
+ * Three parts, in the order in which a change walks through them:
+ *   the mount      (FUSE; the only files that include a FUSE header) turns kernel requests
+ *                  into reads of a view and into operations, and replies exactly once;
+ *   operations     are bytes that travel to the leader;
+ *   evaluation     turns (view, operation) into records and a small result, or an errno. It
+ *                  is a pure function, done once, on the leader (DESIGN section 5).
+ *
+ * Identities. An *inode* number names a file for ever; it is a timestamp of the log, so it is
+ * never used twice. The root is 1. A *content id* names the extents of one value of a file,
+ * likewise a timestamp; replacing a value makes a new one. A *name* is (parent inode, bytes).
+ *
+ * Errors are negative errno. Threads are said per part.
+ */
+#ifndef TIERCE_FS_H
+#define TIERCE_FS_H
+
+#include "base.h"
+
+/* ---- Keys ---------------------------------------------------------------------------- */
+
+enum fs_class {
+    FS_CLASS_NAME = 'D',    /* parent, name -> inode u64, type u8 (DT_*) */
+    FS_CLASS_INODE = 'I',   /* inode -> attributes and small content */
+    FS_CLASS_EXTENT = 'B',  /* content id, offset -> bytes, at most LIMIT_EXTENT_BYTES */
+    FS_CLASS_CONTENT = 'P', /* content id -> session that builds it; 0: to be reclaimed */
+    FS_CLASS_SESSION = 'S', /* kept by node */
+    FS_CLASS_CLUSTER = 'C', /* kept by node */
+};
+
+enum { FS_ROOT_INODE = 1 };
+
+struct fs_key {
+    uint32_t size;
+    uint8_t bytes[LIMIT_KEY_BYTES];
+};
+
+void fs_key_name(struct fs_key *key, uint64_t parent, const void *name, size_t name_size);
+void fs_key_inode(struct fs_key *key, uint64_t inode);
+void fs_key_extent(struct fs_key *key, uint64_t content, uint64_t offset);
+void fs_key_content(struct fs_key *key, uint64_t content);
+
+/* ---- The view: what this folder knows of a store ---------------------------------------- */
+
+struct fs_item {
+    const uint8_t *key;
+    uint32_t key_size;
+    const uint8_t *value; /* NULL where the value is not at hand (over 16 bytes) */
+    uint32_t value_size;
+    uint64_t timestamp_us;
+};
+
+struct fs_view {
+    void *context;
+    /* Appends the value to `to`. -ENOENT; -EAGAIN: would wait for the disk, and this view
+     * never waits (the evaluation is abandoned with -EAGAIN and done anew later). */
+    int (*get)(void *context, const void *key, size_t key_size, struct buf *to,
+               uint64_t *ret_timestamp);
+    /* Keys in [from, to), in order; a non-zero return of `each` ends it and is returned.
+     * `each` must not call the view. */
+    int (*scan)(void *context, const void *from, size_t from_size, const void *to,
+                size_t to_size, int (*each)(void *arg, const struct fs_item *item),
+                void *arg);
+    /* A consistent look at several keys: NULL where nothing changes underneath. */
+    uint64_t (*begin)(void *context);
+    bool (*retry)(void *context, uint64_t begun);
+};
+
+/* ---- Inodes ------------------------------------------------------------------------------- */
+
+enum fs_content_kind {
+    FS_CONTENT_INLINE = 0,  /* regular: the bytes follow; symlink: the target */
+    FS_CONTENT_EXTENTS = 1, /* regular: a content id */
+    FS_CONTENT_NONE = 2,    /* directories and special files */
+};
+
+struct fs_inode {
+    uint64_t inode;
+    uint32_t mode; /* type and permissions, as st_mode */
+    uint32_t nlink;
+    uint32_t uid, gid;
+    uint32_t rdev;
+    uint64_t size;   /* of a directory: its number of names */
+    uint64_t parent; /* of a directory */
+    int64_t atime_ns, mtime_ns, ctime_ns; /* since 1970 */
+    uint64_t version; /* timestamp of the record it was read from */
+    enum fs_content_kind kind;
+    uint64_t content;            /* EXTENTS */
+    uint64_t content_bytes;      /* EXTENTS: stored bytes, for st_blocks */
+    const uint8_t *inline_bytes; /* INLINE: `size` bytes, in the value it was parsed from */
+};
+
+void fs_inode_encode(const struct fs_inode *inode, struct buf *to);
+/* `ret` points into `data`. -EBADMSG. */
+int fs_inode_decode(uint64_t number, uint64_t version, const void *data, size_t length,
+                    struct fs_inode *ret);
+
+/* ---- Operations ------------------------------------------------------------------------------ */
+
+enum fs_op_type {
+    FS_MAKE = 1,   /* a name and an inode of any type; with FS_OVER, "open for a new value" */
+    FS_UNLINK = 2, /* parent, name */
+    FS_RMDIR = 3,
+    FS_RENAME = 4,  /* parent, name -> parent2, name2; flags FS_NOREPLACE */
+    FS_SETATTR = 5, /* inode, set; FS_SET_SIZE truncates or extends */
+    FS_WRITE = 6,   /* inode, ranges (offset ignored with FS_APPEND), set */
+    FS_REPLACE = 7, /* inode gets `content` (0: none yet) with ranges applied, of `size` */
+    FS_BUILD = 8,   /* content (0: a new one) gets ranges, unseen; result: content id */
+    FS_RESERVE = 9, /* `size` fresh inode numbers; result: the first */
+    FS_RECLAIM = 10, /* deletes some extents nobody refers to; nothing to do: no entry */
+    FS_ABANDON = 11, /* content in progress of session `content` is to be reclaimed (S7) */
+};
+
+enum fs_op_flags {
+    FS_OVER = 1,      /* MAKE: an existing regular file gets the new value instead */
+    FS_NOREPLACE = 2, /* RENAME */
+    FS_APPEND = 4,    /* WRITE: at the end, decided here (one range) */
+    FS_PARENTS = 8,   /* unused by evaluation; reserved */
+};
+
+enum fs_set { /* which attributes an operation sets besides; also of FS_MAKE (times) */
+    FS_SET_MODE = 1,
+    FS_SET_UID = 2,
+    FS_SET_GID = 4,
+    FS_SET_SIZE = 8,
+    FS_SET_ATIME = 16,
+    FS_SET_MTIME = 32,
+    FS_SET_ATIME_NOW = 64,
+    FS_SET_MTIME_NOW = 128,
+};
+
+struct fs_op {
+    enum fs_op_type type;
+    uint32_t flags, set;
+    uint64_t inode;  /* subject; MAKE: the reserved number (0: the leader chooses); parent of
+                        UNLINK, RMDIR, RENAME is `parent` */
+    uint64_t parent, parent2;
+    const uint8_t *name, *name2;
+    uint16_t name_size, name2_size;
+    uint32_t mode, uid, gid, rdev;
+    uint64_t size;
+    uint64_t content;
+    int64_t atime_ns, mtime_ns;
+    const uint8_t *target; /* MAKE of a symlink */
+    uint16_t target_size;
+    /* Encoded ranges: { offset u64, length u32, bytes }*, ascending, not overlapping. */
+    const uint8_t *ranges;
+    uint32_t ranges_size;
+};
+
+void fs_op_encode(const struct fs_op *op, struct buf *to);
+/* `ret` points into `data`. -EPROTO unless every field is within its limits and they fill it
+ * exactly. */
+int fs_op_decode(const void *data, size_t length, struct fs_op *ret);
+/* One range more, at the end of `ranges`. */
+void fs_range_add(struct buf *ranges, uint64_t offset, const void *data, size_t length);
+/* The next range of encoded ranges; false at the end. */
+bool fs_range_next(struct reader *ranges, uint64_t *ret_offset, const uint8_t **ret_data,
+                   uint32_t *ret_length);
+
+/* ---- Evaluation: any thread, pure -------------------------------------------------------------- */
+
+struct fs_result { /* travels in the entry record's 16 bytes */
+    uint64_t value; /* MAKE: inode; BUILD: content id; WRITE: the end of what was written;
+                       RESERVE: first number */
+    uint64_t more;  /* MAKE: 1 where the name existed (FS_OVER) */
+};
+
+/* Where evaluation puts its records. */
+struct fs_change {
+    void *context;
+    /* Adds a record (value NULL: a tombstone) and returns its timestamp. A key is put once. */
+    uint64_t (*put)(void *context, const void *key, size_t key_size, const void *value,
+                    size_t value_size);
+    uint64_t timestamp_us; /* of the entry: "now"; the n-th record gets timestamp_us + n */
+    uint64_t session;      /* of the operation; recorded with content in progress */
+    uint64_t records;      /* put so far; kept by evaluation */
+};
+
+/* 0: the records were put (none: there was nothing to do); else an errno as the call of the
+ * same name gives it, -EAGAIN from the view, -EPROTO; records put so far are void then. */
+int fs_evaluate(const struct fs_view *view, const struct fs_op *op, struct fs_change *change,
+                struct fs_result *ret);
+/* The key by which operations of a session are kept in order (S3): the inode (or parent). */
+uint64_t fs_op_subject(const struct fs_op *op);
+/* The records of a new, empty name space: the root directory. */
+void fs_format(struct fs_change *change);
+void fs_result_encode(const struct fs_result *result, uint8_t to[16]);
+void fs_result_decode(const uint8_t from[16], struct fs_result *ret);
+
+/* ---- Reading: any thread ----------------------------------------------------------------------------- */
+
+int fs_lookup(const struct fs_view *view, uint64_t parent, const void *name,
+              size_t name_size, uint64_t *ret_inode); /* -ENOENT */
+/* `scratch` gets the value that ret->inline_bytes points into. -ENOENT. */
+int fs_stat(const struct fs_view *view, uint64_t inode, struct buf *scratch,
+            struct fs_inode *ret);
+/* Up to `length` bytes at `offset` of a regular file, one version of it (G10); holes are
+ * zeros; *ret_length is short only at the end. */
+int fs_read(const struct fs_view *view, uint64_t inode, uint64_t offset, size_t length,
+            uint8_t *to, size_t *ret_length);
+/* The same of a content id that is not (or no longer) an inode's; beyond what is stored: zeros. */
+int fs_read_content(const struct fs_view *view, uint64_t content, uint64_t offset,
+                    size_t length, uint8_t *to);
+/* Names of a directory after `after` (size 0: from the start), in key order. A non-zero return
+ * of `each` ends it and is returned. `each` must not call the view. */
+int fs_list(const struct fs_view *view, uint64_t directory, const void *after,
+            size_t after_size,
+            int (*each)(void *arg, const uint8_t *name, size_t name_size, uint64_t inode,
+                        uint8_t type),
+            void *arg);
+/* Walks an absolute or relative path from the root, not following symlinks, "." and ".."
+ * refused (-EINVAL). On -ENOENT of the last part only, *ret_parent and *ret_name (into path)
+ * are set and *ret_inode is 0, and the return is 0. */
+int fs_resolve(const struct fs_view *view, const char *path, uint64_t *ret_parent,
+               const char **ret_name, uint64_t *ret_inode);
+
+/* ---- The mount ------------------------------------------------------------------------------------------ */
+
+/* An operation on its way. The mount owns it; the backend owns it from submit() until done(). */
+struct fs_request {
+    struct buf op;      /* encoded */
+    uint64_t subject;   /* fs_op_subject */
+    int error;          /* set before done(): 0 or a negative errno */
+    struct fs_result result;
+    void (*done)(struct fs_request *request); /* on the loop */
+    void *backend;                            /* the backend's own */
+};
+
+/* What the mount needs of a node. All may be called from any thread, and none waits. */
+struct fs_backend {
+    void *context;
+    struct fs_view view; /* its get may wait for the disk */
+    /* Commits the operation and applies it here (S5), then done(). While the node has no
+     * majority: -EROFS after a grace, unless it was already on its way (K14). Operations of one
+     * subject are committed in the order of their submission (S3). */
+    void (*submit)(void *context, struct fs_request *request);
+    /* Its caller was interrupted: done() soon, with -EINTR where the node thinks it right
+     * (fatal: the caller is being killed; else only without quorum or after a second). */
+    void (*interrupt)(void *context, struct fs_request *request, bool fatal);
+    /* A reserved inode number; 0: none at hand. */
+    uint64_t (*take_inode)(void *context);
+    void (*space)(void *context, uint64_t *ret_free_bytes, uint64_t *ret_total_bytes,
+                  uint64_t *ret_keys);
+    /* The kernel unmounted it (umount, fusermount3 -u), or fs_mount_stop did. */
+    void (*unmounted)(void *context);
+};
+
+struct fs_mount;
+
+struct fs_mount_options {
+    const char *mountpoint;
+    const char *options;  /* as after -o, may be NULL: fuse's own, comma-separated */
+    const char *source;   /* shown in /proc/mounts */
+};
+
+enum { FS_ERROR_BYTES = 512 };
+
+/* Checks the options and the mountpoint, mounts, and starts the workers. When it returns 0
+ * requests are being served. `error` names what is wrong and the remedy: -ENOENT, -ENOTDIR
+ * the mountpoint; -EINVAL an option; -EBUSY; -ENOTCONN a dead mount is in the way and could
+ * not be replaced. */
+int fs_mount_start(struct fs_mount **ret, const struct fs_mount_options *options,
+                   const struct fs_backend *backend, char error[FS_ERROR_BYTES]);
+/* Commits what is buffered (waits for done() of it: the loop must still run), unmounts, joins
+ * the workers. Not on the loop. -EBUSY: files are open and `force` is false. */
+int fs_mount_stop(struct fs_mount *m, bool force);
+/* After stop, or after backend.unmounted(). */
+void fs_mount_free(struct fs_mount *m);
+/* What "put" and the like changed behind the kernel's back needs no call here: nothing is
+ * cached without asking (timeouts are 0). */
+
+#endif
