@@ -1,0 +1,206 @@
+/*
+ * node_internal.h - what the files of this folder share. One struct node; the loop thread owns
+ * it, but for what is marked.
+ */
+#ifndef TIERCE_NODE_INTERNAL_H
+#define TIERCE_NODE_INTERNAL_H
+
+#include "fs.h"
+#include "node.h"
+#include "raft.h"
+#include "store.h"
+#include "wire.h"
+
+#include <event2/event.h>
+#include <pthread.h>
+
+enum {
+    NODE_FORMAT_VERSION = 1,
+    NODE_CERTIFICATE_DAYS = 3650,
+    NODE_SECRET_BYTES = 16,
+    NODE_SEGMENT_MIB = 64, /* default of segment_mib in tierce.conf */
+    NODE_SEGMENT_MIB_MIN = 16,
+    NODE_SEGMENT_MIB_MAX = 1024,
+};
+
+/* ---- directory.c: the data directory's identity files ----------------------------------------- */
+
+struct member {
+    uint64_t id;
+    bool voter;
+    char name[LIMIT_NAME_BYTES + 1];
+    char address[LIMIT_ADDRESS_BYTES + 1];
+};
+
+struct members {
+    uint32_t count;
+    struct member list[LIMIT_MEMBERS];
+};
+
+/* tierce.conf (text, `key = value`), and ca.crt, node.crt, node.key beside it. */
+struct directory {
+    char *path; /* absolute */
+    int lock_fd; /* flock on PATH/lock; -1: not held */
+    uint8_t cluster_id[WIRE_CLUSTER_ID_BYTES];
+    uint64_t node_id;
+    char name[LIMIT_NAME_BYTES + 1];
+    char listen[LIMIT_ADDRESS_BYTES + 1];
+    char advertise[LIMIT_ADDRESS_BYTES + 1];
+    uint64_t segment_bytes;
+    char *ca_pem, *cert_pem, *key_pem;
+    struct members members; /* as of joining: whom to ask before the log says */
+};
+
+/* Reads and checks everything and takes the lock. -ENOENT missing, -EBADMSG not tierce's or
+ * broken, -EPROTONOSUPPORT newer, -EBUSY another process uses it. */
+int directory_open(struct directory *ret, const char *path, char error[NODE_ERROR_BYTES]);
+/* Writes all files, tierce.conf last, each durably; the directory exists and is locked. */
+int directory_write(const struct directory *d, char error[NODE_ERROR_BYTES]);
+void directory_release(struct directory *d);
+/* PATH/NAME, malloc'ed. */
+char *directory_file(const char *path, const char *name);
+
+/* ---- token.c: what `invite` prints ---------------------------------------------------------------- */
+
+/* tierce1:HEX@ADDRESS[,ADDRESS...]; HEX = CA hash 32, id 8, secret 16, crc32 of those 4. */
+struct token {
+    uint8_t ca_hash[WIRE_HASH_BYTES];
+    uint64_t id;
+    uint8_t secret[NODE_SECRET_BYTES];
+    char addresses[8 * (LIMIT_ADDRESS_BYTES + 1)];
+};
+
+char *token_format(const struct token *token); /* malloc'ed */
+int token_parse(const char *text, struct token *ret, char error[NODE_ERROR_BYTES]);
+
+/* ---- cluster.c: the records of class C, and the operations on them ---------------------------------- */
+
+void cluster_key_config(struct fs_key *key);
+void cluster_key_ca(struct fs_key *key);
+void cluster_key_token(struct fs_key *key, uint64_t id);
+void members_encode(const struct members *members, struct buf *to);
+int members_decode(const void *data, size_t length, struct members *ret); /* -EBADMSG */
+const struct member *members_find(const struct members *members, uint64_t id);
+void ca_encode(const char *key_pem, const char *cert_pem, struct buf *to);
+int ca_decode(const void *data, size_t length, char **ret_key_pem, char **ret_cert_pem);
+
+struct token_record {
+    uint8_t secret_hash[WIRE_HASH_BYTES];
+    uint64_t expires_us;
+    uint64_t node_id; /* not 0: used, by that node with this key */
+    uint8_t key_hash[WIRE_HASH_BYTES];
+};
+void token_record_encode(const struct token_record *record, struct buf *to);
+int token_record_decode(const void *data, size_t length, struct token_record *ret);
+
+/* Operations beside those of fs.h (their types are below NODE_OP_FIRST). */
+enum node_op_type {
+    NODE_OP_FIRST = 64,
+    NODE_OP_SESSION = 64, /* open a session: node id, nonce; result: its number */
+    NODE_OP_INVITE = 65,  /* a token record */
+    NODE_OP_JOIN = 66,    /* a token is used: a learner more; result: node id */
+    NODE_OP_PROMOTE = 67, /* a learner becomes a voter; the leader's own */
+};
+
+struct node_op {
+    enum node_op_type type;
+    uint64_t node_id, nonce;               /* SESSION, PROMOTE (node_id) */
+    uint64_t token_id;                     /* INVITE, JOIN */
+    struct token_record record;            /* INVITE; JOIN: the next token's */
+    uint64_t next_token_id;                /* JOIN */
+    uint8_t secret[NODE_SECRET_BYTES];     /* JOIN */
+    uint8_t key_hash[WIRE_HASH_BYTES];     /* JOIN */
+    char name[LIMIT_NAME_BYTES + 1];       /* JOIN */
+    char address[LIMIT_ADDRESS_BYTES + 1]; /* JOIN */
+};
+void node_op_encode(const struct node_op *op, struct buf *to);
+int node_op_decode(const void *data, size_t length, struct node_op *ret); /* -EPROTO */
+
+/* Why a JOIN is refused, as an errno in its answer: */
+enum {
+    JOIN_UNKNOWN_TOKEN = 2,  /* ENOENT: of another cluster, or removed after it expired */
+    JOIN_EXPIRED_TOKEN = 62, /* ETIME */
+    JOIN_USED_TOKEN = 114,   /* EALREADY: by another node */
+    JOIN_NAME_TAKEN = 17,    /* EEXIST */
+    JOIN_TOO_MANY = 7,       /* E2BIG */
+};
+
+/* ---- control.c: the control socket's requests (first byte of a CONTROL frame) ---------------------------- */
+
+enum control_command {
+    CONTROL_STATUS = 1,
+    CONTROL_INVITE = 2, /* ttl_s u64 */
+    CONTROL_STOP = 3,
+    CONTROL_GET = 4,  /* path string, version u64 (0: any), offset u64 */
+    CONTROL_PUT = 5,  /* path string, flags u8 (1: last), content u64, offset u64, bytes */
+    CONTROL_DEL = 6,  /* path string */
+    CONTROL_LIST = 7, /* path string, after string */
+};
+
+struct node;
+void control_frame(struct node *n, struct wire_connection *c, const struct wire_frame *f);
+void control_closed(struct node *n, struct wire_connection *c);
+/* A JOIN frame on the TLS port: checks it, runs NODE_OP_JOIN, signs, answers. */
+void join_frame(struct node *n, struct wire_connection *c, const struct wire_frame *f);
+
+/* JOIN request and answer (docs/protocol.md). */
+struct join_request {
+    uint64_t token_id;
+    uint8_t secret[NODE_SECRET_BYTES];
+    char name[LIMIT_NAME_BYTES + 1];
+    char address[LIMIT_ADDRESS_BYTES + 1];
+    char request_pem[4096];
+};
+struct join_answer { /* after a status byte WIRE_OK; else errno u32 and text */
+    uint64_t node_id;
+    uint8_t cluster_id[WIRE_CLUSTER_ID_BYTES];
+    char ca_pem[4096], cert_pem[4096];
+    struct members members;
+    char next_token[2048];
+};
+void join_request_encode(const struct join_request *r, struct buf *to);
+int join_request_decode(const void *data, size_t length, struct join_request *ret);
+void join_answer_encode(const struct join_answer *a, struct buf *to);
+int join_answer_decode(const void *data, size_t length, struct join_answer *ret);
+
+/* ---- node.c and the rest: what control.c and the others may ask of a running node -------------------------- */
+
+struct client_op;
+
+/* client.c: one operation of this node, on its way to the leader and back (exactly once). On the
+ * loop. `done` is called on the loop when it is committed and applied here, or refused; it may
+ * free the struct. */
+struct client_op {
+    struct buf op; /* the caller fills it; released after done() by the caller */
+    uint64_t subject;
+    int error;
+    uint8_t result[STORE_RESULT_BYTES];
+    void (*done)(struct client_op *op);
+    /* kept by client.c */
+    uint64_t request, index, arrived_us;
+    int state;
+    struct client_op *next, *previous;
+};
+void client_submit(struct node *n, struct client_op *op);
+
+const struct fs_view *node_view(struct node *n); /* any thread; its get may wait for the disk */
+struct event_base *node_loop(struct node *n);
+struct wire_endpoint *node_endpoint(struct node *n);
+const struct directory *node_directory(const struct node *n);
+const struct members *node_members(const struct node *n);
+uint64_t node_last_timestamp(const struct node *n);
+void node_fill_status(struct node *n, struct node_status *ret);
+/* Begins to stop; `answer` is called once on the loop with 0 just before the process ends, or
+ * with -EBUSY where files are open and it goes on running. */
+void node_stop(struct node *n, bool force, void (*answer)(void *context, int error),
+               void *context);
+
+/* pager.c: runs `work` on the reader thread (it may wait for the disk), then `done` on the loop. */
+struct pager_task {
+    void (*work)(struct pager_task *task);
+    void (*done)(struct pager_task *task);
+    struct pager_task *next;
+};
+void pager_submit(struct node *n, struct pager_task *task);
+
+#endif
