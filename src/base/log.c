@@ -33,8 +33,8 @@ static void log_line(enum log_level level, const char *format, va_list args)
     struct tm tm;
     gmtime_r(&seconds, &tm);
     size_t n = strftime(line, sizeof(line), "%Y-%m-%dT%H:%M:%S", &tm);
-    n += (size_t)snprintf(line + n, sizeof(line) - n, ".%06uZ %s: ",
-                          (unsigned)(now % 1000000), names[level]);
+    n += (size_t)snprintf(line + n, sizeof(line) - n,
+                          ".%06uZ %s: ", (unsigned)(now % 1000000), names[level]);
     int more = vsnprintf(line + n, sizeof(line) - n, format, args);
     ensure(more >= 0);
     n += (size_t)more;

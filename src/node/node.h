@@ -1,10 +1,11 @@
 /*
  * node.h - one host's part of a cluster: a data directory, the process that runs on it
- * (consensus, store, mount and port around one loop thread), and what the command line asks
- * of both.
+ * (consensus, store, mount and port around one loop thread), and what the command line
+ * asks of both.
  *
- * `error` arrays get one line for a user: what failed, on what, and what to do. Returns are 0
- * or a negative errno. Everything here is called from the command line's only thread.
+ * `error` arrays get one line for a user: what failed, on what, and what to do. Returns
+ * are 0 or a negative errno. Everything here is called from the command line's only
+ * thread.
  */
 #ifndef TIERCE_NODE_H
 #define TIERCE_NODE_H
@@ -16,7 +17,8 @@ enum { NODE_ERROR_BYTES = 1024 };
 #define NODE_DEFAULT_DATA   "/var/lib/tierce"
 #define NODE_DEFAULT_LISTEN ":7370"
 
-/* ---- Setting up a data directory ---------------------------------------------------------- */
+/* ---- Setting up a data directory
+ * ---------------------------------------------------------- */
 
 struct node_setup {
     const char *data;
@@ -29,28 +31,32 @@ struct node_setup {
  * nothing is left behind. -EEXIST: the directory holds a node, or other files. */
 int node_init(const struct node_setup *setup, char **ret_token,
               char error[NODE_ERROR_BYTES]);
-/* Joins the cluster of the token, as a learner that is promoted once it runs and has caught up.
- * *ret_next_token: for the next host. Run again with the same token after a failure. */
+/* Joins the cluster of the token, as a learner that is promoted once it runs and has
+ * caught up. *ret_next_token: for the next host. Run again with the same token after a
+ * failure. */
 int node_join(const struct node_setup *setup, const char *token, char **ret_next_token,
               char error[NODE_ERROR_BYTES]);
 
-/* ---- The process ------------------------------------------------------------------------------ */
+/* ---- The process
+ * ------------------------------------------------------------------------------ */
 
 struct node_run_options {
     const char *data;
     const char *mountpoint;    /* absolute; NULL: no mount */
     const char *mount_options; /* as after -o; may be NULL */
-    /* Called once, when the node serves (its mount too). `warning` NULL, or why it is read-only
-     * for now (no majority). */
+    /* Called once, when the node serves (its mount too). `warning` NULL, or why it is
+     * read-only for now (no majority). */
     void (*ready)(void *context, const char *warning);
     void *context;
 };
 
-/* Runs the node until it is stopped (STOP, SIGTERM, SIGINT, or unmounting). Blocks. Signals
- * are handled while it runs. Not 0: it could not start; after `ready` it returns 0. */
+/* Runs the node until it is stopped (STOP, SIGTERM, SIGINT, or unmounting). Blocks.
+ * Signals are handled while it runs. Not 0: it could not start; after `ready` it returns
+ * 0. */
 int node_run(const struct node_run_options *options, char error[NODE_ERROR_BYTES]);
 
-/* ---- Asking a running node ---------------------------------------------------------------------- */
+/* ---- Asking a running node
+ * ---------------------------------------------------------------------- */
 
 enum node_role { NODE_LEADER, NODE_FOLLOWER, NODE_CANDIDATE, NODE_LEARNER };
 
@@ -82,14 +88,16 @@ struct node_status {
     struct node_member members[LIMIT_MEMBERS];
 };
 
-int node_call_status(const char *data, struct node_status *ret, char error[NODE_ERROR_BYTES]);
+int node_call_status(const char *data, struct node_status *ret,
+                     char error[NODE_ERROR_BYTES]);
 int node_call_invite(const char *data, uint64_t ttl_s, char **ret_token,
                      char error[NODE_ERROR_BYTES]);
 /* Returns when the process has ended. -EBUSY: files on its mount are open. */
 int node_call_stop(const char *data, char error[NODE_ERROR_BYTES]);
 
-/* Keys. `write` gets the value in pieces (0 or a negative errno that ends the call); `read`
- * fills `to` and returns the number of bytes, 0 at the end, or a negative errno. */
+/* Keys. `write` gets the value in pieces (0 or a negative errno that ends the call);
+ * `read` fills `to` and returns the number of bytes, 0 at the end, or a negative errno.
+ */
 int node_call_get(const char *data, const char *path,
                   int (*write)(void *context, const void *bytes, size_t length),
                   void *context, char error[NODE_ERROR_BYTES]);
@@ -100,7 +108,8 @@ int node_call_put(const char *data, const char *path,
 int node_call_del(const char *data, const char *path, char error[NODE_ERROR_BYTES]);
 /* Names in order; of a file: its own. `type`: DT_*. */
 int node_call_ls(const char *data, const char *path,
-                 int (*each)(void *context, const char *name, size_t name_size, uint8_t type),
+                 int (*each)(void *context, const char *name, size_t name_size,
+                             uint8_t type),
                  void *context, char error[NODE_ERROR_BYTES]);
 
 #endif

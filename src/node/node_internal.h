@@ -1,6 +1,6 @@
 /*
- * node_internal.h - what the files of this folder share. One struct node; the loop thread owns
- * it, but for what is marked.
+ * node_internal.h - what the files of this folder share. One struct node; the loop thread
+ * owns it, but for what is marked.
  */
 #ifndef TIERCE_NODE_INTERNAL_H
 #define TIERCE_NODE_INTERNAL_H
@@ -23,7 +23,8 @@ enum {
     NODE_SEGMENT_MIB_MAX = 1024,
 };
 
-/* ---- directory.c: the data directory's identity files ----------------------------------------- */
+/* ---- directory.c: the data directory's identity files
+ * ----------------------------------------- */
 
 struct member {
     uint64_t id;
@@ -39,7 +40,7 @@ struct members {
 
 /* tierce.conf (text, `key = value`), and ca.crt, node.crt, node.key beside it. */
 struct directory {
-    char *path; /* absolute */
+    char *path;  /* absolute */
     int lock_fd; /* flock on PATH/lock; -1: not held */
     uint8_t cluster_id[WIRE_CLUSTER_ID_BYTES];
     uint64_t node_id;
@@ -51,18 +52,21 @@ struct directory {
     struct members members; /* as of joining: whom to ask before the log says */
 };
 
-/* Reads and checks everything and takes the lock. -ENOENT missing, -EBADMSG not tierce's or
- * broken, -EPROTONOSUPPORT newer, -EBUSY another process uses it. */
+/* Reads and checks everything and takes the lock. -ENOENT missing, -EBADMSG not tierce's
+ * or broken, -EPROTONOSUPPORT newer, -EBUSY another process uses it. */
 int directory_open(struct directory *ret, const char *path, char error[NODE_ERROR_BYTES]);
-/* Writes all files, tierce.conf last, each durably; the directory exists and is locked. */
+/* Writes all files, tierce.conf last, each durably; the directory exists and is locked.
+ */
 int directory_write(const struct directory *d, char error[NODE_ERROR_BYTES]);
 void directory_release(struct directory *d);
 /* PATH/NAME, malloc'ed. */
 char *directory_file(const char *path, const char *name);
 
-/* ---- token.c: what `invite` prints ---------------------------------------------------------------- */
+/* ---- token.c: what `invite` prints
+ * ---------------------------------------------------------------- */
 
-/* tierce1:HEX@ADDRESS[,ADDRESS...]; HEX = CA hash 32, id 8, secret 16, crc32 of those 4. */
+/* tierce1:HEX@ADDRESS[,ADDRESS...]; HEX = CA hash 32, id 8, secret 16, crc32 of those 4.
+ */
 struct token {
     uint8_t ca_hash[WIRE_HASH_BYTES];
     uint64_t id;
@@ -73,7 +77,8 @@ struct token {
 char *token_format(const struct token *token); /* malloc'ed */
 int token_parse(const char *text, struct token *ret, char error[NODE_ERROR_BYTES]);
 
-/* ---- cluster.c: the records of class C, and the operations on them ---------------------------------- */
+/* ---- cluster.c: the records of class C, and the operations on them
+ * ---------------------------------- */
 
 void cluster_key_config(struct fs_key *key);
 void cluster_key_ca(struct fs_key *key);
@@ -125,15 +130,16 @@ enum {
     JOIN_TOO_MANY = 7,       /* E2BIG */
 };
 
-/* ---- control.c: the control socket's requests (first byte of a CONTROL frame) ---------------------------- */
+/* ---- control.c: the control socket's requests (first byte of a CONTROL frame)
+ * ---------------------------- */
 
 enum control_command {
     CONTROL_STATUS = 1,
     CONTROL_INVITE = 2, /* ttl_s u64 */
     CONTROL_STOP = 3,
-    CONTROL_GET = 4,  /* path string, version u64 (0: any), offset u64 */
-    CONTROL_PUT = 5,  /* path string, flags u8 (1: last), content u64, offset u64, bytes */
-    CONTROL_DEL = 6,  /* path string */
+    CONTROL_GET = 4, /* path string, version u64 (0: any), offset u64 */
+    CONTROL_PUT = 5, /* path string, flags u8 (1: last), content u64, offset u64, bytes */
+    CONTROL_DEL = 6, /* path string */
     CONTROL_LIST = 7, /* path string, after string */
 };
 
@@ -163,13 +169,14 @@ int join_request_decode(const void *data, size_t length, struct join_request *re
 void join_answer_encode(const struct join_answer *a, struct buf *to);
 int join_answer_decode(const void *data, size_t length, struct join_answer *ret);
 
-/* ---- node.c and the rest: what control.c and the others may ask of a running node -------------------------- */
+/* ---- node.c and the rest: what control.c and the others may ask of a running node
+ * -------------------------- */
 
 struct client_op;
 
-/* client.c: one operation of this node, on its way to the leader and back (exactly once). On the
- * loop. `done` is called on the loop when it is committed and applied here, or refused; it may
- * free the struct. */
+/* client.c: one operation of this node, on its way to the leader and back (exactly once).
+ * On the loop. `done` is called on the loop when it is committed and applied here, or
+ * refused; it may free the struct. */
 struct client_op {
     struct buf op; /* the caller fills it; released after done() by the caller */
     uint64_t subject;
@@ -178,24 +185,26 @@ struct client_op {
     void (*done)(struct client_op *op);
     /* kept by client.c */
     uint64_t request, index, arrived_us;
-    int state;
+    int state, answer_error;
+    unsigned flags, sends;
     struct client_op *next, *previous;
 };
 void client_submit(struct node *n, struct client_op *op);
 
-const struct fs_view *node_view(struct node *n); /* any thread; its get may wait for the disk */
+const struct fs_view *
+node_view(struct node *n); /* any thread; its get may wait for the disk */
 struct event_base *node_loop(struct node *n);
 struct wire_endpoint *node_endpoint(struct node *n);
 const struct directory *node_directory(const struct node *n);
 const struct members *node_members(const struct node *n);
-uint64_t node_last_timestamp(const struct node *n);
 void node_fill_status(struct node *n, struct node_status *ret);
-/* Begins to stop; `answer` is called once on the loop with 0 just before the process ends, or
- * with -EBUSY where files are open and it goes on running. */
+/* Begins to stop; `answer` is called once on the loop with 0 just before the process
+ * ends, or with -EBUSY where files are open and it goes on running. */
 void node_stop(struct node *n, bool force, void (*answer)(void *context, int error),
                void *context);
 
-/* pager.c: runs `work` on the reader thread (it may wait for the disk), then `done` on the loop. */
+/* pager.c: runs `work` on the reader thread (it may wait for the disk), then `done` on
+ * the loop. */
 struct pager_task {
     void (*work)(struct pager_task *task);
     void (*done)(struct pager_task *task);

@@ -1,0 +1,374 @@
+/*
+ * client.c - this node's own operations, on their way to the leader and back.
+ *
+ * They get their request numbers in the order in which they are first sent, and are sent
+ * in that order again whenever the leader, or the connection to it, changes (S3); the
+ * session's window at the leader makes that harmless (S2). A caller is answered when the
+ * leader has said so *and* the entry is applied here (S5).
+ *
+ *   QUEUED --send--> SENT --answer--> ANSWERED --applied--> done()
+ *     ^                |
+ *     +-- NOT_LEADER, NO_QUORUM (it is in no log) ------ EROFS after the grace
+ */
+#include "node_core.h"
+
+#include <errno.h>
+
+enum client_op_state { OP_QUEUED, OP_SENT, OP_WAITING_TO_RESEND, OP_ANSWERED };
+
+enum client_op_flags { OP_LOGGED_MAYBE = 1, OP_INTERRUPTED = 2 };
+
+static void list_add(struct client *c, struct client_op *op)
+{
+    op->next = NULL;
+    op->previous = c->tail;
+    if (c->tail)
+        c->tail->next = op;
+    else
+        c->head = op;
+    c->tail = op;
+}
+
+static void list_remove(struct client *c, struct client_op *op)
+{
+    if (op->previous)
+        op->previous->next = op->next;
+    else
+        c->head = op->next;
+    if (op->next)
+        op->next->previous = op->previous;
+    else
+        c->tail = op->previous;
+}
+
+static void finish(struct node *n, struct client_op *op, int error)
+{
+    if (op == &n->client.opening)
+        n->client.opening_busy = false;
+    else
+        list_remove(&n->client, op);
+    op->error = error;
+    op->done(op);
+}
+
+/* ---- Sending
+ * ----------------------------------------------------------------------------------- */
+
+static bool is_leader_reachable(struct node *n)
+{
+    uint64_t leader = raft_leader(n->driver.raft);
+    if (leader == 0)
+        return false;
+    if (leader == n->directory.node_id)
+        return node_has_quorum(n);
+    struct peer *p = peer_find(n, leader);
+    return p && p->open;
+}
+
+static uint64_t lowest_unanswered(const struct client *c)
+{
+    for (const struct client_op *op = c->head; op; op = op->next)
+        if (op->request)
+            return op->request;
+    return c->next_request;
+}
+
+static void send_op(struct node *n, struct client_op *op)
+{
+    struct client *c = &n->client;
+    struct operation_head head = {0};
+    if (op != &c->opening) {
+        if (!op->request)
+            op->request = c->next_request++;
+        head = (struct operation_head){c->session, op->request, lowest_unanswered(c)};
+    }
+    op->state = OP_SENT;
+    op->flags |= OP_LOGGED_MAYBE;
+    op->sends++;
+    uint64_t leader = raft_leader(n->driver.raft);
+    if (leader == n->directory.node_id) {
+        leader_own_operation(n, &head, op->op.data, op->op.length);
+        return;
+    }
+    struct buf bytes = {0};
+    operation_encode(&head, op->op.data, op->op.length, &bytes);
+    node_must(bytes.failed ? -ENOMEM : 0, "sending an operation");
+    struct peer *p = peer_find(n, leader);
+    wire_send_bytes(p->connection, WIRE_OPERATION, 0, bytes.data, bytes.length);
+    buf_release(&bytes);
+}
+
+/* A new leader, or a new connection to it, has nothing of what was sent. */
+static void notice_target(struct node *n)
+{
+    struct client *c = &n->client;
+    uint64_t leader = raft_leader(n->driver.raft);
+    struct peer *p = peer_find(n, leader);
+    struct wire_connection *by = p ? p->connection : NULL;
+    if (c->sent_to == leader && c->sent_by == by &&
+        c->sent_term == raft_term(n->driver.raft))
+        return;
+    c->sent_to = leader;
+    c->sent_by = by;
+    c->sent_term = raft_term(n->driver.raft);
+    for (struct client_op *op = c->head; op; op = op->next)
+        if (op->state == OP_SENT)
+            op->state = OP_QUEUED;
+    if (c->opening.state == OP_SENT)
+        c->opening.state = OP_QUEUED;
+}
+
+static bool is_window_open(const struct client *c)
+{
+    return c->next_request - lowest_unanswered(c) < LIMIT_SESSION_WINDOW / 2;
+}
+
+/* Sending to this node's own leader may answer at once and change the list: begin anew
+ * then. */
+static struct client_op *next_to_send(struct client *c)
+{
+    for (struct client_op *op = c->head; op; op = op->next)
+        if (op->state == OP_QUEUED)
+            return op->request || is_window_open(c) ? op : NULL;
+    return NULL;
+}
+
+void client_pump(struct node *n)
+{
+    struct client *c = &n->client;
+    if (!n->driver.raft || c->pumping)
+        return;
+    notice_target(n);
+    c->pumping = true;
+    if (c->opening_busy && c->opening.state == OP_QUEUED && is_leader_reachable(n))
+        send_op(n, &c->opening);
+    struct client_op *op;
+    while (c->session && is_leader_reachable(n) && (op = next_to_send(c)))
+        send_op(n, op);
+    c->pumping = false;
+}
+
+/* ---- Coming back
+ * ------------------------------------------------------------------------------------ */
+
+static struct client_op *find(struct client *c, uint64_t request)
+{
+    if (request == 0)
+        return c->opening_busy ? &c->opening : NULL;
+    for (struct client_op *op = c->head; op; op = op->next)
+        if (op->request == request)
+            return op;
+    return NULL;
+}
+
+/* The leader would not take it now. If this was the only time it was sent it is in no
+ * log. */
+static void put_back(struct client_op *op)
+{
+    op->state = OP_WAITING_TO_RESEND;
+    if (op->sends == 1)
+        op->flags &= ~(unsigned)OP_LOGGED_MAYBE;
+    op->sends = op->flags & OP_LOGGED_MAYBE ? op->sends : 0;
+}
+
+static void session_lost(struct node *n)
+{
+    struct client *c = &n->client;
+    log_warn("the session of this node is over: what was on its way may or may not have "
+             "happened; opening another");
+    c->session = 0;
+    while (c->head && c->head->request)
+        finish(n, c->head, -EIO);
+    c->next_request = 1;
+    random_bytes(&c->nonce, sizeof(c->nonce));
+    client_open_session(n);
+}
+
+static void settle(struct node *n, struct client_op *op)
+{
+    if (op->index <= store_applied(n->store))
+        finish(n, op, op->answer_error);
+}
+
+void client_answer(struct node *n, const struct answer *a)
+{
+    struct client *c = &n->client;
+    struct client_op *op = find(c, a->request);
+    if (!op || op->state == OP_ANSWERED)
+        return;
+    switch (a->status) {
+    case WIRE_OK:
+    case WIRE_FAILED:
+        op->state = OP_ANSWERED;
+        op->index = a->index;
+        op->answer_error = a->status == WIRE_OK ? 0 : -a->error;
+        memcpy(op->result, a->result, sizeof(op->result));
+        settle(n, op);
+        break;
+    case WIRE_EXPIRED:
+        if (op != &c->opening)
+            session_lost(n);
+        break;
+    case WIRE_NOT_LEADER:
+    case WIRE_NO_QUORUM:
+    case WIRE_REFUSED:
+        put_back(op);
+        break;
+    }
+    client_pump(n);
+}
+
+static struct client_op *first_settled(struct client *c, uint64_t applied)
+{
+    for (struct client_op *op = c->head; op; op = op->next)
+        if (op->state == OP_ANSWERED && op->index <= applied)
+            return op;
+    return NULL;
+}
+
+void client_applied(struct node *n)
+{
+    uint64_t applied = store_applied(n->store);
+    struct client *c = &n->client;
+    if (c->opening_busy && c->opening.state == OP_ANSWERED && c->opening.index <= applied)
+        finish(n, &c->opening, c->opening.answer_error);
+    /* done() may submit, and so change the list: begin anew after each. */
+    struct client_op *op;
+    while ((op = first_settled(c, applied)))
+        finish(n, op, op->answer_error);
+    client_pump(n);
+}
+
+/* ---- Submitting
+ * -------------------------------------------------------------------------------------------
+ */
+
+void client_submit(struct node *n, struct client_op *op)
+{
+    struct client *c = &n->client;
+    op->state = OP_QUEUED;
+    op->request = op->index = 0;
+    op->flags = op->sends = 0;
+    op->error = op->answer_error = 0;
+    op->arrived_us = node_now();
+    list_add(c, op);
+    if (c->no_quorum_since_us &&
+        op->arrived_us - c->no_quorum_since_us > NODE_QUORUM_GRACE_US)
+        finish(n, op, -EROFS);
+    else
+        client_pump(n);
+}
+
+static void session_opened(struct client_op *op)
+{
+    struct node *n = container_of(op, struct node, client.opening);
+    struct fs_result result;
+    if (op->error < 0) {
+        log_warn("a session could not be opened: %s", strerror(-op->error));
+        n->client.open_at_us = node_now() + NODE_TICK_US;
+        return;
+    }
+    fs_result_decode(op->result, &result);
+    n->client.session = result.value;
+    n->client.next_request = 1;
+    node_session_opened(n);
+}
+
+void client_open_session(struct node *n)
+{
+    struct client *c = &n->client;
+    if (c->opening_busy)
+        return;
+    struct node_op op = {
+        .type = NODE_OP_SESSION, .node_id = n->directory.node_id, .nonce = c->nonce};
+    buf_clear(&c->opening.op);
+    node_op_encode(&op, &c->opening.op);
+    c->opening.done = session_opened;
+    c->opening.state = OP_QUEUED;
+    c->opening.flags = c->opening.sends = 0;
+    c->opening_busy = true;
+    c->open_at_us = 0;
+    client_pump(n);
+}
+
+int client_start(struct node *n)
+{
+    random_bytes(&n->client.nonce, sizeof(n->client.nonce));
+    n->client.next_request = 1;
+    client_open_session(n);
+    return n->client.opening.op.failed ? -ENOMEM : 0;
+}
+
+void client_release(struct node *n)
+{
+    buf_release(&n->client.opening.op);
+}
+
+/* ---- Time, and callers that give up
+ * ----------------------------------------------------------------------------- */
+
+static bool may_interrupt(struct node *n, const struct client_op *op, uint64_t now_us)
+{
+    return n->client.no_quorum_since_us != 0 ||
+           now_us - op->arrived_us > NODE_INTERRUPT_US;
+}
+
+/* K14: a signal that is merely caught must not make a mkdir fail. */
+void client_interrupt(struct node *n, struct client_op *op, bool fatal)
+{
+    if (fatal || may_interrupt(n, op, node_now()))
+        finish(n, op, -EINTR);
+    else
+        op->flags |= OP_INTERRUPTED;
+}
+
+static void note_quorum(struct node *n, uint64_t now_us)
+{
+    struct client *c = &n->client;
+    if (is_leader_reachable(n) && node_has_quorum(n))
+        c->no_quorum_since_us = 0;
+    else if (c->no_quorum_since_us == 0)
+        c->no_quorum_since_us = now_us;
+}
+
+static int verdict(struct node *n, const struct client_op *op, uint64_t now_us)
+{
+    if ((op->flags & OP_INTERRUPTED) && may_interrupt(n, op, now_us))
+        return -EINTR;
+    if (!(op->flags & OP_LOGGED_MAYBE) && n->client.no_quorum_since_us &&
+        now_us - op->arrived_us > NODE_QUORUM_GRACE_US)
+        return -EROFS;
+    return 0;
+}
+
+static struct client_op *first_given_up(struct node *n, uint64_t now_us, int *ret_error)
+{
+    for (struct client_op *op = n->client.head; op; op = op->next)
+        if ((*ret_error = verdict(n, op, now_us)) < 0)
+            return op;
+    return NULL;
+}
+
+void client_tick(struct node *n, uint64_t now_us)
+{
+    struct client *c = &n->client;
+    note_quorum(n, now_us);
+    if (!c->session && !c->opening_busy && now_us >= c->open_at_us)
+        client_open_session(n);
+    if (c->opening.state == OP_WAITING_TO_RESEND)
+        c->opening.state = OP_QUEUED;
+    int error;
+    struct client_op *op;
+    while ((op = first_given_up(n, now_us, &error)))
+        finish(n, op, error);
+    for (op = c->head; op; op = op->next)
+        if (op->state == OP_WAITING_TO_RESEND)
+            op->state = OP_QUEUED;
+    client_pump(n);
+}
+
+void client_fail_all(struct node *n, int error)
+{
+    while (n->client.head)
+        finish(n, n->client.head, error);
+}

@@ -1,0 +1,302 @@
+/*
+ * evaluate.c - an operation becomes records, once, on the leader: against what is applied
+ * plus what is in flight. It never waits: what is not in memory is named in n->missed.
+ */
+#include "node_core.h"
+
+#include <errno.h>
+
+/* ---- The view of the state to be
+ * ------------------------------------------------------------ */
+
+static int ahead_get(void *context, const void *key, size_t key_size, struct buf *to,
+                     uint64_t *ret_timestamp)
+{
+    struct node *n = context;
+    int ret = store_get_ahead(n->store, key, key_size, to, ret_timestamp);
+    if (ret == -EAGAIN) {
+        memcpy(n->missed.bytes, key, key_size);
+        n->missed.size = (uint32_t)key_size;
+    }
+    return ret;
+}
+
+struct item_adapter {
+    int (*each)(void *arg, const struct fs_item *item);
+    void *arg;
+};
+
+static int adapt_item(void *arg, const struct store_item *item)
+{
+    struct item_adapter *a = arg;
+    struct fs_item out = {item->key, item->key_size, item->value, item->value_size,
+                          item->timestamp_us};
+    return a->each(a->arg, &out);
+}
+
+static int ahead_scan(void *context, const void *from, size_t from_size, const void *to,
+                      size_t to_size, int (*each)(void *arg, const struct fs_item *item),
+                      void *arg)
+{
+    struct node *n = context;
+    struct item_adapter a = {each, arg};
+    return store_scan_ahead(n->store, from, from_size, to, to_size, adapt_item, &a);
+}
+
+static struct fs_view ahead_view(struct node *n)
+{
+    return (struct fs_view){.context = n, .get = ahead_get, .scan = ahead_scan};
+}
+
+/* ---- Records into the entry being built
+ * --------------------------------------------------------- */
+
+static uint64_t builder_put(void *context, const void *key, size_t key_size,
+                            const void *value, size_t value_size)
+{
+    return store_builder_put(context, key, key_size, value, value_size);
+}
+
+static void put_key(struct evaluation *e, const struct fs_key *key,
+                    const struct buf *value)
+{
+    store_builder_put(e->builder, key->bytes, key->size, value ? value->data : NULL,
+                      value ? value->length : 0);
+}
+
+/* ---- Operations of the cluster itself
+ * ------------------------------------------------------------- */
+
+static int evaluate_fs(struct node *n, uint64_t session, const struct fs_op *op,
+                       struct evaluation *e)
+{
+    struct fs_view view = ahead_view(n);
+    if (op->type == FS_RESERVE)
+        e->timestamp_us += op->size; /* the numbers lie before the entry's timestamp */
+    store_builder_begin(e->builder, e->timestamp_us);
+    struct fs_change change = {.context = e->builder,
+                               .put = builder_put,
+                               .timestamp_us = e->timestamp_us,
+                               .session = session};
+    return fs_evaluate(&view, op, &change, &e->result);
+}
+
+struct older_sessions {
+    uint64_t numbers[NODE_SESSIONS_PER_ENTRY];
+    size_t count;
+    uint64_t node_id, nonce;
+    uint64_t same; /* a session that was opened with this very nonce */
+};
+
+static int each_session(void *arg, const struct store_item *item)
+{
+    struct older_sessions *o = arg;
+    uint64_t node_id, nonce;
+    if (item->key_size != 9 || !item->value ||
+        session_record_decode(item->value, item->value_size, &node_id, &nonce) < 0 ||
+        node_id != o->node_id)
+        return 0;
+    uint64_t number = get_be64(item->key + 1);
+    if (nonce == o->nonce)
+        o->same = number;
+    else if (o->count < NODE_SESSIONS_PER_ENTRY)
+        o->numbers[o->count++] = number;
+    return 0;
+}
+
+/* Ends the node's older sessions (S6) and gives their content in progress away (S7). */
+static int evaluate_session(struct node *n, const struct node_op *op,
+                            struct evaluation *e)
+{
+    struct older_sessions o = {.node_id = op->node_id, .nonce = op->nonce};
+    const uint8_t from[1] = {FS_CLASS_SESSION}, to[1] = {FS_CLASS_SESSION + 1};
+    int ret = store_scan_ahead(n->store, from, 1, to, 1, each_session, &o);
+    if (ret < 0)
+        return ret;
+    if (o.same) { /* a retry whose answer was lost */
+        e->result.value = o.same;
+        return 0;
+    }
+    store_builder_begin(e->builder, e->timestamp_us);
+    struct fs_key key;
+    struct buf value = {0};
+    session_key(&key, e->timestamp_us);
+    session_record_encode(op->node_id, op->nonce, &value);
+    put_key(e, &key, &value);
+    buf_release(&value);
+    for (size_t i = 0; i < o.count && ret == 0; i++) {
+        session_key(&key, o.numbers[i]);
+        put_key(e, &key, NULL);
+        struct fs_view view = ahead_view(n);
+        struct fs_change change = {
+            .context = e->builder, .put = builder_put, .timestamp_us = e->timestamp_us};
+        struct fs_op abandon = {.type = FS_ABANDON, .content = o.numbers[i]};
+        struct fs_result ignored;
+        ret = fs_evaluate(&view, &abandon, &change, &ignored);
+    }
+    e->result.value = e->timestamp_us;
+    return ret;
+}
+
+static int get_token(struct node *n, uint64_t id, struct token_record *ret)
+{
+    struct fs_key key;
+    struct buf value = {0};
+    cluster_key_token(&key, id);
+    int error = ahead_get(n, key.bytes, key.size, &value, NULL);
+    if (error == 0)
+        error = token_record_decode(value.data, value.length, ret);
+    buf_release(&value);
+    return error;
+}
+
+static void put_token(struct evaluation *e, uint64_t id,
+                      const struct token_record *record)
+{
+    struct fs_key key;
+    struct buf value = {0};
+    cluster_key_token(&key, id);
+    token_record_encode(record, &value);
+    put_key(e, &key, &value);
+    buf_release(&value);
+}
+
+static void put_members(struct evaluation *e)
+{
+    struct fs_key key;
+    struct buf value = {0};
+    cluster_key_config(&key);
+    members_encode(&e->members, &value);
+    put_key(e, &key, &value);
+    buf_release(&value);
+    e->config_changed = true;
+}
+
+static int evaluate_invite(struct node *n, const struct node_op *op, struct evaluation *e)
+{
+    struct token_record there;
+    int ret = get_token(n, op->token_id, &there);
+    if (ret != -ENOENT)
+        return ret < 0 ? ret : -EEXIST;
+    store_builder_begin(e->builder, e->timestamp_us);
+    put_token(e, op->token_id, &op->record);
+    e->result.value = op->token_id;
+    return 0;
+}
+
+/* A token lets one node in; asked again by the same key it gives the same answer. */
+static int judge_token(const struct node_op *op, const struct token_record *t,
+                       uint64_t now_us)
+{
+    uint8_t hash[WIRE_HASH_BYTES];
+    wire_hash(op->secret, sizeof(op->secret), hash);
+    if (memcmp(hash, t->secret_hash, sizeof(hash)) != 0)
+        return -JOIN_UNKNOWN_TOKEN;
+    if (t->node_id != 0)
+        return memcmp(op->key_hash, t->key_hash, sizeof(t->key_hash)) == 0
+                   ? 1
+                   : -JOIN_USED_TOKEN;
+    return t->expires_us < now_us ? -JOIN_EXPIRED_TOKEN : 0;
+}
+
+static int add_learner(struct node *n, const struct node_op *op, struct evaluation *e)
+{
+    for (uint32_t i = 0; i < n->members.count; i++)
+        if (strcmp(n->members.list[i].name, op->name) == 0)
+            return -JOIN_NAME_TAKEN;
+    if (n->members.count == LIMIT_MEMBERS)
+        return -JOIN_TOO_MANY;
+    e->members = n->members;
+    struct member *m = &e->members.list[e->members.count++];
+    m->id = e->timestamp_us;
+    m->voter = false;
+    memcpy(m->name, op->name, sizeof(m->name));
+    memcpy(m->address, op->address, sizeof(m->address));
+    return 0;
+}
+
+static int evaluate_join(struct node *n, const struct node_op *op, struct evaluation *e)
+{
+    struct token_record token;
+    int ret = get_token(n, op->token_id, &token);
+    if (ret < 0)
+        return ret; /* -ENOENT is JOIN_UNKNOWN_TOKEN */
+    ret = judge_token(op, &token, e->timestamp_us);
+    if (ret < 0)
+        return ret;
+    if (ret == 1) {
+        e->result.value = token.node_id;
+        return 0;
+    }
+    if (raft_config_is_pending(n->driver.raft))
+        return -EBUSY;
+    ret = add_learner(n, op, e);
+    if (ret < 0)
+        return ret;
+    store_builder_begin(e->builder, e->timestamp_us);
+    put_members(e); /* first: that is how a membership change is known */
+    token.node_id = e->timestamp_us;
+    memcpy(token.key_hash, op->key_hash, sizeof(token.key_hash));
+    put_token(e, op->token_id, &token);
+    put_token(e, op->next_token_id, &op->record);
+    e->result.value = token.node_id;
+    return 0;
+}
+
+static int evaluate_promote(struct node *n, const struct node_op *op,
+                            struct evaluation *e)
+{
+    if (raft_config_is_pending(n->driver.raft))
+        return -EBUSY;
+    const struct member *m = members_find(&n->members, op->node_id);
+    if (!m || m->voter)
+        return 0;
+    e->members = n->members;
+    for (uint32_t i = 0; i < e->members.count; i++)
+        if (e->members.list[i].id == op->node_id)
+            e->members.list[i].voter = true;
+    store_builder_begin(e->builder, e->timestamp_us);
+    put_members(e);
+    return 0;
+}
+
+static int evaluate_node(struct node *n, const struct node_op *op, struct evaluation *e)
+{
+    switch (op->type) {
+    case NODE_OP_SESSION:
+        return evaluate_session(n, op, e);
+    case NODE_OP_INVITE:
+        return evaluate_invite(n, op, e);
+    case NODE_OP_JOIN:
+        return evaluate_join(n, op, e);
+    case NODE_OP_PROMOTE:
+        return evaluate_promote(n, op, e);
+    }
+    return -EPROTO;
+}
+
+/* What a disk that is nearly full still takes: what frees, and what keeps the node going.
+ */
+static bool is_allowed_when_low(const struct fs_op *op)
+{
+    return op->type == FS_UNLINK || op->type == FS_RMDIR || op->type == FS_RECLAIM ||
+           op->type == FS_ABANDON || op->type == FS_RESERVE ||
+           (op->type == FS_SETATTR && op->size == 0);
+}
+
+int evaluate(struct node *n, uint64_t session, const uint8_t *op, size_t length,
+             struct evaluation *e)
+{
+    if (op[0] >= NODE_OP_FIRST) {
+        struct node_op decoded;
+        int ret = node_op_decode(op, length, &decoded);
+        return ret < 0 ? ret : evaluate_node(n, &decoded, e);
+    }
+    struct fs_op decoded;
+    int ret = fs_op_decode(op, length, &decoded);
+    if (ret < 0)
+        return ret;
+    if (store_space(n->store) == STORE_SPACE_LOW && !is_allowed_when_low(&decoded))
+        return -ENOSPC;
+    return evaluate_fs(n, session, &decoded, e);
+}

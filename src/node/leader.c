@@ -1,0 +1,628 @@
+/*
+ * leader.c - operations come in, entries and answers go out.
+ *
+ * An operation is judged by its session (S2), evaluated in the order of its session (S3),
+ * appended and proposed; its answer leaves when every reachable node has applied the
+ * entry. An answer without an entry is a read: it leaves once all it was evaluated
+ * against is committed in this term and leadership was confirmed after the evaluation
+ * (S4). Nothing is evaluated before an entry of the own term is applied (S1).
+ */
+#include "node_core.h"
+
+#include <errno.h>
+
+/* ---- Lists
+ * -------------------------------------------------------------------------------------
+ */
+
+static void waiting_add(struct waiting_list *list, struct waiting *w)
+{
+    w->next = NULL;
+    if (list->tail)
+        list->tail->next = w;
+    else
+        list->head = w;
+    list->tail = w;
+}
+
+static struct waiting *waiting_take(struct waiting_list *list)
+{
+    struct waiting *w = list->head;
+    list->head = w->next;
+    if (!list->head)
+        list->tail = NULL;
+    return w;
+}
+
+static void operation_add(struct operation **head, struct operation **tail,
+                          struct operation *o)
+{
+    o->next = NULL;
+    if (*tail)
+        (*tail)->next = o;
+    else
+        *head = o;
+    *tail = o;
+}
+
+static struct operation *operation_take(struct operation **head, struct operation **tail)
+{
+    struct operation *o = *head;
+    *head = o->next;
+    if (!*head)
+        *tail = NULL;
+    return o;
+}
+
+/* ---- Answers
+ * --------------------------------------------------------------------------------------
+ */
+
+static void send_answer(struct node *n, struct wire_connection *to, bool internal,
+                        const struct answer *a)
+{
+    if (internal)
+        return;
+    if (!to) {
+        client_answer(n, a);
+        return;
+    }
+    struct buf bytes = {0};
+    answer_encode(a, &bytes);
+    node_must(bytes.failed ? -ENOMEM : 0, "answering");
+    wire_send_bytes(to, WIRE_ANSWER, 0, bytes.data, bytes.length);
+    buf_release(&bytes);
+}
+
+static void refuse(struct node *n, struct operation *o, enum wire_status status)
+{
+    struct answer a = {.status = status, .request = o->head.request};
+    send_answer(n, o->from, o->internal, &a);
+    free(o);
+}
+
+static struct waiting *waiting_new(const struct operation *o)
+{
+    struct waiting *w = calloc(1, sizeof(*w));
+    node_must(w ? 0 : -ENOMEM, "evaluating");
+    w->to = o->from;
+    w->internal = o->internal;
+    w->session = o->head.session;
+    w->answer.request = o->head.request;
+    return w;
+}
+
+/* The connection a list's answers were for is gone; its origin will ask again. */
+static void forget_in(struct waiting_list *list, const struct wire_connection *c)
+{
+    for (struct waiting *w = list->head; w; w = w->next)
+        if (w->to == c) {
+            w->to = NULL;
+            w->internal = true;
+        }
+}
+
+static void forget_operations(struct operation *o, const struct wire_connection *c)
+{
+    for (; o; o = o->next)
+        if (o->from == c) {
+            o->from = NULL;
+            o->internal = true;
+        }
+}
+
+void leader_forget(struct node *n, struct wire_connection *c)
+{
+    forget_in(&n->leader.entries, c);
+    forget_in(&n->leader.late, c);
+    forget_in(&n->leader.reads, c);
+    forget_operations(n->leader.gate_head, c);
+    for (struct session *s = n->sessions; s; s = s->next)
+        forget_operations(s->parked_head, c);
+}
+
+/* ---- Entries
+ * -----------------------------------------------------------------------------------------
+ */
+
+static uint64_t next_timestamp(struct node *n)
+{
+    uint64_t term, last;
+    uint32_t crc;
+    store_chain(n->store, &term, &crc, &last);
+    return max_u64(clock_real_us(), last + 1);
+}
+
+/* Appends what was built; the core hears of it at the next flush. */
+static struct store_bytes *append(struct node *n, struct store_builder *builder,
+                                  const struct operation_head *head,
+                                  const struct fs_result *result)
+{
+    struct store_entry entry = {
+        .index = store_last_index(n->store) + 1,
+        .term = raft_term(n->driver.raft),
+        .commit = raft_commit(n->driver.raft),
+        .session = head->session,
+        .request = head->request,
+    };
+    uint64_t timestamp;
+    store_chain(n->store, &entry.prev_term, &entry.prev_crc, &timestamp);
+    fs_result_encode(result, entry.result);
+    struct store_bytes *bytes;
+    int ret = store_builder_finish(builder, &entry, &bytes);
+    node_must(ret == -E2BIG ? 0 : ret, "appending");
+    if (ret < 0)
+        return NULL;
+    node_must(store_append(n->store, bytes, true), "appending");
+    return bytes;
+}
+
+static void propose_config(struct node *n, const struct members *members)
+{
+    members_to_raft(members, &n->leader.config);
+    n->leader.proposed++;
+    driver_step(n, &(struct raft_event){
+                       .type = RAFT_PROPOSE, .count = 1, .config = &n->leader.config});
+    n->members = *members;
+    peers_refresh(n);
+}
+
+void leader_flush(struct node *n)
+{
+    struct leader *l = &n->leader;
+    if (!node_is_leader(n))
+        return;
+    uint64_t last = store_last_index(n->store);
+    if (l->proposed < last) {
+        uint64_t count = last - l->proposed;
+        l->proposed = last;
+        driver_step(n, &(struct raft_event){.type = RAFT_PROPOSE, .count = count});
+    }
+    bool ask = false;
+    for (struct waiting *w = l->reads.head; w && !ask; w = w->next)
+        ask = w->round == 0;
+    if (ask)
+        driver_step(n, &(struct raft_event){.type = RAFT_READ});
+}
+
+static void append_operation(struct node *n, struct operation *o,
+                             struct store_builder *builder, struct evaluation *e)
+{
+    struct operation_head head = o->head;
+    if (head.session == 0 && !o->internal) /* it opens one: see session.c */
+        head.session = o->bytes[0] == NODE_OP_SESSION ? e->result.value : 0;
+    if (e->config_changed)
+        leader_flush(n);
+    struct store_bytes *bytes = append(n, builder, &head, &e->result);
+    struct waiting *w = waiting_new(o);
+    if (!bytes) {
+        w->answer.status = WIRE_FAILED;
+        w->answer.error = EFBIG;
+        waiting_add(&n->leader.reads, w);
+        return;
+    }
+    w->answer.index = store_last_index(n->store);
+    w->bytes = bytes->length;
+    fs_result_encode(&e->result, w->answer.result);
+    n->leader.inflight_bytes += w->bytes;
+    waiting_add(&n->leader.entries, w);
+    store_bytes_unref(bytes);
+    if (e->config_changed)
+        propose_config(n, &e->members);
+    driver_flush_soon(n);
+}
+
+/* An errno, or nothing to do: S4. */
+static void answer_read(struct node *n, struct operation *o, int error,
+                        const struct fs_result *result)
+{
+    struct waiting *w = waiting_new(o);
+    w->answer.status = error ? WIRE_FAILED : WIRE_OK;
+    w->answer.error = -error;
+    w->answer.index = store_last_index(n->store);
+    fs_result_encode(result, w->answer.result);
+    waiting_add(&n->leader.reads, w);
+    driver_flush_soon(n);
+}
+
+/* ---- Evaluation, and what it waits for
+ * ------------------------------------------------------------------ */
+
+struct page_task {
+    struct pager_task task;
+    struct node *node;
+    uint64_t session;
+    struct fs_key key;
+};
+
+static void run_session(struct node *n, struct session *s);
+
+static void page_in(struct pager_task *task)
+{
+    struct page_task *t = container_of(task, struct page_task, task);
+    struct buf value = {0};
+    /* An error shows again when the operation is evaluated anew. */
+    store_get(t->node->store, t->key.bytes, t->key.size, 0, &value, NULL);
+    buf_release(&value);
+}
+
+static void paged_in(struct pager_task *task)
+{
+    struct page_task *t = container_of(task, struct page_task, task);
+    struct session *s = session_find(t->node, t->session);
+    if (s && s->paging) {
+        s->paging = false;
+        run_session(t->node, s);
+    }
+    free(t);
+}
+
+static void park_for_page(struct node *n, struct session *s)
+{
+    struct page_task *t = calloc(1, sizeof(*t));
+    node_must(t ? 0 : -ENOMEM, "evaluating");
+    t->task.work = page_in;
+    t->task.done = paged_in;
+    t->node = n;
+    t->session = s->number;
+    t->key = n->missed;
+    s->paging = true;
+    pager_submit(n, &t->task);
+}
+
+/* 0: done with (the operation is gone); -EAGAIN, -EBUSY: to be evaluated again. */
+static int execute(struct node *n, struct operation *o)
+{
+    struct store_builder builder = {0};
+    struct evaluation e = {.builder = &builder, .timestamp_us = next_timestamp(n)};
+    int ret = store_has_room(n->store, LIMIT_ENTRY_BYTES);
+    if (ret == 0)
+        ret = evaluate(n, o->head.session, o->bytes, o->length, &e);
+    if (ret == -EAGAIN || ret == -EBUSY) {
+        store_builder_release(&builder);
+        return ret;
+    }
+    bool entry = builder.record_count > 0 || o->bytes[0] == FS_RESERVE;
+    if (ret == 0 && entry)
+        append_operation(n, o, &builder, &e);
+    else
+        answer_read(n, o, ret, &e.result);
+    store_builder_release(&builder);
+    free(o);
+    return 0;
+}
+
+/* An operation that was answered before, or is in flight: its answer goes to who asks
+ * now. */
+static bool is_in_flight(struct node *n, struct operation *o)
+{
+    for (struct waiting *w = n->leader.entries.head; w; w = w->next)
+        if (w->session == o->head.session && w->answer.request == o->head.request) {
+            w->to = o->from;
+            w->internal = false;
+            return true;
+        }
+    return false;
+}
+
+static void answer_late(struct node *n, struct operation *o,
+                        const struct window_slot *slot)
+{
+    struct waiting *w = waiting_new(o);
+    w->answer.status = WIRE_OK;
+    w->answer.index = slot->index;
+    memcpy(w->answer.result, slot->result, sizeof(w->answer.result));
+    waiting_add(&n->leader.late, w);
+}
+
+/* True: it goes on to be evaluated. */
+static bool judge(struct node *n, struct session *s, struct operation *o)
+{
+    const struct window_slot *slot;
+    s->lowest = max_u64(s->lowest, o->head.lowest);
+    switch (session_judge(s, o->head.request, &slot)) {
+    case SESSION_EXPIRED:
+        refuse(n, o, WIRE_EXPIRED);
+        return false;
+    case SESSION_ANSWERED:
+        answer_late(n, o, slot);
+        free(o);
+        driver_flush_soon(n);
+        return false;
+    case SESSION_NEW:
+        break;
+    }
+    if (!is_in_flight(n, o))
+        return true;
+    free(o);
+    return false;
+}
+
+/* The operations of one session, in order; one that must wait keeps back those behind it.
+ */
+static void run_session(struct node *n, struct session *s)
+{
+    uint64_t number = s->number;
+    while (s && s->parked_head && !s->paging && !s->config) {
+        struct operation *o = operation_take(&s->parked_head, &s->parked_tail);
+        if (!judge(n, s, o))
+            continue;
+        int ret = execute(n, o);
+        if (ret == 0) {
+            s = session_find(n, number);
+            continue;
+        }
+        o->next = s->parked_head;
+        s->parked_head = o;
+        if (!s->parked_tail)
+            s->parked_tail = o;
+        if (ret == -EAGAIN)
+            park_for_page(n, s);
+        else
+            s->config = true;
+    }
+}
+
+/* Of no session: it opens one, or is the leader's own. What it needs is in the keydir or
+ * will be asked for again. */
+static void run_alone(struct node *n, struct operation *o)
+{
+    int ret = execute(n, o);
+    if (ret == 0)
+        return;
+    if (o->internal)
+        free(o);
+    else
+        refuse(n, o, WIRE_NOT_LEADER); /* asks again in a moment */
+}
+
+static void run_operation(struct node *n, struct operation *o)
+{
+    if (o->head.session == 0) {
+        run_alone(n, o);
+        return;
+    }
+    struct session *s = session_find(n, o->head.session);
+    if (!s) {
+        refuse(n, o, WIRE_EXPIRED);
+        return;
+    }
+    operation_add(&s->parked_head, &s->parked_tail, o);
+    run_session(n, s);
+}
+
+/* ---- The gate
+ * ------------------------------------------------------------------------------------------------
+ */
+
+static bool is_gate_open(const struct node *n)
+{
+    return raft_established(n->driver.raft) && n->leader.noop_index > 0 &&
+           store_applied(n->store) >= n->leader.noop_index && /* S1 */
+           n->leader.inflight_bytes < LIMIT_INFLIGHT_BYTES &&
+           !raft_transferring(n->driver.raft);
+}
+
+static void open_gate(struct node *n)
+{
+    struct leader *l = &n->leader;
+    while (l->gate_head && is_gate_open(n))
+        run_operation(n, operation_take(&l->gate_head, &l->gate_tail));
+}
+
+static void take(struct node *n, struct operation *o)
+{
+    struct leader *l = &n->leader;
+    if (!node_is_leader(n) || raft_transferring(n->driver.raft)) {
+        refuse(n, o, WIRE_NOT_LEADER);
+        return;
+    }
+    if (!node_has_quorum(n)) {
+        refuse(n, o, WIRE_NO_QUORUM);
+        return;
+    }
+    if (!l->gate_head && is_gate_open(n)) {
+        run_operation(n, o);
+        return;
+    }
+    operation_add(&l->gate_head, &l->gate_tail, o);
+    open_gate(n);
+}
+
+static struct operation *operation_new(struct wire_connection *from,
+                                       const struct operation_head *head, const void *op,
+                                       size_t length)
+{
+    struct operation *o = malloc(sizeof(*o) + length);
+    node_must(o ? 0 : -ENOMEM, "taking an operation");
+    *o = (struct operation){.from = from, .head = *head, .length = length};
+    memcpy(o->bytes, op, length);
+    return o;
+}
+
+void leader_operation(struct node *n, struct wire_connection *from, const uint8_t *data,
+                      size_t length)
+{
+    struct operation_head head;
+    const uint8_t *op;
+    size_t op_length;
+    if (operation_decode(data, length, &head, &op, &op_length) < 0) {
+        wire_refuse(from, "a malformed operation");
+        return;
+    }
+    take(n, operation_new(from, &head, op, op_length));
+}
+
+void leader_own_operation(struct node *n, const struct operation_head *head,
+                          const void *op, size_t length)
+{
+    take(n, operation_new(NULL, head, op, length));
+}
+
+static void run_internal(struct node *n, const struct buf *op)
+{
+    struct operation *o =
+        operation_new(NULL, &(struct operation_head){0}, op->data, op->length);
+    o->internal = true;
+    run_alone(n, o);
+}
+
+/* ---- Terms of office
+ * ---------------------------------------------------------------------------------------------
+ */
+
+void leader_begin(struct node *n)
+{
+    struct store_builder builder = {0};
+    store_builder_begin(&builder, next_timestamp(n));
+    n->leader.proposed = store_last_index(n->store);
+    struct store_bytes *bytes =
+        append(n, &builder, &(struct operation_head){0}, &(struct fs_result){0});
+    ensure(bytes);
+    store_bytes_unref(bytes);
+    store_builder_release(&builder);
+    n->leader.noop_index = store_last_index(n->store);
+    n->leader.inflight_bytes = 0;
+    n->leader.reclaim = true;
+    leader_flush(n);
+}
+
+/* What was evaluated may be in the log, or not: only a later leader can say. Their
+ * origins ask it when they hear of it. */
+static void drop_all(struct waiting_list *list)
+{
+    while (list->head)
+        free(waiting_take(list));
+}
+
+void leader_end(struct node *n)
+{
+    struct leader *l = &n->leader;
+    drop_all(&l->entries);
+    drop_all(&l->late);
+    drop_all(&l->reads);
+    while (l->gate_head)
+        refuse(n, operation_take(&l->gate_head, &l->gate_tail), WIRE_NOT_LEADER);
+    for (struct session *s = n->sessions; s; s = s->next) {
+        while (s->parked_head)
+            refuse(n, operation_take(&s->parked_head, &s->parked_tail), WIRE_NOT_LEADER);
+        s->paging = s->config = false;
+        s->lowest = 0;
+    }
+    l->noop_index = 0;
+    l->inflight_bytes = 0;
+}
+
+/* ---- When time or the log has moved on
+ * ------------------------------------------------------------------------------- */
+
+void leader_applied(struct node *n)
+{
+    if (!node_is_leader(n))
+        return;
+    for (struct session *s = n->sessions; s;) {
+        struct session *next = s->next;
+        if (s->config && !raft_config_is_pending(n->driver.raft)) {
+            s->config = false;
+            run_session(n, s);
+        }
+        s = next;
+    }
+    open_gate(n);
+}
+
+static void release_entries(struct node *n, uint64_t visible)
+{
+    struct waiting_list *list = &n->leader.entries;
+    while (list->head && list->head->answer.index <= visible) {
+        struct waiting *w = waiting_take(list);
+        n->leader.inflight_bytes -= w->bytes;
+        send_answer(n, w->to, w->internal, &w->answer);
+        free(w);
+    }
+}
+
+/* Late answers are few: they are looked through. */
+static void release_late(struct node *n, uint64_t visible)
+{
+    struct waiting_list kept = {0};
+    while (n->leader.late.head) {
+        struct waiting *w = waiting_take(&n->leader.late);
+        if (w->answer.index > visible) {
+            waiting_add(&kept, w);
+            continue;
+        }
+        send_answer(n, w->to, w->internal, &w->answer);
+        free(w);
+    }
+    n->leader.late = kept;
+}
+
+static void release_reads(struct node *n, uint64_t visible, uint64_t confirmed_round)
+{
+    struct waiting_list *list = &n->leader.reads;
+    while (list->head && list->head->round != 0 && list->head->round <= confirmed_round &&
+           list->head->answer.index <= visible) {
+        struct waiting *w = waiting_take(list);
+        send_answer(n, w->to, w->internal, &w->answer);
+        free(w);
+    }
+}
+
+void leader_release(struct node *n)
+{
+    if (!node_is_leader(n))
+        return;
+    release_entries(n, n->driver.visible);
+    release_late(n, n->driver.visible);
+    release_reads(n, n->driver.visible, n->driver.confirmed_round);
+    open_gate(n);
+}
+
+void leader_round_asked(struct node *n, uint64_t round)
+{
+    for (struct waiting *w = n->leader.reads.head; w; w = w->next)
+        if (w->round == 0)
+            w->round = round;
+}
+
+/* Learners that have caught up become voters, one at a time. */
+static void promote(struct node *n)
+{
+    for (uint32_t i = 0; i < n->members.count; i++) {
+        const struct member *m = &n->members.list[i];
+        struct raft_peer_status status;
+        if (m->voter || m->id == n->directory.node_id ||
+            !raft_peer_status(n->driver.raft, m->id, node_now(), &status) ||
+            !status.reachable ||
+            status.match + NODE_PROMOTE_LAG < store_last_index(n->store))
+            continue;
+        struct buf op = {0};
+        node_op_encode(&(struct node_op){.type = NODE_OP_PROMOTE, .node_id = m->id}, &op);
+        log_info("node %s has caught up: it becomes a voter", m->name);
+        run_internal(n, &op);
+        buf_release(&op);
+        return;
+    }
+}
+
+static void reclaim(struct node *n)
+{
+    struct buf op = {0};
+    uint64_t before = store_last_index(n->store);
+    fs_op_encode(&(struct fs_op){.type = FS_RECLAIM}, &op);
+    run_internal(n, &op);
+    buf_release(&op);
+    n->leader.reclaim = store_last_index(n->store) > before;
+}
+
+void leader_tick(struct node *n)
+{
+    if (!node_is_leader(n) || !is_gate_open(n) || !node_has_quorum(n))
+        return;
+    if (!raft_config_is_pending(n->driver.raft))
+        promote(n);
+    if (n->leader.reclaim)
+        reclaim(n);
+    open_gate(n);
+}

@@ -1,0 +1,283 @@
+/*
+ * mount.c - the node as the mount's backend: the view it reads, the way its operations
+ * take, the inode numbers it hands out.
+ */
+#include "node_core.h"
+
+#include <errno.h>
+
+/* ---- The view: any thread
+ * ------------------------------------------------------------------------ */
+
+static int view_get(void *context, const void *key, size_t key_size, struct buf *to,
+                    uint64_t *ret_timestamp)
+{
+    struct node *n = context;
+    return store_get(n->store, key, key_size, 0, to, ret_timestamp);
+}
+
+struct item_adapter {
+    int (*each)(void *arg, const struct fs_item *item);
+    void *arg;
+};
+
+static int adapt_item(void *arg, const struct store_item *item)
+{
+    struct item_adapter *a = arg;
+    struct fs_item out = {item->key, item->key_size, item->value, item->value_size,
+                          item->timestamp_us};
+    return a->each(a->arg, &out);
+}
+
+static int view_scan(void *context, const void *from, size_t from_size, const void *to,
+                     size_t to_size, int (*each)(void *arg, const struct fs_item *item),
+                     void *arg)
+{
+    struct node *n = context;
+    struct item_adapter a = {each, arg};
+    return store_scan(n->store, from, from_size, to, to_size, adapt_item, &a);
+}
+
+static uint64_t view_begin(void *context)
+{
+    struct node *n = context;
+    return store_read_begin(n->store);
+}
+
+static bool view_retry(void *context, uint64_t begun)
+{
+    struct node *n = context;
+    return store_read_retry(n->store, begun);
+}
+
+/* ---- Operations: from the mount's threads to the loop and back
+ * ----------------------------------------- */
+
+struct mount_op {
+    struct mail mail;
+    struct client_op op;
+    struct fs_request *request;
+    struct node *node;
+};
+
+static void request_done(struct client_op *op)
+{
+    struct mount_op *m = container_of(op, struct mount_op, op);
+    struct fs_request *request = m->request;
+    request->error = op->error;
+    fs_result_decode(op->result, &request->result);
+    request->op = op->op; /* it was lent */
+    request->backend = NULL;
+    free(m);
+    request->done(request);
+}
+
+static void request_arrived(struct node *n, struct mail *mail)
+{
+    struct mount_op *m = container_of(mail, struct mount_op, mail);
+    client_submit(n, &m->op);
+}
+
+static void backend_submit(void *context, struct fs_request *request)
+{
+    struct node *n = context;
+    struct mount_op *m = calloc(1, sizeof(*m));
+    node_must(m ? 0 : -ENOMEM, "submitting");
+    m->node = n;
+    m->request = request;
+    m->op.op = request->op;
+    m->op.subject = request->subject;
+    m->op.done = request_done;
+    m->mail.deliver = request_arrived;
+    request->backend = m;
+    mail_post(n, &m->mail);
+}
+
+struct interrupt_mail {
+    struct mail mail;
+    struct fs_request *request;
+    bool fatal;
+};
+
+static void interrupt_arrived(struct node *n, struct mail *mail)
+{
+    struct interrupt_mail *i = container_of(mail, struct interrupt_mail, mail);
+    /* The request may have been answered meanwhile: look, do not touch. */
+    for (struct client_op *op = n->client.head; op; op = op->next) {
+        if (op->done != request_done)
+            continue;
+        struct mount_op *m = container_of(op, struct mount_op, op);
+        if (m->request == i->request) {
+            client_interrupt(n, op, i->fatal);
+            break;
+        }
+    }
+    free(i);
+}
+
+static void backend_interrupt(void *context, struct fs_request *request, bool fatal)
+{
+    struct interrupt_mail *i = calloc(1, sizeof(*i));
+    node_must(i ? 0 : -ENOMEM, "interrupting");
+    i->request = request;
+    i->fatal = fatal;
+    i->mail.deliver = interrupt_arrived;
+    mail_post(context, &i->mail);
+}
+
+static void backend_space(void *context, uint64_t *ret_free, uint64_t *ret_total,
+                          uint64_t *ret_keys)
+{
+    struct node *n = context;
+    struct store_stats stats;
+    store_stats(n->store, &stats);
+    *ret_free = stats.disk_free_bytes;
+    *ret_total = stats.disk_total_bytes;
+    *ret_keys = stats.keys;
+}
+
+/* ---- Inode numbers
+ * -------------------------------------------------------------------------------------
+ */
+
+static void reserve_arrived(struct node *n, struct mail *mail)
+{
+    pthread_mutex_lock(&n->mount.mutex);
+    n->mount.reserve_asked = false;
+    pthread_mutex_unlock(&n->mount.mutex);
+    mount_reserve(n);
+}
+
+static uint64_t backend_take_inode(void *context)
+{
+    struct node *n = context;
+    struct mount *m = &n->mount;
+    pthread_mutex_lock(&m->mutex);
+    uint64_t inode = m->inode_next < m->inode_end ? m->inode_next++ : 0;
+    bool ask = m->inode_end - m->inode_next < NODE_INODES_LOW && !m->reserve_asked;
+    if (ask)
+        m->reserve_asked = true;
+    pthread_mutex_unlock(&m->mutex);
+    if (ask)
+        mail_post(n, &m->reserve_mail);
+    return inode;
+}
+
+/* Numbers left over are dropped: the new ones are one range, and there are enough. */
+static void reserved(struct client_op *op)
+{
+    struct node *n = container_of(op, struct node, mount.reserve);
+    struct mount *m = &n->mount;
+    struct fs_result result;
+    m->reserving = false;
+    if (op->error < 0)
+        return; /* asked again when the next number is taken, or at the next tick */
+    fs_result_decode(op->result, &result);
+    pthread_mutex_lock(&m->mutex);
+    m->inode_next = result.value;
+    m->inode_end = result.value + NODE_INODES_RESERVED;
+    pthread_mutex_unlock(&m->mutex);
+}
+
+void mount_reserve(struct node *n)
+{
+    struct mount *m = &n->mount;
+    pthread_mutex_lock(&m->mutex);
+    bool low = m->inode_end - m->inode_next < NODE_INODES_LOW;
+    pthread_mutex_unlock(&m->mutex);
+    if (!low || m->reserving || !n->client.session || !n->options->mountpoint)
+        return;
+    m->reserving = true;
+    buf_clear(&m->reserve.op);
+    fs_op_encode(&(struct fs_op){.type = FS_RESERVE, .size = NODE_INODES_RESERVED},
+                 &m->reserve.op);
+    m->reserve.done = reserved;
+    client_submit(n, &m->reserve);
+}
+
+/* ---- Starting and stopping
+ * -------------------------------------------------------------------------------- */
+
+static void unmounted_arrived(struct node *n, struct mail *mail)
+{
+    node_unmounted(n);
+}
+
+static void backend_unmounted(void *context)
+{
+    struct node *n = context;
+    mail_post(n, &n->mount.unmounted_mail);
+}
+
+static void *caller_main(void *arg)
+{
+    struct node *n = arg;
+    struct mount *m = &n->mount;
+    struct fs_mount_options options = {.mountpoint = n->options->mountpoint,
+                                       .options = n->options->mount_options,
+                                       .source = n->directory.path};
+    m->call_error = m->starting
+                        ? fs_mount_start(&m->mount, &options, &m->backend, m->error)
+                        : fs_mount_stop(m->mount, m->force);
+    mail_post(n, &m->call_mail);
+    return NULL;
+}
+
+static void call_returned(struct node *n, struct mail *mail)
+{
+    struct mount *m = &n->mount;
+    pthread_join(m->caller, NULL);
+    m->calling = false;
+    if (m->starting)
+        node_mount_started(n, m->call_error);
+    else
+        node_mount_stopped(n, m->call_error);
+}
+
+static void call(struct node *n)
+{
+    ensure(!n->mount.calling);
+    n->mount.calling = true;
+    node_must(-pthread_create(&n->mount.caller, NULL, caller_main, n), "mounting");
+}
+
+void mount_start(struct node *n)
+{
+    n->mount.starting = true;
+    call(n);
+}
+
+void mount_stop(struct node *n, bool force)
+{
+    n->mount.starting = false;
+    n->mount.force = force;
+    call(n);
+}
+
+void mount_init(struct node *n)
+{
+    struct mount *m = &n->mount;
+    pthread_mutex_init(&m->mutex, NULL);
+    m->reserve_mail.deliver = reserve_arrived;
+    m->unmounted_mail.deliver = unmounted_arrived;
+    m->call_mail.deliver = call_returned;
+    n->view = (struct fs_view){.context = n,
+                               .get = view_get,
+                               .scan = view_scan,
+                               .begin = view_begin,
+                               .retry = view_retry};
+    m->backend = (struct fs_backend){.context = n,
+                                     .view = n->view,
+                                     .submit = backend_submit,
+                                     .interrupt = backend_interrupt,
+                                     .take_inode = backend_take_inode,
+                                     .space = backend_space,
+                                     .unmounted = backend_unmounted};
+}
+
+void mount_release(struct node *n)
+{
+    if (n->mount.mount)
+        fs_mount_free(n->mount.mount);
+    buf_release(&n->mount.reserve.op);
+}

@@ -1,0 +1,548 @@
+/*
+ * node.c - the process: everything is started around one loop, kept going by a tick, and
+ * ended in order.
+ *
+ *   STARTING --session, or grace--> MOUNTING --mounted--> RUNNING
+ *       (no mountpoint: straight to RUNNING)                 |  stop, SIGTERM
+ *                                             umount by --+  v
+ *                                             the kernel  | UNMOUNTING --busy--> RUNNING
+ *                                                         v  v
+ *                                                     TRANSFERRING --> ENDING
+ */
+#include "node_core.h"
+
+#include <errno.h>
+#include <event2/thread.h>
+#include <signal.h>
+#include <unistd.h>
+
+uint64_t node_now(void)
+{
+    return clock_boot_us();
+}
+
+void node_must(int error, const char *what)
+{
+    if (error < 0)
+        log_fatal("%s: %s; the node stops", what, strerror(-error));
+}
+
+const struct fs_view *node_view(struct node *n)
+{
+    return &n->view;
+}
+
+struct event_base *node_loop(struct node *n)
+{
+    return n->loop;
+}
+
+struct wire_endpoint *node_endpoint(struct node *n)
+{
+    return n->endpoint;
+}
+
+const struct directory *node_directory(const struct node *n)
+{
+    return &n->directory;
+}
+
+const struct members *node_members(const struct node *n)
+{
+    return &n->members;
+}
+
+static uint64_t total_refused(struct node *n)
+{
+    const struct wire_counters *c = wire_endpoint_counters(n->endpoint);
+    return c->refused_handshakes + c->refused_hellos + c->oversized_frames +
+           c->unknown_frames + c->malformed_frames + c->slow_frames + c->over_limit;
+}
+
+static enum node_role status_role(struct node *n)
+{
+    const struct member *self = members_find(&n->members, n->directory.node_id);
+    switch (raft_role(n->driver.raft)) {
+    case RAFT_LEADER:
+        return NODE_LEADER;
+    case RAFT_CANDIDATE:
+        return NODE_CANDIDATE;
+    case RAFT_FOLLOWER:
+        break;
+    }
+    return self && self->voter ? NODE_FOLLOWER : NODE_LEARNER;
+}
+
+static void fill_member(struct node *n, const struct member *m, struct node_member *ret)
+{
+    struct raft_peer_status status = {0};
+    raft_peer_status(n->driver.raft, m->id, node_now(), &status);
+    memcpy(ret->name, m->name, sizeof(ret->name));
+    memcpy(ret->address, m->address, sizeof(ret->address));
+    ret->id = m->id;
+    ret->voter = m->voter;
+    ret->applied = status.applied;
+    ret->reachable = status.reachable;
+    if (m->id == n->directory.node_id) {
+        ret->reachable = true;
+        ret->applied = store_applied(n->store);
+    }
+}
+
+void node_fill_status(struct node *n, struct node_status *ret)
+{
+    struct store_stats stats;
+    store_stats(n->store, &stats);
+    *ret = (struct node_status){
+        .id = n->directory.node_id,
+        .role = status_role(n),
+        .term = raft_term(n->driver.raft),
+        .leader = raft_leader(n->driver.raft),
+        .commit = raft_commit(n->driver.raft),
+        .applied = store_applied(n->store),
+        .last = store_last_index(n->store),
+        .quorum = node_has_quorum(n),
+        .pid = (uint32_t)getpid(),
+        .space_low = store_space(n->store) == STORE_SPACE_LOW,
+        .keys = stats.keys,
+        .log_bytes = stats.log_bytes,
+        .disk_free_bytes = stats.disk_free_bytes,
+        .refused = total_refused(n),
+        .member_count = n->members.count,
+    };
+    memcpy(ret->name, n->directory.name, sizeof(ret->name));
+    memcpy(ret->cluster, n->directory.cluster_id, sizeof(ret->cluster));
+    snprintf(ret->version, sizeof(ret->version), "%s", TIERCE_VERSION);
+    if (n->mount.mount)
+        snprintf(ret->mountpoint, sizeof(ret->mountpoint), "%s", n->options->mountpoint);
+    for (uint32_t i = 0; i < n->members.count; i++)
+        fill_member(n, &n->members.list[i], &ret->members[i]);
+}
+
+/* ---- Phases
+ * ------------------------------------------------------------------------------------ */
+
+static void enter(struct node *n, enum node_phase phase)
+{
+    n->phase = phase;
+    n->phase_us = node_now();
+}
+
+static void run_now(struct node *n)
+{
+    enter(n, NODE_RUNNING);
+    const char *warning = NULL;
+    if (!n->client.session)
+        warning = "no majority of the cluster is reachable: reads may be old, and writes "
+                  "answer EROFS until it is";
+    log_info("node %s (%016llx) serves%s%s", n->directory.name,
+             (unsigned long long)n->directory.node_id,
+             n->options->mountpoint ? " at " : "",
+             n->options->mountpoint ? n->options->mountpoint : "");
+    n->options->ready(n->options->context, warning);
+    if (n->stop_wanted)
+        node_stop(n, true, NULL, NULL);
+}
+
+static void leave_starting(struct node *n)
+{
+    if (!n->options->mountpoint) {
+        run_now(n);
+        return;
+    }
+    enter(n, NODE_MOUNTING);
+    mount_start(n);
+}
+
+void node_session_opened(struct node *n)
+{
+    mount_reserve(n);
+    if (n->phase == NODE_STARTING)
+        leave_starting(n);
+}
+
+static void end(struct node *n)
+{
+    enter(n, NODE_ENDING);
+    client_fail_all(n, -EIO);
+    if (n->stop_answer)
+        n->stop_answer(n->stop_context, 0);
+    n->stop_answer = NULL;
+    /* One more turn, so that the answer leaves. */
+    event_add(n->ending, &(struct timeval){0, 20 * 1000});
+}
+
+static void transfer(struct node *n)
+{
+    enter(n, NODE_TRANSFERRING);
+    if (!node_is_leader(n) || n->members.count < 2 ||
+        raft_role(n->driver.raft) != RAFT_LEADER) {
+        end(n);
+        return;
+    }
+    driver_step(n, &(struct raft_event){.type = RAFT_TRANSFER});
+    if (!node_is_leader(n) || !raft_transferring(n->driver.raft))
+        end(n); /* there is nobody to hand it to */
+}
+
+void node_role_changed(struct node *n)
+{
+    client_pump(n);
+}
+
+void node_mount_started(struct node *n, int error)
+{
+    if (error == 0) {
+        run_now(n);
+        return;
+    }
+    n->exit_error = error;
+    snprintf(n->error, sizeof(n->error), "%s", n->mount.error);
+    transfer(n);
+}
+
+void node_mount_stopped(struct node *n, int error)
+{
+    if (error == -EBUSY && !n->force_stop) {
+        enter(n, NODE_RUNNING);
+        if (n->stop_answer)
+            n->stop_answer(n->stop_context, -EBUSY);
+        n->stop_answer = NULL;
+        return;
+    }
+    transfer(n);
+}
+
+void node_unmounted(struct node *n)
+{
+    if (n->phase == NODE_RUNNING) {
+        log_info("%s was unmounted: the node stops", n->options->mountpoint);
+        enter(n, NODE_UNMOUNTING);
+        mount_stop(n, true); /* joins its threads, commits what is buffered */
+    }
+}
+
+void node_stop(struct node *n, bool force, void (*answer)(void *context, int error),
+               void *context)
+{
+    if (n->phase < NODE_RUNNING) {
+        n->stop_wanted = true;
+        if (answer)
+            answer(context, 0);
+        return;
+    }
+    if (n->phase > NODE_RUNNING) {
+        n->force_stop |= force;
+        if (answer)
+            answer(context, 0);
+        return;
+    }
+    n->stop_answer = answer;
+    n->stop_context = context;
+    n->force_stop = force;
+    log_info("stopping");
+    if (!n->mount.mount) {
+        transfer(n);
+        return;
+    }
+    enter(n, NODE_UNMOUNTING);
+    mount_stop(n, force);
+}
+
+static void signalled(evutil_socket_t number, short what, void *arg)
+{
+    node_stop(arg, true, NULL, NULL);
+}
+
+static void last_turn(evutil_socket_t fd, short what, void *arg)
+{
+    struct node *n = arg;
+    event_base_loopbreak(n->loop);
+}
+
+/* ---- The tick
+ * ------------------------------------------------------------------------------------ */
+
+static void tick_phase(struct node *n, uint64_t now_us)
+{
+    if (n->phase == NODE_STARTING && (now_us - n->started_us > NODE_READY_GRACE_US))
+        leave_starting(n);
+    /* Without a majority what is buffered cannot be kept: its writers are told. */
+    if (n->phase == NODE_UNMOUNTING && n->client.no_quorum_since_us &&
+        now_us - n->phase_us > NODE_QUORUM_GRACE_US)
+        client_fail_all(n, -EIO);
+    if (n->phase == NODE_TRANSFERRING &&
+        (!node_is_leader(n) || now_us - n->phase_us > NODE_TRANSFER_US))
+        end(n);
+}
+
+static void tick_second(struct node *n, uint64_t now_us)
+{
+    uint64_t commit = raft_commit(n->driver.raft);
+    if (commit != n->hinted_commit) { /* G6 */
+        n->hinted_commit = commit;
+        node_must(store_set_commit_hint(n->store, commit), "noting the commit index");
+    }
+    node_must(store_refresh_space(n->store), "looking at the disk");
+    bool low = store_space(n->store) == STORE_SPACE_LOW;
+    if (low != n->was_low)
+        log_warn(low ? "the disk of %s is nearly full: only deletes are taken (ENOSPC)"
+                     : "the disk of %s has room again",
+                 n->directory.path);
+    n->was_low = low;
+    peers_judge_eligibility(n);
+    n->second_us = now_us;
+}
+
+static void ticked(evutil_socket_t fd, short what, void *arg)
+{
+    struct node *n = arg;
+    uint64_t now_us = node_now();
+    peers_dial_due(n, now_us);
+    client_tick(n, now_us);
+    mount_reserve(n);
+    leader_tick(n);
+    tick_phase(n, now_us);
+    if (now_us - n->second_us >= NODE_SECOND_US)
+        tick_second(n, now_us);
+    driver_flush_soon(n);
+}
+
+/* ---- What the port brings
+ * ------------------------------------------------------------------------- */
+
+static void opened(void *context, struct wire_connection *c,
+                   const struct wire_hello *hello)
+{
+    if (wire_kind(c) == WIRE_PEER_NODE)
+        peers_opened(context, c, hello);
+}
+
+static void closed(void *context, struct wire_connection *c, const char *reason)
+{
+    control_closed(context, c);
+    leader_forget(context, c);
+    peers_closed(context, c, reason);
+}
+
+static void drained(void *context, struct wire_connection *c)
+{
+    peers_drained(context, c);
+}
+
+static void answer_frame(struct node *n, struct wire_connection *c,
+                         const struct wire_frame *f)
+{
+    struct answer a;
+    if (answer_decode(f->value, f->length, &a) < 0)
+        wire_refuse(c, "a malformed answer");
+    else
+        client_answer(n, &a);
+}
+
+static void frame(void *context, struct wire_connection *c, const struct wire_frame *f)
+{
+    struct node *n = context;
+    switch (f->type) {
+    case WIRE_CONTROL:
+        control_frame(n, c, f);
+        break;
+    case WIRE_JOIN:
+        join_frame(n, c, f);
+        break;
+    case WIRE_OPERATION:
+        leader_operation(n, c, f->value, f->length);
+        break;
+    case WIRE_ANSWER:
+        answer_frame(n, c, f);
+        break;
+    case WIRE_RAFT_VOTE:
+    case WIRE_RAFT_VOTE_REPLY:
+    case WIRE_RAFT_APPEND:
+    case WIRE_RAFT_APPEND_REPLY:
+    case WIRE_RAFT_TIMEOUT_NOW:
+        peers_frame(n, c, f);
+        break;
+    default:
+        wire_refuse(c, "a frame that is not for a node");
+    }
+}
+
+/* ---- Starting
+ * ----------------------------------------------------------------------------------------
+ */
+
+static void replay(void *context, const struct store_entry *entry)
+{
+    node_must(session_note_entry(context, entry), "recovering");
+}
+
+static int read_members(struct node *n)
+{
+    struct fs_key key;
+    struct buf value = {0};
+    cluster_key_config(&key);
+    int ret = store_get(n->store, key.bytes, key.size, 0, &value, NULL);
+    if (ret == 0)
+        ret = members_decode(value.data, value.length, &n->members_applied);
+    else if (ret == -ENOENT) {
+        n->members_applied = n->directory.members; /* joined, and has no log yet */
+        ret = 0;
+    }
+    buf_release(&value);
+    n->members = n->members_applied;
+    return ret;
+}
+
+static int open_store(struct node *n, struct store_recovery *recovery)
+{
+    char *path = n->directory.path;
+    struct store_options o = {
+        .io = &store_io_posix,
+        .path = path,
+        .segment_bytes = n->directory.segment_bytes,
+        .replay = replay,
+        .context = n,
+    };
+    memcpy(o.cluster_id, n->directory.cluster_id, sizeof(o.cluster_id));
+    int ret = store_open(&n->store, &o, recovery, n->error);
+    if (ret < 0)
+        return ret;
+    ret = session_reconcile(n);
+    if (ret == 0)
+        ret = read_members(n);
+    if (ret < 0)
+        snprintf(n->error, sizeof(n->error), "%s: what was committed cannot be read: %s",
+                 path, strerror(-ret));
+    return ret;
+}
+
+static int open_port(struct node *n)
+{
+    struct directory *d = &n->directory;
+    struct wire_identity identity = {.ca_pem = d->ca_pem,
+                                     .cert_pem = d->cert_pem,
+                                     .key_pem = d->key_pem,
+                                     .node_id = d->node_id};
+    struct wire_hello hello = {.version = WIRE_PROTOCOL_VERSION, .node_id = d->node_id};
+    struct wire_handlers handlers = {n, opened, frame, closed, drained};
+    memcpy(identity.cluster_id, d->cluster_id, sizeof(identity.cluster_id));
+    memcpy(hello.cluster_id, d->cluster_id, sizeof(hello.cluster_id));
+    memcpy(hello.name, d->name, sizeof(hello.name));
+    memcpy(hello.address, d->advertise, sizeof(hello.address));
+    int ret = wire_identity_check(&identity, n->error);
+    if (ret == 0)
+        ret = wire_endpoint_new(&n->endpoint, n->loop, &identity, &hello, &handlers,
+                                n->error);
+    if (ret == 0)
+        ret = wire_listen(n->endpoint, d->listen, n->error);
+    char *control = directory_file(d->path, "control.sock");
+    if (ret == 0)
+        ret = control ? wire_listen_local(n->endpoint, control, n->error) : -ENOMEM;
+    free(control);
+    return ret;
+}
+
+static int make_loop(struct node *n)
+{
+    evthread_use_pthreads();
+    n->loop = event_base_new();
+    if (!n->loop || event_base_priority_init(n->loop, 2) < 0)
+        return -ENOMEM;
+    n->tick = event_new(n->loop, -1, EV_PERSIST, ticked, n);
+    n->sigterm = evsignal_new(n->loop, SIGTERM, signalled, n);
+    n->sigint = evsignal_new(n->loop, SIGINT, signalled, n);
+    n->ending = event_new(n->loop, -1, 0, last_turn, n);
+    if (!n->tick || !n->sigterm || !n->sigint || !n->ending)
+        return -ENOMEM;
+    struct event *events[] = {n->tick, n->sigterm, n->sigint, n->ending};
+    for (size_t i = 0; i < array_length(events); i++)
+        event_priority_set(events[i], 0);
+    event_add(n->tick, &(struct timeval){0, NODE_TICK_US});
+    event_add(n->sigterm, NULL);
+    event_add(n->sigint, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    return mailbox_init(n);
+}
+
+static int start(struct node *n)
+{
+    struct store_recovery recovery;
+    int ret = make_loop(n);
+    if (ret == 0)
+        ret = open_store(n, &recovery);
+    if (ret == 0)
+        ret = open_port(n);
+    if (ret == 0)
+        ret = driver_start(n, &recovery);
+    if (ret == 0)
+        ret = log_thread_start(n);
+    if (ret == 0)
+        ret = pager_start(n);
+    if (ret < 0)
+        return ret;
+    if (recovery.cut_bytes)
+        log_info("%llu bytes of an unfinished write were cut from the log",
+                 (unsigned long long)recovery.cut_bytes);
+    n->hinted_commit = recovery.commit;
+    n->eligible = true;
+    mount_init(n);
+    peers_refresh(n);
+    n->started_us = node_now();
+    return client_start(n);
+}
+
+static void free_events(struct node *n)
+{
+    struct event *events[] = {n->tick, n->sigterm, n->sigint, n->ending};
+    for (size_t i = 0; i < array_length(events); i++)
+        if (events[i])
+            event_free(events[i]);
+}
+
+static void finish(struct node *n)
+{
+    mount_release(n);
+    pager_stop(n);
+    log_thread_stop(n);
+    if (n->endpoint)
+        wire_endpoint_free(n->endpoint);
+    peers_release(n);
+    driver_stop(n);
+    client_release(n);
+    sessions_release(n);
+    if (n->store)
+        store_close(n->store);
+    if (n->loop) {
+        mailbox_release(n);
+        free_events(n);
+        event_base_free(n->loop);
+    }
+    directory_release(&n->directory);
+}
+
+int node_run(const struct node_run_options *options, char error[NODE_ERROR_BYTES])
+{
+    struct node *n = calloc(1, sizeof(*n));
+    if (!n) {
+        snprintf(error, NODE_ERROR_BYTES, "no memory");
+        return -ENOMEM;
+    }
+    n->mailbox.wake_fd = -1;
+    n->options = options;
+    int ret = directory_open(&n->directory, options->data, error);
+    if (ret < 0) {
+        free(n);
+        return ret;
+    }
+    ret = start(n);
+    if (ret == 0) {
+        event_base_dispatch(n->loop);
+        ret = n->exit_error;
+    }
+    if (ret < 0)
+        snprintf(error, NODE_ERROR_BYTES, "%s", n->error[0] ? n->error : strerror(-ret));
+    finish(n);
+    free(n);
+    return ret;
+}

@@ -1,0 +1,403 @@
+/*
+ * node_core.h - struct node and what the files around the loop share. See README.md for
+ * the walk of an operation through them.
+ */
+#ifndef TIERCE_NODE_CORE_H
+#define TIERCE_NODE_CORE_H
+
+#include "node_internal.h"
+
+enum {
+    NODE_TICK_US = 100 * 1000,     /* housekeeping */
+    NODE_SECOND_US = 1000 * 1000,  /* the commit hint (G6), the disk's space */
+    NODE_ELECTION_US = 150 * 1000, /* T: election timeouts are in [T, 2T) */
+    NODE_HEARTBEAT_US = 50 * 1000,
+    NODE_QUORUM_GRACE_US = 3000 * 1000, /* a new call waits this long, then EROFS */
+    NODE_READY_GRACE_US = 10000 * 1000, /* `mount` waits this long for a majority */
+    NODE_INTERRUPT_US =
+        1000 * 1000, /* a caught signal ends a call only after this (K14) */
+    NODE_TRANSFER_US = 2000 * 1000, /* `stop` waits this long for a successor */
+    NODE_DIAL_FIRST_US = 20 * 1000, /* back-off of a lost peer: first, and most */
+    NODE_DIAL_MOST_US = 1000 * 1000,
+    NODE_APPEND_ENTRIES = 256,    /* entries of one APPEND frame */
+    NODE_PROMOTE_LAG = 64,        /* entries a learner may be behind to be promoted */
+    NODE_INODES_RESERVED = 4096,  /* numbers asked for at once */
+    NODE_INODES_LOW = 2048,       /* ask again below this */
+    NODE_SESSIONS_PER_ENTRY = 64, /* older sessions a new one ends at once */
+};
+
+#define NODE_CLOCK_AHEAD_US                                                              \
+    ((int64_t)3600 * 1000 * 1000) /* G2: may not lead beyond this */
+
+/* ---- mail.c: from other threads to the loop
+ * --------------------------------------------- */
+
+struct mail {
+    struct mail *next;
+    void (*deliver)(struct node *n, struct mail *mail); /* on the loop; owns it */
+};
+
+struct mailbox {
+    struct mail *_Atomic head;
+    int wake_fd;
+    struct event *event;
+};
+
+int mailbox_init(struct node *n);
+void mailbox_release(struct node *n);
+void mail_post(struct node *n, struct mail *mail); /* any thread */
+
+/* ---- log_thread.c: runs the store's jobs, one at a time, in order
+ * ---------------------------- */
+
+struct log_thread {
+    pthread_t thread;
+    bool started, stopping; /* under mutex */
+    pthread_mutex_t mutex;
+    pthread_cond_t wake;
+    struct store_job *job; /* under mutex: to run */
+    bool busy;             /* loop: a job is out */
+    struct mail mail;
+    struct store_job *finished; /* with the mail */
+};
+
+int log_thread_start(struct node *n);
+void log_thread_stop(struct node *n); /* after the job that runs */
+void log_thread_kick(struct node *n); /* hands over what the store has collected */
+
+/* ---- pager.c
+ * ------------------------------------------------------------------------------------ */
+
+struct pager {
+    pthread_t thread;
+    bool started, stopping; /* under mutex */
+    pthread_mutex_t mutex;
+    pthread_cond_t wake;
+    struct pager_task *head, *tail; /* under mutex */
+};
+
+int pager_start(struct node *n);
+void pager_stop(struct node *n);
+
+/* ---- session.c: the replicated window of each session (S2)
+ * ------------------------------------------ */
+
+struct window_slot {
+    uint64_t request; /* 0: none */
+    uint64_t index;
+    uint8_t result[STORE_RESULT_BYTES];
+};
+
+struct session {
+    struct session *next;
+    uint64_t number, node_id, nonce;
+    uint64_t highest; /* committed request */
+    uint64_t lowest;  /* leader: all below were answered, as the origin says */
+    struct window_slot slots[LIMIT_SESSION_WINDOW];
+    /* leader: operations behind one that waits for the disk (S3) */
+    struct operation *parked_head, *parked_tail;
+    bool paging; /* its first parked operation waits for the reader thread */
+    bool config; /* ... or for a membership change to be applied */
+};
+
+enum session_verdict {
+    SESSION_NEW,      /* not seen: execute */
+    SESSION_ANSWERED, /* committed: *ret_slot */
+    SESSION_EXPIRED,  /* below the window */
+};
+
+struct session *session_find(struct node *n, uint64_t number);
+enum session_verdict session_judge(const struct session *s, uint64_t request,
+                                   const struct window_slot **ret_slot);
+/* An entry was applied, or replayed at start. */
+int session_note_entry(struct node *n, const struct store_entry *entry);
+/* A record of class S was applied: the session's node, or its end. */
+int session_note_record(struct node *n, const struct store_record *record);
+/* After recovery: sessions whose record is gone are over. */
+int session_reconcile(struct node *n);
+void sessions_release(struct node *n);
+int session_record_decode(const void *data, size_t length, uint64_t *ret_node_id,
+                          uint64_t *ret_nonce);
+void session_key(struct fs_key *key, uint64_t number);
+void session_record_encode(uint64_t node_id, uint64_t nonce, struct buf *to);
+
+/* ---- peers.c: connections to the other members, and consensus messages on them
+ * --------------------------- */
+
+struct peer {
+    uint64_t id;
+    struct wire_connection *connection; /* dialed from here; NULL: none */
+    bool open;
+    uint64_t dial_at_us, backoff_us;
+    bool full;              /* the send queue; RAFT_SENT 0 is due when it drains */
+    bool has_clock;         /* G2 */
+    int64_t clock_ahead_us; /* peer's minus ours */
+    /* entries read from disk for a peer that is behind */
+    bool reading;
+    struct store_bytes *block;
+    uint64_t block_first, block_last;
+};
+
+/* Message, term and entries as they stand in a RAFT_APPEND frame. */
+struct received_entry {
+    const uint8_t *data;
+    struct store_entry entry;
+};
+
+void peers_refresh(struct node *n); /* the membership may have changed */
+void peers_dial_due(struct node *n, uint64_t now_us);
+struct peer *peer_find(struct node *n, uint64_t id);
+void peer_send(struct node *n, const struct raft_message *m);
+void peers_opened(struct node *n, struct wire_connection *c,
+                  const struct wire_hello *hello);
+void peers_closed(struct node *n, struct wire_connection *c, const char *reason);
+void peers_drained(struct node *n, struct wire_connection *c);
+void peers_frame(struct node *n, struct wire_connection *c, const struct wire_frame *f);
+void peers_judge_eligibility(struct node *n); /* G2, and a full disk */
+void peers_release(struct node *n);
+/* The membership an entry carries, if it is a change of it. */
+bool entry_config(const uint8_t *data, size_t length, struct members *ret);
+void members_to_raft(const struct members *members, struct raft_config *ret);
+
+/* ---- messages.c: consensus messages as bytes (docs/protocol.md)
+ * -------------------------------------------- */
+
+uint8_t message_encode(const struct raft_message *m, struct buf *to); /* its frame type */
+/* `ret_rest`: an APPEND's entries. -EPROTO. */
+int message_decode(uint8_t type, const void *data, size_t length,
+                   struct raft_message *ret, const uint8_t **ret_rest,
+                   size_t *ret_rest_length, uint64_t *ret_clock_us);
+
+struct operation_head {
+    uint64_t session, request;
+    uint64_t lowest; /* the session's lowest unanswered request */
+};
+void operation_encode(const struct operation_head *head, const void *op, size_t length,
+                      struct buf *to);
+int operation_decode(const void *data, size_t length, struct operation_head *ret,
+                     const uint8_t **ret_op, size_t *ret_length);
+
+struct answer {
+    enum wire_status status;
+    uint64_t request; /* 0: of opening a session; then `nonce` tells which */
+    uint64_t index;   /* to be applied at the origin before its caller is answered */
+    int error;        /* FAILED: positive errno */
+    uint8_t result[STORE_RESULT_BYTES];
+};
+void answer_encode(const struct answer *a, struct buf *to);
+int answer_decode(const void *data, size_t length, struct answer *ret);
+
+/* ---- driver.c: steps the core and does what it says
+ * ------------------------------------------------------------ */
+
+enum { DRIVER_EVENTS = 1024, DRIVER_HELD = 512 };
+
+struct driver {
+    struct raft *raft;
+    struct raft_update update;
+    bool stepping;
+    struct raft_event events[DRIVER_EVENTS]; /* to be stepped after the one in work */
+    size_t event_head, event_count;
+    unsigned hard_states;        /* not durable yet: messages are held */
+    unsigned hard_states_issued; /* of those: in the job that runs */
+    struct raft_message held[DRIVER_HELD];
+    size_t held_count;
+    const struct received_entry *received; /* of the RAFT_RECEIVE in work */
+    size_t received_count;
+    struct event *deadline, *flush;
+    uint64_t visible, confirmed_round; /* of the last update */
+    uint64_t term, leader;             /* as last seen */
+    enum raft_role role;
+};
+
+int driver_start(struct node *n, const struct store_recovery *recovery);
+void driver_stop(struct node *n);
+/* Never with RAFT_RECEIVE from within a step; others queue up. */
+void driver_step(struct node *n, const struct raft_event *event);
+void driver_flush_soon(struct node *n); /* at the end of this turn of the loop */
+void driver_durable(struct node *n, const struct store_done *done);
+void driver_apply(struct node *n);
+
+/* ---- leader.c: evaluates operations, proposes, answers
+ * ----------------------------------------------------------- */
+
+struct operation { /* come to the leader, not in the log yet */
+    struct operation *next;
+    struct wire_connection *from; /* NULL: this node's own client */
+    bool internal;                /* nobody waits for it */
+    struct operation_head head;
+    size_t length;
+    uint8_t bytes[];
+};
+
+struct waiting { /* an answer that may not leave yet */
+    struct waiting *next;
+    struct wire_connection *to;
+    bool internal;
+    uint64_t session;
+    struct answer answer;
+    uint64_t round; /* an answer without an entry (S4): leadership confirmed by this; 0:
+                       not asked yet */
+    uint32_t bytes; /* of the entry; counts as in flight until applied */
+};
+
+struct waiting_list {
+    struct waiting *head, *tail;
+};
+
+struct leader {
+    struct operation *gate_head, *gate_tail; /* before S1, or too much is in flight */
+    struct waiting_list entries;             /* by index: until visible */
+    struct waiting_list late;                /* answered before: until visible */
+    struct waiting_list reads;               /* S4: until confirmed */
+    uint64_t noop_index;       /* S1: applied up to here, and it may evaluate */
+    uint64_t proposed;         /* appended and handed to the core up to here */
+    struct raft_config config; /* of the membership change being proposed */
+    uint64_t inflight_bytes;
+    bool reclaim;               /* something may be there to be reclaimed */
+    bool reclaiming, promoting; /* an operation of the leader's own is on its way */
+};
+
+void leader_operation(struct node *n, struct wire_connection *from, const uint8_t *data,
+                      size_t length);
+/* This node's own client; the bytes are copied. */
+void leader_own_operation(struct node *n, const struct operation_head *head,
+                          const void *op, size_t length);
+void leader_begin(struct node *n); /* elected: the entry of its own term */
+void leader_end(struct node *n);   /* what was not evaluated yet is answered NOT_LEADER */
+void leader_round_asked(struct node *n, uint64_t round); /* S4 */
+void leader_flush(struct node *n); /* proposes what was appended, asks for rounds */
+void leader_applied(struct node *n);
+void leader_release(struct node *n); /* answers that may leave now */
+void leader_forget(struct node *n, struct wire_connection *c);
+void leader_tick(struct node *n);
+
+/* ---- evaluate.c: (state, operation) -> records, for fs and for the cluster's own
+ * ------------------------------------ */
+
+struct evaluation {
+    struct store_builder *builder;
+    struct fs_result result;
+    uint64_t timestamp_us; /* of the entry; may be moved on (RESERVE) */
+    bool config_changed;
+    struct members members; /* config_changed: the new ones */
+};
+
+/* 0, an errno of the caller's, -EAGAIN (n->missed: a key to be read in), -EBUSY: a
+ * membership change is under way, evaluate again when it is applied. */
+int evaluate(struct node *n, uint64_t session, const uint8_t *op, size_t length,
+             struct evaluation *e);
+
+/* ---- client.c
+ * ------------------------------------------------------------------------------------------------------------
+ */
+
+struct client {
+    uint64_t session; /* 0: not open */
+    uint64_t nonce;
+    struct client_op opening;
+    bool opening_busy;
+    struct client_op *head, *tail; /* in order of submission = of request */
+    uint64_t next_request;
+    uint64_t sent_to, sent_term; /* leader that has what is SENT */
+    struct wire_connection *sent_by;
+    bool pumping;
+    uint64_t open_at_us;         /* try again to open a session */
+    uint64_t no_quorum_since_us; /* 0: there is one */
+};
+
+int client_start(struct node *n);
+void client_release(struct node *n);
+void client_open_session(struct node *n);
+void client_pump(struct node *n);
+void client_tick(struct node *n, uint64_t now_us);
+void client_answer(struct node *n, const struct answer *a);
+void client_applied(struct node *n);
+/* done() with -EINTR, now or when that is right (K14). */
+void client_interrupt(struct node *n, struct client_op *op, bool fatal);
+void client_fail_all(struct node *n, int error);
+
+/* ---- mount.c: the node as the mount's backend
+ * ---------------------------------------------- */
+
+struct mount {
+    struct fs_mount *mount;
+    struct fs_backend backend;
+    pthread_mutex_t mutex;
+    uint64_t inode_next, inode_end; /* under mutex: the reserved numbers */
+    bool reserving;
+    struct client_op reserve;
+    struct mail reserve_mail, unmounted_mail, call_mail;
+    bool reserve_asked; /* under mutex: reserve_mail is on its way */
+    pthread_t caller; /* of fs_mount_start, fs_mount_stop, which may wait for the loop */
+    bool calling, starting, force;
+    int call_error;
+    char error[FS_ERROR_BYTES];
+};
+
+void mount_init(struct node *n);
+void mount_release(struct node *n);
+/* Both on a thread of their own; node_mount_started, node_mount_stopped follow on the
+ * loop. */
+void mount_start(struct node *n);
+void mount_stop(struct node *n, bool force);
+void mount_reserve(struct node *n); /* asks for inode numbers where they run low */
+
+/* ---- node.c
+ * ---------------------------------------------------------------------------------------------------------------------
+ */
+
+enum node_phase {
+    NODE_STARTING, /* waiting for a session, or its grace */
+    NODE_MOUNTING,
+    NODE_RUNNING,
+    NODE_UNMOUNTING,   /* stop: buffers are committed, the mount goes */
+    NODE_TRANSFERRING, /* stop: leadership goes */
+    NODE_ENDING,
+};
+
+struct node {
+    struct directory directory;
+    const struct node_run_options *options;
+    struct event_base *loop;
+    struct mailbox mailbox;
+    struct log_thread log;
+    struct pager pager;
+    struct wire_endpoint *endpoint;
+    struct store *store;
+    struct fs_view view; /* any thread */
+    struct session *sessions;
+    struct members members;         /* newest in the log */
+    struct members members_applied; /* as committed */
+    struct peer peers[LIMIT_MEMBERS];
+    size_t peer_count;
+    struct driver driver;
+    struct leader leader;
+    struct client client;
+    struct mount mount;
+    struct fs_key missed; /* by the last evaluation that was -EAGAIN */
+    struct event *tick, *sigterm, *sigint, *ending;
+    bool eligible; /* to lead */
+    enum node_phase phase;
+    uint64_t started_us, phase_us;
+    uint64_t hinted_commit, second_us;
+    bool was_low, force_stop;
+    bool stop_wanted; /* before it ran */
+    void (*stop_answer)(void *context, int error);
+    void *stop_context;
+    int exit_error;
+    char error[NODE_ERROR_BYTES];
+};
+
+uint64_t node_now(void);
+bool node_is_leader(const struct node *n); /* elected; not yet S1 */
+bool node_has_quorum(const struct node *n);
+void node_session_opened(struct node *n);
+void node_mount_started(struct node *n, int error);
+void node_mount_stopped(struct node *n, int error);
+void node_unmounted(struct node *n);
+void node_role_changed(struct node *n);
+/* Memory has run out where nothing can be given up. */
+void node_must(int error, const char *what);
+
+#endif

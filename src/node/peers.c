@@ -1,0 +1,498 @@
+/*
+ * peers.c - connections to the other members, and consensus on them.
+ *
+ * Each node dials every other: messages of consensus and operations leave on the
+ * connection dialed from here, answers on the one the request came by. A connection is
+ * opened again with back-off; a cut costs nothing but time, since the core sends anew
+ * what is not acknowledged.
+ */
+#include "node_core.h"
+
+#include <errno.h>
+
+struct peer *peer_find(struct node *n, uint64_t id)
+{
+    for (size_t i = 0; i < n->peer_count; i++)
+        if (n->peers[i].id == id)
+            return &n->peers[i];
+    return NULL;
+}
+
+static struct peer *peer_of(struct node *n, const struct wire_connection *c)
+{
+    for (size_t i = 0; i < n->peer_count; i++)
+        if (n->peers[i].connection == c)
+            return &n->peers[i];
+    return NULL;
+}
+
+static void peer_clear(struct peer *p)
+{
+    store_bytes_unref(p->block);
+    p->block = NULL;
+    p->open = p->full = false;
+}
+
+static void peer_remove(struct node *n, struct peer *p)
+{
+    if (p->connection)
+        wire_close(p->connection);
+    peer_clear(p);
+    *p = n->peers[--n->peer_count];
+}
+
+void peers_refresh(struct node *n)
+{
+    for (size_t i = n->peer_count; i-- > 0;)
+        if (!members_find(&n->members, n->peers[i].id))
+            peer_remove(n, &n->peers[i]);
+    for (uint32_t i = 0; i < n->members.count; i++) {
+        uint64_t id = n->members.list[i].id;
+        if (id == n->directory.node_id || peer_find(n, id))
+            continue;
+        ensure(n->peer_count < LIMIT_MEMBERS);
+        n->peers[n->peer_count++] =
+            (struct peer){.id = id, .backoff_us = NODE_DIAL_FIRST_US};
+    }
+    peers_dial_due(n, node_now());
+}
+
+static void dial_later(struct peer *p, uint64_t now_us)
+{
+    p->connection = NULL;
+    p->dial_at_us = now_us + p->backoff_us / 2 + random_u64() % p->backoff_us;
+    p->backoff_us = min_u64(2 * p->backoff_us, NODE_DIAL_MOST_US);
+}
+
+void peers_dial_due(struct node *n, uint64_t now_us)
+{
+    for (size_t i = 0; i < n->peer_count; i++) {
+        struct peer *p = &n->peers[i];
+        const struct member *m = members_find(&n->members, p->id);
+        if (p->connection || !m || now_us < p->dial_at_us)
+            continue;
+        if (wire_dial(n->endpoint, m->address, p->id, &p->connection) < 0)
+            dial_later(p, now_us);
+    }
+}
+
+static void note_clock(struct node *n, struct peer *p, uint64_t clock_us)
+{
+    p->clock_ahead_us = (int64_t)(clock_us - clock_real_us());
+    p->has_clock = true;
+}
+
+static int compare_i64(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* G2: a clock far ahead of the others' would put its time into the log for ever. */
+static bool is_clock_sane(struct node *n)
+{
+    int64_t ahead[LIMIT_MEMBERS];
+    size_t count = 0;
+    for (size_t i = 0; i < n->peer_count; i++)
+        if (n->peers[i].has_clock)
+            ahead[count++] = n->peers[i].clock_ahead_us;
+    if (count == 0)
+        return true;
+    qsort(ahead, count, sizeof(ahead[0]), compare_i64);
+    return ahead[count / 2] > -NODE_CLOCK_AHEAD_US;
+}
+
+void peers_judge_eligibility(struct node *n)
+{
+    bool sane = is_clock_sane(n);
+    bool eligible = sane && store_has_room(n->store, LIMIT_ENTRY_BYTES) == 0;
+    if (eligible == n->eligible)
+        return;
+    n->eligible = eligible;
+    if (!sane)
+        log_error(
+            "this host's clock is more than an hour ahead of the other nodes': it will "
+            "not lead until the clock is set right");
+    else if (!eligible)
+        log_error("the disk of %s is full: this node will not lead until there is room",
+                  n->directory.path);
+    driver_step(n, &(struct raft_event){.type = RAFT_ELIGIBLE, .eligible = eligible});
+}
+
+void peers_opened(struct node *n, struct wire_connection *c,
+                  const struct wire_hello *hello)
+{
+    struct peer *p = peer_of(n, c);
+    if (!p) {
+        /* It came to us: it is up, so there is no reason to wait before dialing it. */
+        p = peer_find(n, hello->node_id);
+        if (!p)
+            return;
+        note_clock(n, p, hello->clock_us);
+        if (!p->connection) {
+            p->backoff_us = NODE_DIAL_FIRST_US;
+            p->dial_at_us = 0;
+            peers_dial_due(n, node_now());
+        }
+        return;
+    }
+    note_clock(n, p, hello->clock_us);
+    p->open = true;
+    p->full = false;
+    p->backoff_us = NODE_DIAL_FIRST_US;
+    log_info("connected to node %016llx (%s)", (unsigned long long)p->id, hello->name);
+    driver_step(n, &(struct raft_event){.type = RAFT_CONNECTED, .peer = p->id});
+    client_pump(n);
+}
+
+void peers_closed(struct node *n, struct wire_connection *c, const char *reason)
+{
+    struct peer *p = peer_of(n, c);
+    if (!p)
+        return;
+    bool was_open = p->open;
+    peer_clear(p);
+    dial_later(p, node_now());
+    if (!was_open)
+        return;
+    log_info("lost node %016llx: %s", (unsigned long long)p->id, reason);
+    driver_step(n, &(struct raft_event){.type = RAFT_DISCONNECTED, .peer = p->id});
+    client_pump(n);
+}
+
+static void ask_again(struct node *n, uint64_t peer_id)
+{
+    driver_step(n, &(struct raft_event){.type = RAFT_SENT, .peer = peer_id, .index = 0});
+}
+
+void peers_drained(struct node *n, struct wire_connection *c)
+{
+    struct peer *p = peer_of(n, c);
+    if (!p || !p->full)
+        return;
+    p->full = false;
+    ask_again(n, p->id);
+}
+
+/* ---- Entries for a peer: from memory, or read in for it
+ * ------------------------------------- */
+
+struct block_task {
+    struct pager_task task;
+    struct node *node;
+    uint64_t peer_id, first, last;
+    struct store_read *read;
+    struct store_bytes *bytes;
+    int error;
+};
+
+static void block_read(struct pager_task *task)
+{
+    struct block_task *t = container_of(task, struct block_task, task);
+    t->error = store_read_run(t->read, &t->bytes, &t->last);
+}
+
+static void block_done(struct pager_task *task)
+{
+    struct block_task *t = container_of(task, struct block_task, task);
+    struct node *n = t->node;
+    struct peer *p = peer_find(n, t->peer_id);
+    if (t->error < 0)
+        log_error("entries from %llu on cannot be read for node %016llx: %s",
+                  (unsigned long long)t->first, (unsigned long long)t->peer_id,
+                  strerror(-t->error));
+    if (p) {
+        p->reading = false;
+        if (t->error == 0 && p->open) {
+            store_bytes_unref(p->block);
+            p->block = store_bytes_ref(t->bytes);
+            p->block_first = t->first;
+            p->block_last = t->last;
+            ask_again(n, p->id);
+        }
+    }
+    store_bytes_unref(t->bytes);
+    store_read_free(t->read);
+    free(t);
+}
+
+static void block_ask(struct node *n, struct peer *p, uint64_t first)
+{
+    if (p->reading)
+        return;
+    struct block_task *t = calloc(1, sizeof(*t));
+    node_must(t ? 0 : -ENOMEM, "reading entries");
+    t->task.work = block_read;
+    t->task.done = block_done;
+    t->node = n;
+    t->peer_id = p->id;
+    t->first = first;
+    int ret = store_read_plan(n->store, first, LIMIT_APPEND_BYTES, &t->read);
+    if (ret < 0) {
+        log_error("entry %llu is not in the log any more", (unsigned long long)first);
+        free(t);
+        return;
+    }
+    p->reading = true;
+    pager_submit(n, &t->task);
+}
+
+static void release_bytes(void *owner)
+{
+    store_bytes_unref(owner);
+}
+
+struct append_parts {
+    struct wire_part parts[1 + NODE_APPEND_ENTRIES];
+    size_t count;
+    size_t bytes;
+    uint64_t last;
+};
+
+static void add_part(struct append_parts *a, struct store_bytes *b)
+{
+    a->parts[a->count++] = (struct wire_part){b->data, b->length, release_bytes, b};
+    a->bytes += b->length;
+}
+
+/* As many entries from prev + 1 on as are in memory and fit. */
+static void collect_entries(struct node *n, struct peer *p, uint64_t prev, uint64_t last,
+                            struct append_parts *a)
+{
+    a->last = prev;
+    if (p->block && p->block_first == prev + 1 && p->block_last <= last) {
+        add_part(a, store_bytes_ref(p->block));
+        a->last = p->block_last;
+        return;
+    }
+    while (a->last < last && a->count < array_length(a->parts)) {
+        struct store_bytes *b = store_entry_cached(n->store, a->last + 1);
+        if (!b)
+            return;
+        if (a->bytes > 0 && a->bytes + b->length > LIMIT_APPEND_BYTES) {
+            store_bytes_unref(b);
+            return;
+        }
+        add_part(a, b);
+        a->last++;
+    }
+}
+
+static void send_append(struct node *n, struct peer *p, const struct raft_message *m)
+{
+    struct append_parts a = {.count = 1};
+    struct raft_event sent = {.type = RAFT_SENT, .peer = p->id, .index = m->prev_index};
+    if (p->open && !p->full)
+        collect_entries(n, p, m->prev_index, m->last, &a);
+    if (a.count == 1) {
+        if (p->open && !p->full)
+            block_ask(n, p, m->prev_index + 1);
+        driver_step(n, &sent);
+        return;
+    }
+    struct raft_message prefix = *m;
+    prefix.last = a.last;
+    struct buf head = {0};
+    uint8_t type = message_encode(&prefix, &head);
+    node_must(head.failed ? -ENOMEM : 0, "sending entries");
+    a.parts[0] = (struct wire_part){head.data, head.length, NULL, NULL};
+    int ret = wire_send(p->connection, type, 0, a.parts, a.count);
+    buf_release(&head);
+    p->full = ret == -ENOBUFS;
+    sent.index = a.last;
+    driver_step(n, &sent);
+}
+
+void peer_send(struct node *n, const struct raft_message *m)
+{
+    struct peer *p = peer_find(n, m->to);
+    if (m->type == RAFT_APPEND && m->last > m->prev_index) {
+        if (p)
+            send_append(n, p, m);
+        return;
+    }
+    if (!p || !p->open)
+        return;
+    struct buf bytes = {0};
+    uint8_t type = message_encode(m, &bytes);
+    node_must(bytes.failed ? -ENOMEM : 0, "sending a message");
+    if (wire_send_bytes(p->connection, type, 0, bytes.data, bytes.length) == -ENOBUFS)
+        p->full = true;
+    buf_release(&bytes);
+}
+
+/* ---- What comes
+ * ------------------------------------------------------------------------------- */
+
+enum { RECEIVED_ENTRIES = 65536 };
+
+/* Entries of a frame: each whole and right, one chain. -EPROTO. */
+static int parse_entries(const struct raft_message *m, const uint8_t *data, size_t length,
+                         struct received_entry **ret, size_t *ret_count)
+{
+    uint64_t count = m->last - m->prev_index;
+    if (count == 0 || count > RECEIVED_ENTRIES)
+        return count ? -EPROTO : 0;
+    struct received_entry *list = calloc(count, sizeof(*list));
+    if (!list)
+        return -ENOMEM;
+    uint64_t term = m->prev_term;
+    int ret_error = 0;
+    for (uint64_t i = 0; i < count && ret_error == 0; i++) {
+        struct received_entry *e = &list[i];
+        e->data = data;
+        ret_error = store_entry_verify(data, length, &e->entry);
+        if (ret_error < 0 || e->entry.index != m->prev_index + 1 + i ||
+            e->entry.prev_term != term || e->entry.term < term ||
+            e->entry.term > m->term ||
+            (i > 0 && e->entry.prev_crc != list[i - 1].entry.crc)) {
+            ret_error = -EPROTO;
+            break;
+        }
+        term = e->entry.term;
+        data += e->entry.length;
+        length -= e->entry.length;
+    }
+    if (ret_error == 0 && length > 0)
+        ret_error = -EPROTO;
+    if (ret_error < 0) {
+        free(list);
+        return ret_error;
+    }
+    *ret = list;
+    *ret_count = count;
+    return 0;
+}
+
+struct received_configs {
+    struct members last_members, previous_members;
+    struct raft_config last, previous;
+};
+
+void members_to_raft(const struct members *members, struct raft_config *ret)
+{
+    ret->count = members->count;
+    for (uint32_t i = 0; i < members->count; i++)
+        ret->members[i] =
+            (struct raft_member){members->list[i].id, members->list[i].voter};
+}
+
+struct config_search {
+    struct fs_key key;
+    struct members *members;
+    bool found;
+};
+
+static int look_for_config(void *arg, const struct store_record *record, uint32_t offset)
+{
+    struct config_search *search = arg;
+    if (record->value && record->key_size == search->key.size &&
+        memcmp(record->key, search->key.bytes, search->key.size) == 0)
+        search->found =
+            members_decode(record->value, record->value_size, search->members) == 0;
+    return 1; /* a membership change has it first */
+}
+
+bool entry_config(const uint8_t *data, size_t length, struct members *ret)
+{
+    struct config_search search = {.members = ret};
+    cluster_key_config(&search.key);
+    store_entry_each(data, length, look_for_config, &search);
+    return search.found;
+}
+
+static void find_configs(const struct received_entry *list, size_t count,
+                         struct raft_event *ev, struct received_configs *c)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct members members;
+        if (!entry_config(list[i].data, list[i].entry.length, &members))
+            continue;
+        if (ev->config) {
+            c->previous = c->last;
+            ev->previous_config = &c->previous;
+            ev->previous_config_index = ev->config_index;
+        }
+        members_to_raft(&members, &c->last);
+        ev->config = &c->last;
+        ev->config_index = list[i].entry.index;
+    }
+}
+
+/* At most one run an entry; freed by the caller. */
+static struct raft_run *make_runs(const struct received_entry *list, size_t count,
+                                  size_t *ret_count)
+{
+    struct raft_run *runs = calloc(count + 1, sizeof(*runs));
+    node_must(runs ? 0 : -ENOMEM, "receiving entries");
+    size_t n = 0;
+    for (size_t i = 0; i < count; i++) {
+        const struct store_entry *e = &list[i].entry;
+        if (n == 0 || runs[n - 1].term != e->term)
+            runs[n++].term = e->term;
+        runs[n - 1].last = e->index;
+    }
+    *ret_count = n;
+    return runs;
+}
+
+static void receive_append(struct node *n, struct wire_connection *c,
+                           const struct raft_message *m, const uint8_t *data,
+                           size_t length)
+{
+    struct received_entry *list = NULL;
+    size_t count = 0;
+    int ret = parse_entries(m, data, length, &list, &count);
+    node_must(ret == -ENOMEM ? ret : 0, "receiving entries");
+    if (ret < 0) {
+        wire_refuse(c, "entries that are damaged, or not one chain");
+        return;
+    }
+    struct received_configs configs;
+    struct raft_event ev = {.type = RAFT_RECEIVE, .message = m};
+    struct raft_run *runs = make_runs(list, count, &ev.run_count);
+    ev.runs = runs;
+    find_configs(list, count, &ev, &configs);
+    /* A full disk here must not stop the others: what does not fit has not been received.
+     */
+    if (count == 0 || store_has_room(n->store, length) == 0) {
+        n->driver.received = list;
+        n->driver.received_count = count;
+        driver_step(n, &ev);
+        n->driver.received = NULL;
+        n->driver.received_count = 0;
+    }
+    free(runs);
+    free(list);
+}
+
+void peers_frame(struct node *n, struct wire_connection *c, const struct wire_frame *f)
+{
+    struct raft_message m;
+    const uint8_t *rest;
+    size_t rest_length;
+    uint64_t clock_us;
+    if (message_decode(f->type, f->value, f->length, &m, &rest, &rest_length, &clock_us) <
+        0) {
+        wire_refuse(c, "a malformed consensus message");
+        return;
+    }
+    m.from = wire_peer_id(c);
+    m.to = n->directory.node_id;
+    if (clock_us) {
+        struct peer *p = peer_find(n, m.from);
+        if (p)
+            note_clock(n, p, clock_us);
+    }
+    if (m.type == RAFT_APPEND)
+        receive_append(n, c, &m, rest, rest_length);
+    else
+        driver_step(n, &(struct raft_event){.type = RAFT_RECEIVE, .message = &m});
+}
+
+void peers_release(struct node *n)
+{
+    for (size_t i = 0; i < n->peer_count; i++)
+        peer_clear(&n->peers[i]);
+    n->peer_count = 0;
+}
