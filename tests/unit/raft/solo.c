@@ -94,7 +94,7 @@ void solo_lead(struct solo *s)
                 s, (struct raft_event){.type = RAFT_CONNECTED, .peer = c->members[i].id});
     }
     solo_tick(s, 2 * T_US);
-    for (uint64_t pre = 1; pre + 1 > 0 && raft_role(s->raft) != RAFT_LEADER; pre--) {
+    for (int pre = 1; pre >= 0 && raft_role(s->raft) != RAFT_LEADER; pre--) {
         uint64_t term = raft_term(s->raft) + pre;
         for (uint64_t id = 2; id <= c->count / 2 + 1; id++)
             solo_receive(s, (struct raft_message){.type = RAFT_VOTE_REPLY,
