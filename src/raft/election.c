@@ -23,9 +23,15 @@ static bool log_is_current(const struct raft *r, const struct raft_message *m)
     return m->last_index >= runs_last_index(&r->log);
 }
 
+/* A voter that the newest configuration removes or demotes is needed until that is
+ * committed (section 4.2.2): it may alone have the entry, and the remaining voters, whose
+ * former majority it is part of, can then be led by nobody else. */
 bool election_may_campaign(const struct raft *r)
 {
-    return r->eligible && config_votes(config_in_force(r), r->id);
+    if (!r->eligible)
+        return false;
+    return config_votes(config_in_force(r), r->id) ||
+           (r->pending_config_index && config_votes(&r->config, r->id));
 }
 
 void election_reset(struct raft *r)
