@@ -715,7 +715,8 @@ void wire_close_after_sending(struct wire_connection *c)
         return;
     }
     c->state = CONNECTION_CLOSING;
-    connection_set_timer(c, clock_boot_us(), c->endpoint->timeouts.closing_ms);
+    if (c->kind != WIRE_PEER_JOINER) /* its own timer goes on */
+        connection_set_timer(c, clock_boot_us(), c->endpoint->timeouts.closing_ms);
     if (wire_queued_bytes(c) == 0)
         say_goodbye(c);
 }
