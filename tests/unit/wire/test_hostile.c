@@ -2,6 +2,7 @@
 #include "harness.h"
 
 #include <errno.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 struct setting {
@@ -557,6 +558,49 @@ static void test_unproven_limit(void **state)
     assert_int_equal(t->s->endpoint->accepted, 0);
 }
 
+/* Out of descriptors: the node pauses instead of being woken again and again, then goes
+ * on. */
+static void test_no_descriptors(void **state)
+{
+    struct setting *t = *state;
+    struct rlimit files, none;
+    struct listener *l = &t->s->endpoint->listeners[0];
+    struct raw r = raw_connect(t->s);
+    getrlimit(RLIMIT_NOFILE, &files);
+    none = files;
+    none.rlim_cur = (rlim_t)r.fd + 1; /* it got the lowest that was free */
+    setrlimit(RLIMIT_NOFILE, &none);
+    run_until(t->loop, counters_of(t->s)->over_limit);
+    setrlimit(RLIMIT_NOFILE, &files);
+    assert_true(event_pending(&l->resume, EV_TIMEOUT, NULL));
+    assert_int_equal(counters_of(t->s)->accepted, 0);
+    assert_int_equal(raw_handshake(&r, &(struct raw_tls){.cert = t->cert, .key = t->key}),
+                     0);
+    assert_int_equal(counters_of(t->s)->accepted, 1);
+    raw_close(&r);
+}
+
+/* The end of one connection in an error of TLS leaves no trace in another's. */
+static void test_errors_do_not_leak(void **state)
+{
+    struct setting *t = *state;
+    struct side *good = side_new(t->cl, t->loop, 2);
+    connect_sides(good, t->s);
+    for (unsigned i = 0; i < 20; i++) {
+        struct raw bad = raw_connect(t->s);
+        raw_send(&bad, "no TLS at all, no TLS at all", 28);
+        wire_send_bytes(good->last, WIRE_ANSWER, 0, "x", 1);
+        wire_send_bytes(t->s->last, WIRE_ANSWER, 0, "x", 1);
+        raw_until_closed(&bad);
+        raw_close(&bad);
+        run_until(t->loop, t->s->frames == i + 1 && good->frames == i + 1);
+    }
+    assert_int_equal(t->s->closed + good->closed, 0);
+    assert_int_equal(counters_of(t->s)->refused_handshakes, 20);
+    side_free(good);
+    run_until(t->loop, t->s->closed);
+}
+
 int main(void)
 {
 #define with(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -590,6 +634,8 @@ int main(void)
         with(test_joiner_asks_twice),
         with(test_joiner_has_little_time),
         with(test_unproven_limit),
+        with(test_no_descriptors),
+        with(test_errors_do_not_leak),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
