@@ -474,11 +474,20 @@ static void on_readable(struct bufferevent *bev, void *context)
     connection_enter(c);
     while (takes_frames(c) && take_frame(c, input))
         ;
-    /* What still comes while the last bytes go out is read, so that its presence in the
-     * socket does not make the kernel cut them off; and dropped. */
-    if (!takes_frames(c))
+    if (!takes_frames(c)) /* what comes while the last bytes go out is dropped */
         evbuffer_drain(input, evbuffer_get_length(input));
     connection_leave(c);
+}
+
+/* All is written: tells the peer so, and waits for its end. Closing here would make the
+ * kernel reset the connection over what the peer still sends, and drop our last bytes. */
+static void say_goodbye(struct wire_connection *c)
+{
+    SSL *ssl = bufferevent_openssl_get_ssl(c->bev);
+    if (ssl)
+        SSL_shutdown(ssl);
+    ERR_clear_error();
+    shutdown(bufferevent_getfd(c->bev), SHUT_WR);
 }
 
 static void on_written(struct bufferevent *bev, void *context)
@@ -488,7 +497,7 @@ static void on_written(struct bufferevent *bev, void *context)
     connection_enter(c);
     size_t queued = wire_queued_bytes(c);
     if (c->state == CONNECTION_CLOSING && queued == 0)
-        c->state = CONNECTION_DEAD;
+        say_goodbye(c);
     if (c->state == CONNECTION_OPEN && c->full && queued < LIMIT_SEND_QUEUE_BYTES / 2) {
         c->full = false;
         if (h->drained)
@@ -699,12 +708,17 @@ void wire_close(struct wire_connection *c)
 
 void wire_close_after_sending(struct wire_connection *c)
 {
-    if (c->state != CONNECTION_OPEN || wire_queued_bytes(c) == 0) {
+    if (c->state == CONNECTION_CLOSING)
+        return;
+    if (c->state != CONNECTION_OPEN) {
         wire_close(c);
         return;
     }
     c->state = CONNECTION_CLOSING;
-    connection_set_timer(c, clock_boot_us(), c->endpoint->timeouts.closing_ms);
+    if (c->kind != WIRE_PEER_JOINER) /* its own timer goes on */
+        connection_set_timer(c, clock_boot_us(), c->endpoint->timeouts.closing_ms);
+    if (wire_queued_bytes(c) == 0)
+        say_goodbye(c);
 }
 
 void wire_refuse(struct wire_connection *c, const char *reason)

@@ -59,12 +59,15 @@ static struct evutil_addrinfo look_for(int flags)
                                     .ai_flags = flags};
 }
 
-/* The endpoint's resolver. /etc/hosts is read for every dial: it may have changed. */
+/* The endpoint's resolver. /etc/hosts is read for every dial: it may have changed. That
+ * there is no resolv.conf, or no server in it, is no error: names may stand in hosts. */
 static struct evdns_base *resolver(struct wire_endpoint *e)
 {
-    if (!e->names)
-        e->names = evdns_base_new(e->loop, EVDNS_BASE_INITIALIZE_NAMESERVERS |
-                                               EVDNS_BASE_DISABLE_WHEN_INACTIVE);
+    if (!e->names) {
+        e->names = evdns_base_new(e->loop, EVDNS_BASE_DISABLE_WHEN_INACTIVE);
+        if (e->names)
+            evdns_base_resolv_conf_parse(e->names, DNS_OPTIONS_ALL, "/etc/resolv.conf");
+    }
     if (e->names) {
         evdns_base_clear_host_addresses(e->names);
         evdns_base_load_hosts(e->names, NULL);

@@ -145,13 +145,15 @@ struct wire_counters { /* what arrived and was refused */
     uint64_t bytes_in, bytes_out;
 };
 
-/* The identity's strings are copied. `hello` is sent on every connection (its clock is
- * filled in then). */
+/* The identity's strings are copied. `hello` is sent on every connection (its version and
+ * clock are filled in then). SIGPIPE is ignored from now on where it had its default. */
 int wire_endpoint_new(struct wire_endpoint **ret, struct event_base *loop,
                       const struct wire_identity *identity, const struct wire_hello *hello,
                       const struct wire_handlers *handlers, char error[WIRE_ERROR_BYTES]);
-void wire_endpoint_free(struct wire_endpoint *e); /* closes all, calls no handler */
-/* "HOST:PORT"; an empty host: every address, v6 and v4. -EADDRINUSE, ... with `error`. */
+/* Closes all, calls no handler; never from within one. */
+void wire_endpoint_free(struct wire_endpoint *e);
+/* "HOST:PORT"; an empty host: every address, v6 and v4. -EADDRINUSE, ... with `error`.
+ * Looking up a name here may block. */
 int wire_listen(struct wire_endpoint *e, const char *address, char error[WIRE_ERROR_BYTES]);
 /* The port that was listened on: the kernel's choice after "HOST:0". 0: none. */
 uint16_t wire_listen_port(const struct wire_endpoint *e);
@@ -165,14 +167,16 @@ int wire_dial(struct wire_endpoint *e, const char *address, uint64_t node_id,
 const struct wire_counters *wire_endpoint_counters(const struct wire_endpoint *e);
 
 enum wire_peer_kind wire_kind(const struct wire_connection *c);
-uint64_t wire_peer_id(const struct wire_connection *c); /* 0 unless a node */
+/* 0 unless a node; before a dialed one is open, the node that was asked for. */
+uint64_t wire_peer_id(const struct wire_connection *c);
 bool wire_is_open(const struct wire_connection *c);      /* HELLOs exchanged */
 void wire_set_tag(struct wire_connection *c, void *tag);  /* the caller's own */
 void *wire_tag(const struct wire_connection *c);
 size_t wire_queued_bytes(const struct wire_connection *c); /* accepted, not yet sent */
 
 /* Part of a frame that is not copied: `release(owner)` is called once, on the loop, when the
- * bytes are no longer needed (sent or dropped). release NULL: the bytes are copied. */
+ * bytes are no longer needed (sent or dropped; small ones before wire_send returns). It must
+ * not call wire_*. release NULL: the bytes are copied. */
 struct wire_part {
     const void *data;
     size_t length;
@@ -180,13 +184,15 @@ struct wire_part {
     void *owner;
 };
 /* Sends one frame made of the parts. 0; -ENOBUFS: it was queued, and the queue is now full
- * (LIMIT_SEND_QUEUE_BYTES): send no more until drained() if it can wait. -ENOTCONN: not open;
- * parts are released all the same. */
+ * (LIMIT_SEND_QUEUE_BYTES): send no more until drained() if it can wait. -ENOTCONN: not open
+ * (a joiner: anything but the answer to its JOIN), or so far behind that it is closed now,
+ * closed() to follow; parts are released all the same. */
 int wire_send(struct wire_connection *c, uint8_t type, uint16_t stream,
               const struct wire_part *parts, size_t count);
 int wire_send_bytes(struct wire_connection *c, uint8_t type, uint16_t stream,
                     const void *value, size_t length);
-/* Ends a connection: now, or after what is queued has been sent. No closed() follows. */
+/* Ends a connection: now, or after what is queued has been sent. No handler is called for it
+ * again, and the pointer is dead (within a handler: when that returns). */
 void wire_close(struct wire_connection *c);
 void wire_close_after_sending(struct wire_connection *c);
 /* What came on `c` was malformed: counts it and closes (closed() follows, never from within). */

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <openssl/pem.h>
+#include <openssl/x509v3.h>
 
 struct node {
     struct cluster *cl;
