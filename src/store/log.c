@@ -238,6 +238,7 @@ static void drop_last_segment(struct store *s)
     struct segment *last = store_active(s);
     job_add(s, OP_UNLINK)->segment = last; /* with the list's reference */
     s->segment_count--;
+    s->dropped = true;
 }
 
 /* Takes the entries after `index` out of the last segment. */

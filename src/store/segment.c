@@ -93,25 +93,39 @@ struct segment *segment_ref(struct segment *segment)
     return segment;
 }
 
-static void segment_free(struct rcu_head *head)
+static void segment_free(struct segment *segment)
 {
-    reading_deferred();
-    struct segment *segment = container_of(head, struct segment, rcu);
     if (segment->fd >= 0)
         segment->io->close(segment->io->context, segment->fd);
     free(segment->offsets);
     free(segment);
 }
 
-void segment_unref(struct segment *segment)
+static void segment_free_deferred(struct rcu_head *head)
 {
-    if (!segment)
-        return;
+    reading_deferred();
+    segment_free(container_of(head, struct segment, rcu));
+}
+
+/* Whether that was the last one. */
+static bool put_reference(struct segment *segment)
+{
     uint32_t before =
         atomic_fetch_sub_explicit(&segment->references, 1, memory_order_acq_rel);
     ensure(before > 0);
-    if (before == 1)
-        reading_defer(&segment->rcu, segment_free);
+    return before == 1;
+}
+
+void segment_unref(struct segment *segment)
+{
+    if (segment && put_reference(segment))
+        reading_defer(&segment->rcu, segment_free_deferred);
+}
+
+void segment_unref_unread(struct segment *segment)
+{
+    if (segment && put_reference(segment))
+        segment_free(segment);
 }
 
 int segment_reserve(struct segment *segment, size_t more)

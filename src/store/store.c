@@ -88,6 +88,8 @@ static int make_hard_state(const struct store_options *options, const char *new_
     if (rc == 0)
         rc = io->sync_all(io->context, fd);
     io->close(io->context, fd);
+    if (rc == 0) /* the log directory before the name that vouches for it */
+        rc = io->sync_dir(io->context, options->path);
     if (rc == 0)
         rc = io->rename(io->context, new_path, path);
     return rc == 0 ? io->sync_dir(io->context, options->path) : rc;
@@ -173,9 +175,10 @@ void store_free(struct store *s)
     ahead_clear(&s->ahead);
     keydir_release(&s->keydir);
     for (size_t i = 0; i < s->segment_count; i++)
-        segment_unref(s->segments[i]);
-    segment_unref(s->spare);
-    reading_barrier(); /* the files are closed when this returns */
+        segment_unref_unread(s->segments[i]);
+    segment_unref_unread(s->spare);
+    if (s->dropped)
+        reading_barrier(); /* all files are closed when this returns */
     if (s->state_fd >= 0)
         s->io->close(s->io->context, s->state_fd);
     if (s->hint_fd >= 0)

@@ -115,6 +115,7 @@ struct segment *segment_new(const struct store_io *io, uint64_t file_id);
 struct segment *segment_ref(struct segment *segment);
 /* The last one closes the file, when no reader can be inside (RCU). */
 void segment_unref(struct segment *segment);
+void segment_unref_unread(struct segment *segment); /* no reader is inside: at once */
 int segment_reserve(struct segment *segment, size_t more); /* room in the index map */
 void segment_add(struct segment *segment, uint32_t offset, uint32_t length);
 uint64_t segment_last(const struct segment *segment); /* first_index - 1: none */
@@ -344,7 +345,8 @@ struct store {
     struct store_run *runs;
     size_t run_count;
     struct store_stats stats;
-    bool shared; /* readers may be inside: not during recovery */
+    bool shared;  /* readers may be inside: not during recovery */
+    bool dropped; /* a segment was taken out: its closing may still be deferred */
     /* Readers': */
     struct keydir keydir; /* written by the loop */
     uint64_t sequence;    /* odd while an entry is being applied (G10) */
