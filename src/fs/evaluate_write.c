@@ -113,28 +113,47 @@ static int content_adopt(struct eval *e, uint64_t id)
     return 0;
 }
 
+/* `size` bytes of content in progress, with the ranges over it. */
+static int value_built(struct eval *e, struct fs_inode *inode)
+{
+    const struct fs_op *op = e->op;
+    int error = content_adopt(e, op->content);
+    if (error)
+        return error;
+    if (op->size == 0) {
+        e->content.id = 0; /* nothing to settle */
+        inline_store(e, inode, NULL, NULL, 0, 0);
+        return content_drop(e, op->content, true);
+    }
+    error = content_write(e, NULL, 0, op->ranges, op->ranges_size, op->size);
+    if (!error)
+        content_store(e, inode, op->size);
+    return error;
+}
+
+static int value_new(struct eval *e, struct fs_inode *inode)
+{
+    const struct fs_op *op = e->op;
+    if (op->size <= LIMIT_INLINE_BYTES) {
+        inline_store(e, inode, NULL, op->ranges, op->ranges_size, op->size);
+        return 0;
+    }
+    content_begin(e);
+    int error = content_write(e, NULL, 0, op->ranges, op->ranges_size, CONTENT_UNCUT);
+    if (!error)
+        content_store(e, inode, op->size);
+    return error;
+}
+
 int eval_value(struct eval *e, struct fs_inode *inode)
 {
     const struct fs_op *op = e->op;
     struct fs_inode old = *inode;
-    int error = 0;
     if (op->size > LIMIT_FILE_BYTES)
         return -EFBIG;
     if (ranges_end(op) > op->size)
         return -EINVAL;
-    if (!op->content && op->size <= LIMIT_INLINE_BYTES) {
-        inline_store(e, inode, NULL, op->ranges, op->ranges_size, op->size);
-    } else {
-        if (op->content)
-            error = content_adopt(e, op->content);
-        else
-            content_begin(e);
-        if (!error)
-            error = content_write(e, NULL, 0, op->ranges, op->ranges_size,
-                                  op->content ? op->size : CONTENT_UNCUT);
-        if (!error)
-            content_store(e, inode, op->size);
-    }
+    int error = op->content ? value_built(e, inode) : value_new(e, inode);
     if (!error && old.kind == FS_CONTENT_EXTENTS)
         error = content_drop(e, old.content, old.trim_count > 0);
     return error;
