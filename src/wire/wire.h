@@ -153,6 +153,8 @@ int wire_endpoint_new(struct wire_endpoint **ret, struct event_base *loop,
 void wire_endpoint_free(struct wire_endpoint *e); /* closes all, calls no handler */
 /* "HOST:PORT"; an empty host: every address, v6 and v4. -EADDRINUSE, ... with `error`. */
 int wire_listen(struct wire_endpoint *e, const char *address, char error[WIRE_ERROR_BYTES]);
+/* The port that was listened on: the kernel's choice after "HOST:0". 0: none. */
+uint16_t wire_listen_port(const struct wire_endpoint *e);
 /* The control socket (mode 0600); an old socket file nobody listens on is replaced. */
 int wire_listen_local(struct wire_endpoint *e, const char *path,
                       char error[WIRE_ERROR_BYTES]);

@@ -1,0 +1,355 @@
+/* endpoint.c - one node's listener, its limits, and the making of connections. */
+#include "wire_internal.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* ---- Accepting
+ * ------------------------------------------------------------------------------- */
+
+/* W8: what is beyond a limit is closed before it costs anything. */
+static bool within_limits(const struct wire_endpoint *e, bool local)
+{
+    if (local)
+        return e->local < LOCAL_CONNECTIONS_MAX;
+    return e->accepted < LIMIT_CONNECTIONS && e->unproven < LIMIT_UNPROVEN_CONNECTIONS;
+}
+
+static void peer_text(const struct sockaddr *address, socklen_t size, char *to,
+                      size_t limit)
+{
+    char host[NI_MAXHOST], port[NI_MAXSERV];
+    if (getnameinfo(address, size, host, sizeof(host), port, sizeof(port),
+                    NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+        snprintf(to, limit, "a peer");
+    else
+        snprintf(to, limit, strchr(host, ':') ? "[%.100s]:%s" : "%.100s:%s", host, port);
+}
+
+void endpoint_accept_local(struct wire_endpoint *e, int fd)
+{
+    struct wire_connection *c = connection_new(e, WIRE_PEER_LOCAL);
+    if (!c) {
+        close(fd);
+        return;
+    }
+    e->local++;
+    snprintf(c->peer, sizeof(c->peer), "the command line");
+    if (connection_start_local(c, fd) < 0)
+        connection_free(c);
+}
+
+static void endpoint_accept(struct wire_endpoint *e, int fd,
+                            const struct sockaddr *address, socklen_t size)
+{
+    struct wire_connection *c = connection_new(e, WIRE_PEER_NODE);
+    if (!c) {
+        close(fd);
+        return;
+    }
+    e->accepted++;
+    e->unproven++;
+    c->unproven = true;
+    peer_text(address, size, c->peer, sizeof(c->peer));
+    connection_start_tls(c, fd);
+}
+
+static void on_accept(struct evconnlistener *listener, evutil_socket_t fd,
+                      struct sockaddr *address, int size, void *context)
+{
+    struct listener *l = context;
+    struct wire_endpoint *e = l->endpoint;
+    e->counters.accepted++;
+    if (!within_limits(e, l->local)) {
+        e->counters.over_limit++;
+        close((int)fd);
+    } else if (l->local) {
+        endpoint_accept_local(e, (int)fd);
+    } else {
+        endpoint_accept(e, (int)fd, address, (socklen_t)size);
+    }
+}
+
+/* Out of descriptors or memory: the pending connection stays, and would wake the loop
+ * again at once. */
+static void on_accept_error(struct evconnlistener *listener, void *context)
+{
+    struct listener *l = context;
+    struct timeval pause = {.tv_usec = ACCEPT_PAUSE_MS * 1000};
+    l->endpoint->counters.over_limit++;
+    evconnlistener_disable(listener);
+    event_add(&l->resume, &pause);
+}
+
+static void on_resume(evutil_socket_t fd, short what, void *context)
+{
+    struct listener *l = context;
+    evconnlistener_enable(l->listener);
+}
+
+int endpoint_add_listener(struct wire_endpoint *e, int fd, bool local)
+{
+    if (e->listener_count == LISTENERS_MAX) {
+        close(fd);
+        return -E2BIG;
+    }
+    struct listener *l = &e->listeners[e->listener_count];
+    *l = (struct listener){.endpoint = e, .local = local};
+    errno = ENOMEM;
+    l->listener = evconnlistener_new(e->loop, on_accept, l,
+                                     LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC,
+                                     LISTEN_BACKLOG, fd);
+    if (!l->listener) {
+        int error = errno;
+        close(fd);
+        return -error;
+    }
+    evconnlistener_set_error_cb(l->listener, on_accept_error);
+    event_assign(&l->resume, e->loop, -1, 0, on_resume, l);
+    e->listener_count++;
+    return 0;
+}
+
+static void remove_last_listener(struct wire_endpoint *e)
+{
+    struct listener *l = &e->listeners[--e->listener_count];
+    event_del(&l->resume);
+    evconnlistener_free(l->listener);
+}
+
+/* ---- Listening on the TLS port
+ * --------------------------------------------------------------------- */
+
+static int socket_port(int fd, uint16_t *ret)
+{
+    struct sockaddr_storage address;
+    socklen_t size = sizeof(address);
+    if (getsockname(fd, (struct sockaddr *)&address, &size) < 0)
+        return -errno;
+    if (address.ss_family == AF_INET6)
+        *ret = ntohs(((struct sockaddr_in6 *)&address)->sin6_port);
+    else
+        *ret = ntohs(((struct sockaddr_in *)&address)->sin_port);
+    return 0;
+}
+
+static int bind_address(const struct sockaddr *address, socklen_t size, bool v6_only,
+                        int *ret_fd)
+{
+    int fd = socket(address->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    int on = 1, only = v6_only;
+    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
+        (address->sa_family == AF_INET6 &&
+         setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only, sizeof(only)) < 0) ||
+        bind(fd, address, size) < 0 || listen(fd, LISTEN_BACKLOG) < 0) {
+        int error = errno;
+        close(fd);
+        return -error;
+    }
+    *ret_fd = fd;
+    return 0;
+}
+
+/* Every address: one socket for v6 and v4, or v4 alone where the kernel has no v6. */
+static int listen_everywhere(struct wire_endpoint *e, uint16_t port)
+{
+    struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
+    struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(port)};
+    int fd;
+    int rc = bind_address((struct sockaddr *)&v6, sizeof(v6), false, &fd);
+    if (rc == -EAFNOSUPPORT || rc == -EADDRNOTAVAIL)
+        rc = bind_address((struct sockaddr *)&v4, sizeof(v4), false, &fd);
+    return rc < 0 ? rc : endpoint_add_listener(e, fd, false);
+}
+
+static void set_port(struct sockaddr *address, uint16_t port)
+{
+    if (address->sa_family == AF_INET6)
+        ((struct sockaddr_in6 *)address)->sin6_port = htons(port);
+    else
+        ((struct sockaddr_in *)address)->sin_port = htons(port);
+}
+
+/* All addresses of the host; where the kernel chooses the port, the same one for all. */
+static int listen_on_all(struct wire_endpoint *e, const struct addrinfo *found,
+                         uint16_t port)
+{
+    for (const struct addrinfo *a = found; a; a = a->ai_next) {
+        int fd;
+        set_port(a->ai_addr, port);
+        int rc = bind_address(a->ai_addr, a->ai_addrlen, true, &fd);
+        if (rc == -EAFNOSUPPORT || (rc == -EADDRNOTAVAIL && a->ai_next))
+            continue;
+        if (rc == 0 && port == 0)
+            rc = socket_port(fd, &port);
+        if (rc == 0)
+            rc = endpoint_add_listener(e, fd, false);
+        if (rc < 0)
+            return rc;
+    }
+    return e->listener_count ? 0 : -EADDRNOTAVAIL;
+}
+
+static int listen_on_host(struct wire_endpoint *e, const char *host, uint16_t port)
+{
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
+    struct addrinfo *found = NULL;
+    if (getaddrinfo(host, NULL, &hints, &found) != 0)
+        return -EADDRNOTAVAIL;
+    size_t before = e->listener_count;
+    int rc = listen_on_all(e, found, port);
+    while (rc < 0 && e->listener_count > before)
+        remove_last_listener(e);
+    freeaddrinfo(found);
+    return rc;
+}
+
+static void explain_listen(int rc, const char *address, char error[WIRE_ERROR_BYTES])
+{
+    const char *why = strerror(-rc), *remedy = "";
+    switch (rc) {
+    case -EINVAL:
+        why = "not an address";
+        remedy = "; write --listen HOST:PORT, [V6]:PORT or :PORT";
+        break;
+    case -EADDRINUSE:
+        why = "another process uses that port";
+        remedy = "; choose one with --listen HOST:PORT";
+        break;
+    case -EADDRNOTAVAIL:
+        why = "this host has no such address";
+        remedy = "; choose one of its own with --listen HOST:PORT";
+        break;
+    case -EACCES:
+        why = "that port is reserved for root";
+        remedy = "; choose one above 1023 with --listen HOST:PORT";
+        break;
+    default:
+        break;
+    }
+    snprintf(error, WIRE_ERROR_BYTES, "cannot listen on %.280s: %s%s", address, why,
+             remedy);
+}
+
+int wire_listen(struct wire_endpoint *e, const char *address,
+                char error[WIRE_ERROR_BYTES])
+{
+    char host[LIMIT_ADDRESS_BYTES + 1];
+    uint16_t port;
+    int rc = wire_address_split(address, WIRE_DEFAULT_PORT, host, &port);
+    if (rc == 0)
+        rc = host[0] ? listen_on_host(e, host, port) : listen_everywhere(e, port);
+    if (rc < 0)
+        explain_listen(rc, address, error);
+    return rc;
+}
+
+uint16_t wire_listen_port(const struct wire_endpoint *e)
+{
+    uint16_t port = 0;
+    for (size_t i = 0; i < e->listener_count && port == 0; i++)
+        if (!e->listeners[i].local)
+            socket_port((int)evconnlistener_get_fd(e->listeners[i].listener), &port);
+    return port;
+}
+
+/* ---- Life
+ * ---------------------------------------------------------------------------------------------
+ */
+
+int wire_endpoint_new(struct wire_endpoint **ret, struct event_base *loop,
+                      const struct wire_identity *identity,
+                      const struct wire_hello *hello,
+                      const struct wire_handlers *handlers, char error[WIRE_ERROR_BYTES])
+{
+    ensure(handlers->frame);
+    ensure(hello->node_id == identity->node_id);
+    ensure(memcmp(hello->cluster_id, identity->cluster_id, WIRE_CLUSTER_ID_BYTES) == 0);
+    struct wire_endpoint *e = calloc(1, sizeof(*e));
+    if (!e) {
+        snprintf(error, WIRE_ERROR_BYTES, "cannot set up TLS: out of memory");
+        return -ENOMEM;
+    }
+    int rc = tls_context_new(&e->tls, identity, error);
+    if (rc < 0) {
+        free(e);
+        return rc;
+    }
+    /* The control socket's writes go through libevent, which cannot ask for MSG_NOSIGNAL.
+     */
+    struct sigaction old;
+    if (sigaction(SIGPIPE, NULL, &old) == 0 && old.sa_handler == SIG_DFL)
+        signal(SIGPIPE, SIG_IGN);
+    e->loop = loop;
+    e->handlers = *handlers;
+    e->hello = *hello;
+    e->hello.version = WIRE_PROTOCOL_VERSION;
+    e->timeouts = (struct wire_timeouts){.hello_ms = TIMEOUT_HELLO_MS,
+                                         .frame_ms = TIMEOUT_FRAME_MS,
+                                         .joiner_ms = TIMEOUT_JOINER_MS,
+                                         .closing_ms = TIMEOUT_CLOSING_MS};
+    TAILQ_INIT(&e->connections);
+    *ret = e;
+    return 0;
+}
+
+void wire_endpoint_free(struct wire_endpoint *e)
+{
+    if (!e)
+        return;
+    while (e->listener_count)
+        remove_last_listener(e);
+    struct wire_connection *c;
+    while ((c = TAILQ_FIRST(&e->connections)))
+        connection_free(c);
+    if (e->local_path)
+        unlink(e->local_path);
+    free(e->local_path);
+    if (e->names)
+        evdns_base_free(e->names, 1);
+    SSL_CTX_free(e->tls);
+    free(e);
+}
+
+int wire_dial(struct wire_endpoint *e, const char *address, uint64_t node_id,
+              struct wire_connection **ret)
+{
+    char host[LIMIT_ADDRESS_BYTES + 1];
+    uint16_t port;
+    if (node_id == 0 || strlen(address) > LIMIT_ADDRESS_BYTES ||
+        wire_address_split(address, WIRE_DEFAULT_PORT, host, &port) < 0 || !host[0] ||
+        port == 0)
+        return -EINVAL;
+    struct wire_connection *c = connection_new(e, WIRE_PEER_NODE);
+    if (!c)
+        return -ENOMEM;
+    c->dialed = true;
+    c->announced = true;
+    c->peer_id = node_id;
+    strcpy(c->peer, address);
+    int rc = dial_new(c, host, port);
+    if (rc < 0) {
+        connection_free(c);
+        return rc;
+    }
+    connection_set_timer(c, c->since_us, e->timeouts.hello_ms);
+    e->counters.dialed++;
+    *ret = c;
+    return 0;
+}
+
+const struct wire_counters *wire_endpoint_counters(const struct wire_endpoint *e)
+{
+    return &e->counters;
+}
+
+struct wire_timeouts *wire_endpoint_timeouts(struct wire_endpoint *e)
+{
+    return &e->timeouts;
+}

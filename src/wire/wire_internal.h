@@ -1,0 +1,227 @@
+/*
+ * wire_internal.h - what the files of this folder share, and its unit tests see.
+ *
+ * A connection's life; every edge is taken by the function named at it:
+ *
+ *   wire_dial --> CONNECTING --dial_connected--+
+ *                                              v
+ *   endpoint_accept ----------------------> HANDSHAKE --connection_secured--> HELLO
+ *                                                                               |
+ *   local_accept ------------------------------> OPEN <--connection_hello------+
+ *                                                  |
+ *                        wire_close_after_sending  v
+ *                                               CLOSING
+ *
+ *   any --connection_fail--> FAILED --connection_leave (closed())--> DEAD
+ *   any --wire_close-------> DEAD   --connection_leave--> freed
+ */
+#ifndef TIERCE_WIRE_INTERNAL_H
+#define TIERCE_WIRE_INTERNAL_H
+
+#include "wire.h"
+
+#include <event2/buffer.h>
+#include <event2/bufferevent.h>
+#include <event2/bufferevent_ssl.h>
+#include <event2/dns.h>
+#include <event2/event.h>
+#include <event2/event_struct.h>
+#include <event2/listener.h>
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
+#include <sys/queue.h>
+#include <sys/un.h>
+
+enum {
+    TIMEOUT_HELLO_MS = 5000,    /* from the dial or accept until the peer's HELLO */
+    TIMEOUT_FRAME_MS = 10000,   /* a frame begun until it is whole, and ... */
+    FRAME_FLOOR_KIB_S = 64,     /* ... its bytes at this rate besides */
+    TIMEOUT_JOINER_MS = 10000,  /* all that a joiner gets */
+    TIMEOUT_CLOSING_MS = 10000, /* wire_close_after_sending: until all is sent */
+    TIMEOUT_ADDRESS_MS = 2000,  /* one address of a name that has more of them */
+    ACCEPT_PAUSE_MS = 100,      /* after accept failed, of EMFILE and the like */
+    KEEPALIVE_IDLE_S = 10,
+    KEEPALIVE_INTERVAL_S = 5,
+    KEEPALIVE_PROBES = 3,
+    UNACKNOWLEDGED_MS = 25000, /* sent and not acknowledged: the peer is gone */
+    LISTEN_BACKLOG = 512,
+    LISTENERS_MAX = 8,               /* addresses one name may stand for */
+    LOCAL_CONNECTIONS_MAX = 128,     /* of the control socket */
+    COPIED_PART_BYTES = 8 << 10,     /* up to here copying beats one more TLS record */
+    EXPANDED_FRAME_BYTES = 64 << 10, /* from here a frame gets its memory at once */
+    QUEUE_END_BYTES = 4 * LIMIT_SEND_QUEUE_BYTES, /* a peer this far behind is cut off */
+    TLS_CERTIFICATE_BYTES = 16 << 10,             /* the longest chain a peer may send */
+    TLS_RECORD_BYTES = 16 << 10,
+    /* The input may hold one whole frame and the record that brought its end (W2). */
+    INPUT_BYTES = WIRE_FRAME_HEADER + LIMIT_FRAME_BYTES + TLS_RECORD_BYTES,
+    INPUT_BYTES_UNPROVEN = WIRE_FRAME_HEADER + LIMIT_JOIN_FRAME_BYTES + TLS_RECORD_BYTES,
+};
+
+_Static_assert(INPUT_BYTES < 2 * LIMIT_FRAME_BYTES, "less than two frames are held");
+_Static_assert(QUEUE_END_BYTES > LIMIT_SEND_QUEUE_BYTES + LIMIT_FRAME_BYTES,
+               "one frame beyond a full queue does not end a connection");
+
+struct wire_timeouts {
+    unsigned hello_ms, frame_ms, joiner_ms, closing_ms;
+};
+
+/* ---- frame.c
+ * --------------------------------------------------------------------------- */
+
+struct frame_header {
+    uint8_t type;
+    uint16_t stream;
+    uint32_t length;
+};
+
+void frame_header_put(uint8_t to[WIRE_FRAME_HEADER], struct frame_header header);
+struct frame_header frame_header_get(const uint8_t from[WIRE_FRAME_HEADER]);
+
+enum frame_phase {
+    PHASE_HELLO,  /* nothing has come yet */
+    PHASE_OPEN,   /* HELLO has come */
+    PHASE_JOINED, /* a joiner's JOIN has come */
+};
+
+enum frame_verdict {
+    FRAME_IS_HELLO,
+    FRAME_DELIVERED, /* to the handler */
+    FRAME_SKIPPED,   /* unknown here: ERROR answers it */
+    FRAME_TOO_LONG,  /* closes */
+    FRAME_REFUSED,   /* closes */
+};
+
+/* What happens to a frame with this header; the whole table of who may say what, when. */
+enum frame_verdict frame_judge(enum wire_peer_kind kind, enum frame_phase phase,
+                               const struct frame_header *header);
+
+/* ---- pki.c
+ * ------------------------------------------------------------------------------- */
+
+/* NULL where the PEM text is not one. */
+X509 *pki_read_certificate(const char *pem);
+EVP_PKEY *pki_read_key(const char *pem);
+/* The ids in a node certificate's subject. -EINVAL: it has none. */
+int pki_certificate_ids(const X509 *certificate,
+                        uint8_t ret_cluster_id[WIRE_CLUSTER_ID_BYTES],
+                        uint64_t *ret_node_id);
+int pki_certificate_hash(const X509 *certificate, uint8_t ret[WIRE_HASH_BYTES]);
+/* Verifies `certificate` as a server's and client's under exactly this CA: X509_V_OK or
+ * another X509_V_ERR_*. */
+int pki_verify(X509 *certificate, X509 *ca);
+
+/* ---- tls.c
+ * --------------------------------------------------------------------------------- */
+
+/* One context for both directions. -EINVAL with `error`. */
+int tls_context_new(SSL_CTX **ret, const struct wire_identity *identity,
+                    char error[WIRE_ERROR_BYTES]);
+/* A context that has no certificate and believes none: the caller checks (call.c). */
+SSL_CTX *tls_joiner_context_new(void);
+/* Attaches a socket that is not closed with `ssl`, and never raises SIGPIPE. */
+int tls_attach(SSL *ssl, int fd);
+/* What went wrong, from an OpenSSL error code (0: not known); for a log. */
+void tls_error_text(unsigned long code, char *to, size_t size);
+
+/* ---- connection.c
+ * -------------------------------------------------------------------------- */
+
+enum connection_state {
+    CONNECTION_CONNECTING,
+    CONNECTION_HANDSHAKE,
+    CONNECTION_HELLO,
+    CONNECTION_OPEN,
+    CONNECTION_CLOSING,
+    CONNECTION_FAILED,
+    CONNECTION_DEAD,
+};
+
+struct wire_connection {
+    struct wire_endpoint *endpoint;
+    TAILQ_ENTRY(wire_connection) link;
+    enum wire_peer_kind kind;
+    enum connection_state state;
+    unsigned busy; /* callbacks of this connection on the stack (W4) */
+    bool dialed;
+    bool announced; /* the handlers know it: closed() is owed */
+    bool unproven;  /* counted in endpoint->unproven */
+    bool joined;
+    bool full;             /* -ENOBUFS was said, drained() is owed */
+    bool in_frame;         /* part of a frame has come; the timer runs for it */
+    bool expanded;         /* memory for the frame in progress is there */
+    uint32_t frame_length; /* of the frame in progress, 0 before its header is there */
+    uint64_t frame_since_us;
+    uint64_t since_us;
+    uint64_t peer_id; /* in its certificate; before that, the id that was dialed */
+    void *tag;
+    struct bufferevent *bev;
+    struct event timer;
+    struct event later; /* what must not happen within the caller's own call */
+    struct dial *dial;
+    char peer[LIMIT_ADDRESS_BYTES + 1];
+    char reason[WIRE_ERROR_BYTES];
+};
+
+struct wire_connection *connection_new(struct wire_endpoint *e, enum wire_peer_kind kind);
+void connection_free(struct wire_connection *c);
+/* Every callback of the loop begins and ends with these (W4). After connection_leave()
+ * the connection may be gone. */
+void connection_enter(struct wire_connection *c);
+void connection_leave(struct wire_connection *c);
+/* Ends it with closed(); at once when the callback on the stack returns, else from the
+ * loop. Only the first reason counts. */
+void connection_fail(struct wire_connection *c, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+void connection_set_timer(struct wire_connection *c, uint64_t from_us, uint64_t ms);
+/* Takes over a connected socket, in every case. */
+void connection_start_tls(struct wire_connection *c, int fd);
+int connection_start_local(struct wire_connection *c, int fd);
+
+/* ---- dial.c
+ * ---------------------------------------------------------------------------------- */
+
+/* Resolves and connects; then connection_start_tls(). Fails from the loop only. */
+int dial_new(struct wire_connection *c, const char *host, uint16_t port);
+void dial_go_on(struct wire_connection *c);
+void dial_free(struct wire_connection *c);
+
+/* ---- local.c
+ * --------------------------------------------------------------------------------- */
+
+/* The address of a socket file, also where its path is longer than sun_path: then through
+ * *ret_directory, which the caller closes (-1 where there is none). */
+int local_address(const char *path, struct sockaddr_un *ret, int *ret_directory);
+
+/* ---- endpoint.c
+ * -------------------------------------------------------------------------------- */
+
+struct listener {
+    struct wire_endpoint *endpoint;
+    struct evconnlistener *listener;
+    struct event resume; /* after a pause because accept failed */
+    bool local;
+};
+
+struct wire_endpoint {
+    struct event_base *loop;
+    struct evdns_base *names; /* made when a name is first dialed */
+    struct wire_handlers handlers;
+    struct wire_hello hello;
+    SSL_CTX *tls;
+    TAILQ_HEAD(, wire_connection) connections;
+    size_t accepted, unproven, local; /* connections there are, by their limits */
+    struct listener listeners[LISTENERS_MAX];
+    size_t listener_count;
+    char *local_path; /* the socket file that is ours to remove */
+    struct wire_timeouts timeouts;
+    struct wire_counters counters;
+};
+
+/* Adds a listening socket, which it takes over in every case. */
+int endpoint_add_listener(struct wire_endpoint *e, int fd, bool local);
+/* For tests: shorter time-outs. */
+struct wire_timeouts *wire_endpoint_timeouts(struct wire_endpoint *e);
+/* A socket of the command line that was accepted. Takes it over. */
+void endpoint_accept_local(struct wire_endpoint *e, int fd);
+
+#endif
