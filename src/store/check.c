@@ -1,0 +1,163 @@
+/* check.c - the invariants I1-I8 of README.md, verified. Slow: for tests. */
+#include "store_internal.h"
+
+struct check {
+    struct store *s;
+    struct chain chain;
+    struct buf bytes;
+};
+
+/* I1: in order at every level, each level a part of the one below. */
+static void check_list(const struct skip_list *list)
+{
+    uint64_t count = 0;
+    for (struct skip_node *at = list->head[0]; at; at = at->next[0]) {
+        struct skip_node *next = at->next[0];
+        ensure(!next || key_compare(skip_key(at), at->key_size, skip_key(next),
+                                    next->key_size) < 0);
+        count++;
+    }
+    ensure(count == list->count);
+    for (int level = 1; level < SKIP_HEIGHT; level++) {
+        struct skip_node *lower = list->head[level - 1];
+        for (struct skip_node *at = list->head[level]; at; at = at->next[level]) {
+            while (lower && lower != at)
+                lower = lower->next[level - 1];
+            ensure(lower == at && at->height > level);
+        }
+    }
+}
+
+/* I2: a pointer leads to an intact record of its key and timestamp, which is applied. */
+static void check_keydir(struct check *c)
+{
+    struct store *s = c->s;
+    uint64_t live_bytes = 0;
+    for (struct skip_node *at = s->keydir.list.head[0]; at; at = at->next[0]) {
+        const struct keydir_node *node = keydir_node_of(at);
+        live_bytes += STORE_RECORD_HEADER + at->key_size + node->value_size;
+        ensure(node->timestamp_us <= s->applied.timestamp_us);
+        buf_clear(&c->bytes);
+        ensure(read_record(s->io, node, 0, &c->bytes) == 0);
+        const uint8_t *value = keydir_value(node);
+        ensure(!value || node->value_size == 0 ||
+               memcmp(value, c->bytes.data, node->value_size) == 0);
+    }
+    ensure(live_bytes == s->keydir.live_bytes);
+}
+
+/* I3: segments follow each other without a gap, file ids grow, offsets too. */
+static void check_segments(struct store *s)
+{
+    uint64_t next = s->base.index + 1, file_id = 0;
+    ensure(s->segment_count > 0);
+    for (size_t i = 0; i < s->segment_count; i++) {
+        const struct segment *segment = s->segments[i];
+        ensure(segment->first_index == next && segment->file_id > file_id);
+        uint64_t offset = SEGMENT_HEADER;
+        for (size_t k = 0; k < segment->count; k++) {
+            ensure(segment->offsets[k] == offset);
+            offset += segment_entry_length(segment, segment->first_index + k);
+        }
+        ensure(offset == segment->used && segment->used <= UINT32_MAX);
+        next = segment_last(segment) + 1;
+        file_id = segment->file_id;
+    }
+    ensure(next == s->end.index + 1);
+    ensure(file_id < s->next_file_id);
+    ensure((s->spare_state == SPARE_NONE) == !s->spare);
+    ensure(!s->spare || (s->spare->file_id > file_id && s->spare->count == 0));
+}
+
+/* I4: base <= applied <= durable <= end, the hint within. */
+static void check_order(const struct store *s)
+{
+    ensure(s->base.index <= s->applied.index && s->applied.index <= s->durable);
+    ensure(s->durable <= s->end.index && s->hint <= s->end.index);
+    ensure(s->applied.timestamp_us <= s->end.timestamp_us);
+    ensure((s->sequence & 1) == 0);
+}
+
+/* I5: what is not applied is in memory; the tail ends where the log does. */
+static void check_tail(const struct store *s)
+{
+    uint64_t bytes = 0;
+    ensure(s->tail.count > 0 || s->applied.index == s->end.index);
+    if (s->tail.count > 0) {
+        ensure(s->tail.first <= s->applied.index + 1);
+        ensure(s->tail.first + s->tail.count == s->end.index + 1);
+    }
+    for (size_t i = 0; i < s->tail.count; i++) {
+        uint64_t index = s->tail.first + i;
+        const struct store_bytes *entry = tail_at(&s->tail, index)->bytes;
+        ensure(entry->length == segment_entry_length(store_segment_of(s, index), index));
+        bytes += entry->length;
+    }
+    ensure(bytes == s->tail.bytes);
+}
+
+/* I6: ahead holds what was appended as ahead and is not applied, the newest of each key.
+ */
+static int check_ahead_record(void *arg, const struct store_record *record,
+                              uint32_t offset)
+{
+    const struct check *c = arg;
+    const struct skip_node *node = skip_find(&c->s->ahead, record->key, record->key_size);
+    ensure(node && ahead_node_of(node)->timestamp_us >= record->timestamp_us);
+    return 0;
+}
+
+static void check_ahead(struct check *c)
+{
+    struct store *s = c->s;
+    for (struct skip_node *at = s->ahead.head[0]; at; at = at->next[0]) {
+        const struct ahead_node *node = ahead_node_of(at);
+        ensure(node->index > s->applied.index && node->index <= s->end.index);
+        const struct tail_entry *entry = tail_at(&s->tail, node->index);
+        ensure(entry && entry->ahead && entry->bytes == node->bytes);
+    }
+    for (uint64_t i = s->applied.index + 1; i <= s->end.index; i++) {
+        const struct tail_entry *entry = tail_at(&s->tail, i);
+        if (entry->ahead)
+            store_entry_each(entry->bytes->data, entry->bytes->length, check_ahead_record,
+                             c);
+    }
+}
+
+/* I7: on disk each durable entry is intact, continues the chain, and equals the cached
+ * one. */
+static void check_entry(struct check *c, uint64_t index)
+{
+    struct store *s = c->s;
+    const struct segment *segment = store_segment_of(s, index);
+    uint32_t length = segment_entry_length(segment, index);
+    buf_clear(&c->bytes);
+    uint8_t *data = buf_extend(&c->bytes, length);
+    ensure(data);
+    ensure(read_full(s->io, segment->fd, data, length,
+                     segment->offsets[index - segment->first_index]) == (ssize_t)length);
+    struct store_entry entry;
+    ensure(store_entry_verify(data, length, &entry) == 0 && entry.length == length);
+    ensure(chain_continues(&c->chain, &entry));
+    c->chain = chain_after(&entry);
+    const struct tail_entry *cached = tail_at(&s->tail, index);
+    ensure(!cached || memcmp(cached->bytes->data, data, length) == 0);
+    ensure(index != s->applied.index || c->chain.crc == s->applied.crc);
+}
+
+void store_check(struct store *s)
+{
+    struct check c = {.s = s, .chain = s->base};
+    ensure(!s->running);
+    check_list(&s->keydir.list);
+    check_list(&s->ahead);
+    check_segments(s);
+    check_order(s);
+    check_tail(s);
+    check_keydir(&c);
+    check_ahead(&c);
+    for (uint64_t index = s->base.index + 1; index <= s->durable; index++)
+        check_entry(&c, index);
+    ensure(s->durable != s->end.index || c.chain.crc == s->end.crc); /* I8 */
+    buf_release(&c.bytes);
+}

@@ -1,0 +1,62 @@
+/* io.c - what every caller of the table of I/O functions needs: all of it, or an error.
+ */
+#include "store_internal.h"
+
+#include <stdarg.h>
+
+ssize_t read_full(const struct store_io *io, int fd, void *to, size_t length,
+                  uint64_t offset)
+{
+    size_t done = 0;
+    while (done < length) {
+        ssize_t n = io->pread(io->context, fd, (uint8_t *)to + done, length - done,
+                              offset + done);
+        if (n < 0)
+            return n;
+        if (n == 0)
+            break;
+        done += (size_t)n;
+    }
+    return (ssize_t)done;
+}
+
+int write_full(const struct store_io *io, int fd, struct iovec *iov, int count,
+               uint64_t offset)
+{
+    while (count > 0) {
+        ssize_t n = io->pwritev(io->context, fd, iov, count, offset);
+        if (n < 0)
+            return (int)n;
+        if (n == 0)
+            return -EIO; /* no progress and no reason */
+        offset += (uint64_t)n;
+        size_t left = (size_t)n;
+        for (; count > 0 && left >= iov->iov_len; iov++, count--)
+            left -= iov->iov_len;
+        if (count > 0) {
+            iov->iov_base = (uint8_t *)iov->iov_base + left;
+            iov->iov_len -= left;
+        }
+    }
+    return 0;
+}
+
+bool all_zero(const uint8_t *data, size_t length)
+{
+    return length == 0 || (data[0] == 0 && memcmp(data, data + 1, length - 1) == 0);
+}
+
+int store_fail(char error[STORE_ERROR_BYTES], int code, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    vsnprintf(error, STORE_ERROR_BYTES, format, args);
+    va_end(args);
+    return code;
+}
+
+int store_fail_call(char error[STORE_ERROR_BYTES], int code, const char *what,
+                    const char *path)
+{
+    return store_fail(error, code, "cannot %s %s: %s", what, path, strerror(-code));
+}

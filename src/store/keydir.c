@@ -1,0 +1,160 @@
+/*
+ * keydir.c - from key to place, in key order.
+ *
+ * A node is made, published and never changed: a new version is a new node. An entry's
+ * nodes are allocated before the first is published, so that applying cannot fail
+ * half-way; the nodes they replace are freed together, when no reader can hold one.
+ */
+#include "store_internal.h"
+
+struct keydir_change {
+    struct rcu_head rcu;
+    uint32_t count;
+    struct keydir_node
+        *nodes[]; /* by record; before the commit: to put; after: retired */
+};
+
+const struct keydir_node *keydir_node_of(const struct skip_node *node)
+{
+    return container_of(node, struct keydir_node, skip);
+}
+
+static bool is_inline(uint32_t value_size)
+{
+    return value_size <= LIMIT_KEYDIR_INLINE_BYTES;
+}
+
+const uint8_t *keydir_value(const struct keydir_node *node)
+{
+    return is_inline(node->value_size) ? skip_key(&node->skip) + node->skip.key_size
+                                       : NULL;
+}
+
+static uint64_t record_bytes(const struct keydir_node *node)
+{
+    return STORE_RECORD_HEADER + (uint64_t)node->skip.key_size + node->value_size;
+}
+
+static struct keydir_node *node_new(struct keydir *keydir,
+                                    const struct store_record *record,
+                                    struct segment *segment, uint32_t offset)
+{
+    unsigned height = skip_draw_height(&keydir->list);
+    size_t in_node = is_inline(record->value_size) ? record->value_size : 0;
+    struct keydir_node *node =
+        malloc(sizeof(*node) + skip_extra(height, record->key_size) + in_node);
+    if (!node)
+        return NULL;
+    node->timestamp_us = record->timestamp_us;
+    node->segment = segment;
+    node->offset = offset;
+    node->value_size = record->value_size;
+    skip_node_init(&node->skip, height, record->key, record->key_size);
+    memcpy((uint8_t *)skip_key(&node->skip) + record->key_size, record->value, in_node);
+    return node;
+}
+
+static void change_free(struct keydir_change *change)
+{
+    for (uint32_t i = 0; i < change->count; i++)
+        free(change->nodes[i]);
+    free(change);
+}
+
+static void change_retired(struct rcu_head *head)
+{
+    reading_deferred();
+    change_free(container_of(head, struct keydir_change, rcu));
+}
+
+struct preparing {
+    struct keydir *keydir;
+    struct keydir_change *change;
+    struct segment *segment;
+    uint32_t offset; /* of the entry */
+    uint32_t at;
+};
+
+static int prepare_record(void *arg, const struct store_record *record, uint32_t offset)
+{
+    struct preparing *p = arg;
+    uint32_t i = p->at++;
+    if (!record->value)
+        return 0;
+    p->change->nodes[i] = node_new(p->keydir, record, p->segment, p->offset + offset);
+    return p->change->nodes[i] ? 0 : -ENOMEM;
+}
+
+int keydir_prepare(struct keydir *keydir, const struct store_bytes *entry,
+                   const struct store_entry *head, struct segment *segment,
+                   uint32_t offset, struct keydir_change **ret)
+{
+    size_t size = head->record_count * sizeof(struct keydir_node *);
+    struct keydir_change *change = calloc(1, sizeof(*change) + size);
+    if (!change)
+        return -ENOMEM;
+    change->count = head->record_count;
+    struct preparing p = {
+        .keydir = keydir, .change = change, .segment = segment, .offset = offset};
+    int rc = store_entry_each(entry->data, entry->length, prepare_record, &p);
+    if (rc != 0) {
+        change_free(change);
+        return rc;
+    }
+    *ret = change;
+    return 0;
+}
+
+struct committing {
+    struct keydir *keydir;
+    struct keydir_change *change;
+    uint32_t at;
+    bool retired; /* something was replaced or removed */
+    bool removing;
+};
+
+static int commit_record(void *arg, const struct store_record *record, uint32_t offset)
+{
+    struct committing *c = arg;
+    struct keydir_node **slot = &c->change->nodes[c->at++];
+    if (c->removing != !record->value)
+        return 0;
+    struct skip_node *old;
+    if (record->value) {
+        c->keydir->live_bytes += record_bytes(*slot);
+        old = skip_put(&c->keydir->list, &(*slot)->skip);
+    } else {
+        old = skip_remove(&c->keydir->list, record->key, record->key_size);
+    }
+    *slot = old ? container_of(old, struct keydir_node, skip) : NULL;
+    if (old) {
+        c->keydir->live_bytes -= record_bytes(*slot);
+        c->retired = true;
+    }
+    return 0;
+}
+
+/* Puts first, then tombstones: a rename never makes the name vanish. */
+void keydir_commit(struct keydir *keydir, struct keydir_change *change,
+                   const struct store_bytes *entry, bool shared)
+{
+    struct committing c = {.keydir = keydir, .change = change};
+    store_entry_each(entry->data, entry->length, commit_record, &c);
+    c.at = 0;
+    c.removing = true;
+    store_entry_each(entry->data, entry->length, commit_record, &c);
+    if (shared && c.retired)
+        reading_defer(&change->rcu, change_retired);
+    else
+        change_free(change);
+}
+
+void keydir_release(struct keydir *keydir)
+{
+    for (struct skip_node *at = keydir->list.head[0]; at;) {
+        struct skip_node *next = at->next[0];
+        free(container_of(at, struct keydir_node, skip));
+        at = next;
+    }
+    keydir->list = (struct skip_list){0};
+}

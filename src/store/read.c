@@ -1,0 +1,324 @@
+/*
+ * read.c - values and entries, from any thread.
+ *
+ * A reader's section (RCU) lasts over its pread: the node it found and the node's
+ * segment, file descriptor and all, stay until it is out. A slow disk so delays only the
+ * freeing of memory, never the loop. What is read is believed only if its checksum is
+ * right and it is the record the keydir means: same key, same timestamp (G1).
+ */
+#include "store_internal.h"
+
+static ssize_t read_bytes(const struct store_io *io, int fd, void *to, size_t length,
+                          uint64_t offset, unsigned flags)
+{
+    if (!(flags & STORE_NOWAIT))
+        return read_full(io, fd, to, length, offset);
+    ssize_t n = io->pread_nowait(io->context, fd, to, length, offset);
+    return n >= 0 && (size_t)n < length ? -EAGAIN : n;
+}
+
+static bool is_record_of(const struct keydir_node *node, const uint8_t *data,
+                         size_t length, struct store_record *ret)
+{
+    struct reader r = reader_of(data, length);
+    return store_record_read(&r, ret) == 0 && reader_done(&r) && ret->value &&
+           ret->value_size == node->value_size &&
+           ret->timestamp_us == node->timestamp_us &&
+           key_compare(ret->key, ret->key_size, skip_key(&node->skip),
+                       node->skip.key_size) == 0;
+}
+
+/* The whole record is read to the end of `to`, then the value moved to its place. */
+int read_record(const struct store_io *io, const struct keydir_node *node, unsigned flags,
+                struct buf *to)
+{
+    size_t start = to->length;
+    size_t length = STORE_RECORD_HEADER + (size_t)node->skip.key_size + node->value_size;
+    uint8_t *data = buf_extend(to, length);
+    if (!data)
+        return -ENOMEM;
+    to->length = start;
+    ssize_t n = read_bytes(io, node->segment->fd, data, length, node->offset, flags);
+    if (n < 0)
+        return (int)n;
+    struct store_record record;
+    if ((size_t)n < length || !is_record_of(node, data, length, &record))
+        return -EBADMSG;
+    memmove(data, record.value, record.value_size);
+    to->length = start + record.value_size;
+    return 0;
+}
+
+static int get_once(struct store *s, const void *key, size_t key_size, unsigned flags,
+                    struct buf *to, uint64_t *ret_timestamp)
+{
+    const struct skip_node *found = skip_find(&s->keydir.list, key, key_size);
+    if (!found)
+        return -ENOENT;
+    const struct keydir_node *node = keydir_node_of(found);
+    const uint8_t *value = keydir_value(node);
+    int rc = 0;
+    if (value) {
+        buf_bytes(to, value, node->value_size);
+        rc = to->failed ? -ENOMEM : 0;
+    } else {
+        rc = read_record(s->io, node, flags, to);
+    }
+    if (rc == 0 && ret_timestamp)
+        *ret_timestamp = node->timestamp_us;
+    return rc;
+}
+
+int store_get(struct store *s, const void *key, size_t key_size, unsigned flags,
+              struct buf *to, uint64_t *ret_timestamp)
+{
+    int rc = -EBADMSG;
+    /* Twice: a repair may be writing the block just now (G9). */
+    for (int attempt = 0; attempt < 2 && rc == -EBADMSG; attempt++) {
+        reading_begin();
+        rc = get_once(s, key, key_size, flags, to, ret_timestamp);
+        reading_end();
+        if (rc == -EBADMSG)
+            atomic_fetch_add_explicit(&s->bad_reads, 1, memory_order_relaxed);
+    }
+    return rc;
+}
+
+static struct store_item keydir_item(const struct keydir_node *node)
+{
+    return (struct store_item){.key = skip_key(&node->skip),
+                               .key_size = node->skip.key_size,
+                               .value = keydir_value(node),
+                               .value_size = node->value_size,
+                               .timestamp_us = node->timestamp_us};
+}
+
+static struct store_item ahead_item(const struct ahead_node *node)
+{
+    bool small = node->value_size <= LIMIT_KEYDIR_INLINE_BYTES;
+    return (struct store_item){.key = skip_key(&node->skip),
+                               .key_size = node->skip.key_size,
+                               .value = small ? node->value : NULL,
+                               .value_size = node->value_size,
+                               .timestamp_us = node->timestamp_us};
+}
+
+static bool before_end(const struct skip_node *node, const void *to, size_t to_size)
+{
+    return node &&
+           (to_size == 0 || key_compare(skip_key(node), node->key_size, to, to_size) < 0);
+}
+
+int store_scan(struct store *s, const void *from, size_t from_size, const void *to,
+               size_t to_size, int (*each)(void *arg, const struct store_item *item),
+               void *arg)
+{
+    int rc = 0;
+    reading_begin();
+    const struct skip_node *at = skip_seek(&s->keydir.list, from, from_size);
+    for (; rc == 0 && before_end(at, to, to_size); at = skip_next(at)) {
+        struct store_item item = keydir_item(keydir_node_of(at));
+        rc = each(arg, &item);
+    }
+    reading_end();
+    return rc;
+}
+
+/* Every pointer of the keydir is loaded with acquire, so that a reader that met one of an
+ * entry's nodes finds the sequence changed. */
+uint64_t store_read_begin(struct store *s)
+{
+    uint64_t sequence;
+    do
+        sequence = __atomic_load_n(&s->sequence, __ATOMIC_ACQUIRE);
+    while (sequence & 1);
+    return sequence;
+}
+
+bool store_read_retry(struct store *s, uint64_t begun)
+{
+    return __atomic_load_n(&s->sequence, __ATOMIC_ACQUIRE) != begun;
+}
+
+/* ---- On the loop: with what is ahead
+ * ----------------------------------------------------- */
+
+int store_get_ahead(struct store *s, const void *key, size_t key_size, struct buf *to,
+                    uint64_t *ret_timestamp)
+{
+    const struct skip_node *found = skip_find(&s->ahead, key, key_size);
+    if (!found)
+        return store_get(s, key, key_size, STORE_NOWAIT, to, ret_timestamp);
+    const struct ahead_node *node = ahead_node_of(found);
+    if (!node->value)
+        return -ENOENT;
+    buf_bytes(to, node->value, node->value_size);
+    if (to->failed)
+        return -ENOMEM;
+    if (ret_timestamp)
+        *ret_timestamp = node->timestamp_us;
+    return 0;
+}
+
+/* Where two ordered lists are merged: -1: the keydir's key is next, 1: the ahead index's,
+ * 0: the same key in both. */
+static int next_of(const struct skip_node *applied, const struct skip_node *ahead)
+{
+    if (!applied || !ahead)
+        return applied ? -1 : 1;
+    return key_compare(skip_key(applied), applied->key_size, skip_key(ahead),
+                       ahead->key_size);
+}
+
+int store_scan_ahead(struct store *s, const void *from, size_t from_size, const void *to,
+                     size_t to_size,
+                     int (*each)(void *arg, const struct store_item *item), void *arg)
+{
+    int rc = 0;
+    reading_begin();
+    const struct skip_node *applied = skip_seek(&s->keydir.list, from, from_size);
+    const struct skip_node *ahead = skip_seek(&s->ahead, from, from_size);
+    while (rc == 0) {
+        bool have_applied = before_end(applied, to, to_size);
+        bool have_ahead = before_end(ahead, to, to_size);
+        if (!have_applied && !have_ahead)
+            break;
+        int order = next_of(have_applied ? applied : NULL, have_ahead ? ahead : NULL);
+        struct store_item item;
+        bool hidden = false;
+        if (order < 0) {
+            item = keydir_item(keydir_node_of(applied));
+        } else {
+            item = ahead_item(ahead_node_of(ahead));
+            hidden = !ahead_node_of(ahead)->value;
+        }
+        if (!hidden)
+            rc = each(arg, &item);
+        if (order <= 0)
+            applied = skip_next(applied);
+        if (order >= 0)
+            ahead = skip_next(ahead);
+    }
+    reading_end();
+    return rc;
+}
+
+/* ---- Entries
+ * ----------------------------------------------------------------------------- */
+
+struct store_read {
+    struct segment *segment; /* a reference; NULL: the entries are in `bytes` */
+    struct store_bytes *bytes;
+    uint64_t offset;
+    size_t length;
+    uint64_t first, last;
+};
+
+static int plan_cached(struct store *s, size_t max_bytes, struct store_read *read)
+{
+    read->last = read->first;
+    read->length = tail_at(&s->tail, read->first)->bytes->length;
+    for (struct tail_entry *entry; (entry = tail_at(&s->tail, read->last + 1));
+         read->last++) {
+        if (read->length + entry->bytes->length > max_bytes)
+            break;
+        read->length += entry->bytes->length;
+    }
+    read->bytes = store_bytes_new(read->length);
+    if (!read->bytes)
+        return -ENOMEM;
+    size_t at = 0;
+    for (uint64_t index = read->first; index <= read->last; index++) {
+        struct store_bytes *bytes = tail_at(&s->tail, index)->bytes;
+        memcpy(read->bytes->data + at, bytes->data, bytes->length);
+        at += bytes->length;
+    }
+    return 0;
+}
+
+/* Entries that are not cached are applied, so their bytes are on disk and stay. */
+static void plan_disk(struct store *s, size_t max_bytes, struct store_read *read)
+{
+    struct segment *segment = store_segment_of(s, read->first);
+    uint64_t last = segment_last(segment);
+    if (s->tail.count > 0)
+        last = min_u64(last, s->tail.first - 1);
+    read->segment = segment_ref(segment);
+    read->offset = segment->offsets[read->first - segment->first_index];
+    read->last = read->first;
+    read->length = segment_entry_length(segment, read->first);
+    for (; read->last < last; read->last++) {
+        size_t length = segment_entry_length(segment, read->last + 1);
+        if (read->length + length > max_bytes)
+            break;
+        read->length += length;
+    }
+}
+
+int store_read_plan(struct store *s, uint64_t first, size_t max_bytes,
+                    struct store_read **ret)
+{
+    if (first <= s->base.index || first > s->end.index)
+        return -ENOENT;
+    struct store_read *read = calloc(1, sizeof(*read));
+    if (!read)
+        return -ENOMEM;
+    read->first = first;
+    int rc = 0;
+    if (tail_at(&s->tail, first))
+        rc = plan_cached(s, max_bytes, read);
+    else
+        plan_disk(s, max_bytes, read);
+    if (rc != 0) {
+        store_read_free(read);
+        return rc;
+    }
+    *ret = read;
+    return 0;
+}
+
+static bool is_range(const struct store_read *read, const struct store_bytes *bytes)
+{
+    size_t at = 0;
+    for (uint64_t index = read->first; index <= read->last; index++) {
+        struct store_entry entry;
+        if (store_entry_verify(bytes->data + at, bytes->length - at, &entry) != 0 ||
+            entry.index != index)
+            return false;
+        at += entry.length;
+    }
+    return at == bytes->length;
+}
+
+int store_read_run(struct store_read *read, struct store_bytes **ret, uint64_t *ret_last)
+{
+    struct store_bytes *bytes =
+        read->bytes ? store_bytes_ref(read->bytes) : store_bytes_new(read->length);
+    if (!bytes)
+        return -ENOMEM;
+    int rc = read->bytes ? 0 : -EBADMSG;
+    for (int attempt = 0; attempt < 2 && rc == -EBADMSG; attempt++) {
+        ssize_t n = read_full(read->segment->io, read->segment->fd, bytes->data,
+                              read->length, read->offset);
+        if (n < 0)
+            rc = (int)n;
+        else if ((size_t)n == read->length && is_range(read, bytes))
+            rc = 0;
+    }
+    if (rc != 0) {
+        store_bytes_unref(bytes);
+        return rc;
+    }
+    *ret = bytes;
+    *ret_last = read->last;
+    return 0;
+}
+
+void store_read_free(struct store_read *read)
+{
+    if (!read)
+        return;
+    segment_unref(read->segment);
+    store_bytes_unref(read->bytes);
+    free(read);
+}

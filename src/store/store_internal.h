@@ -1,0 +1,371 @@
+/*
+ * store_internal.h - what the files of this folder share. The invariants named I1-I8 are
+ * listed in README.md and checked by check.c.
+ */
+#ifndef TIERCE_STORE_INTERNAL_H
+#define TIERCE_STORE_INTERNAL_H
+
+#include "store.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <urcu-bp.h>
+
+/* ---- Bounds and formats
+ * ---------------------------------------------------------------- */
+
+enum {
+    FORMAT_VERSION = 1,
+    SEGMENT_HEADER = 64,
+    SLOT_BYTES = 64,    /* one slot of a state file */
+    SLOT_STRIDE = 4096, /* slots stand apart, so that no torn block holds both */
+    SEGMENT_MIN = 4096, /* smaller ones make no sense; only tests go below the contract */
+    RESERVE_SEGMENTS = 2, /* of disk held back: below it only deletes are taken */
+    TAIL_CACHE_BYTES = 8 << 20,
+    WINDOW_BYTES = 1 << 20, /* recovery reads this much at a time */
+    BATCH_IOV = 512,        /* entries in one pwritev */
+    SKIP_HEIGHT = 12,       /* of a skip list with one in four: for 16 million keys */
+};
+
+_Static_assert(LIMIT_KEY_BYTES <= UINT16_MAX, "a node holds its key's size in 16 bits");
+_Static_assert(SLOT_BYTES <= SLOT_STRIDE, "slots do not overlap");
+
+struct path {
+    char text[LIMIT_PATH_BYTES + 1];
+};
+
+/* Formats `error` and returns `code`. */
+int store_fail(char error[STORE_ERROR_BYTES], int code, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* The same for a call that failed: "<what> <path>: <strerror>". */
+int store_fail_call(char error[STORE_ERROR_BYTES], int code, const char *what,
+                    const char *path);
+
+/* ---- Whole reads and writes
+ * ------------------------------------------------------------ */
+
+/* Bytes read, fewer only at the file's end; or a negative errno. */
+ssize_t read_full(const struct store_io *io, int fd, void *to, size_t length,
+                  uint64_t offset);
+/* Writes all; uses `iov` up. */
+int write_full(const struct store_io *io, int fd, struct iovec *iov, int count,
+               uint64_t offset);
+bool all_zero(const uint8_t *data, size_t length);
+
+/* ---- Read-side sections (RCU)
+ * ------------------------------------------------------------- */
+
+void reading_begin(void);
+void reading_end(void);
+/* Calls `release` when no reader that is inside now is inside any more, on a thread of
+ * liburcu's; it begins with reading_deferred(). */
+void reading_defer(struct rcu_head *head, void (*release)(struct rcu_head *head));
+void reading_deferred(void);
+void reading_barrier(void); /* waits for everything that was deferred */
+
+/* ---- Entry record
+ * ------------------------------------------------------------------------- */
+
+/* Only the entry record's own STORE_ENTRY_HEADER bytes. */
+int entry_head_decode(const void *data, size_t length, struct store_entry *ret);
+
+/* A place in the chain: the entry that the next one follows. */
+struct chain {
+    uint64_t index, term;
+    uint64_t timestamp_us; /* of the newest record */
+    uint32_t crc;
+};
+
+bool chain_continues(const struct chain *end, const struct store_entry *entry);
+struct chain chain_after(const struct store_entry *entry);
+
+/* ---- Segments
+ * ------------------------------------------------------------------------------- */
+
+/*
+ *            OP_SPACE                 OP_ROLL               roll, open
+ *  reserved ----------> spare (.new) ---------> active (.seg) --------> sealed
+ *                                                  ^------- truncate ------'
+ */
+struct segment {
+    _Atomic uint32_t references;
+    int fd; /* -1 until made */
+    uint64_t file_id;
+    uint64_t first_index;
+    const struct store_io *io;
+    /* The loop's: */
+    uint32_t *offsets; /* of entry first_index + i: the index map */
+    size_t count, capacity;
+    uint64_t used;        /* bytes, header included */
+    uint64_t limit_bytes; /* how far appends may go */
+    struct rcu_head rcu;
+};
+
+struct segment_head {
+    uint8_t cluster_id[STORE_CLUSTER_ID_BYTES];
+    uint64_t first_index;
+    uint64_t file_id;
+};
+
+void segment_head_encode(uint8_t to[SEGMENT_HEADER], const struct segment_head *head);
+/* -EBADMSG: no segment header; -EPROTONOSUPPORT: of a newer format. */
+int segment_head_decode(const uint8_t *data, size_t length, struct segment_head *ret);
+
+struct segment *segment_new(const struct store_io *io, uint64_t file_id);
+struct segment *segment_ref(struct segment *segment);
+/* The last one closes the file, when no reader can be inside (RCU). */
+void segment_unref(struct segment *segment);
+int segment_reserve(struct segment *segment, size_t more); /* room in the index map */
+void segment_add(struct segment *segment, uint32_t offset, uint32_t length);
+uint64_t segment_last(const struct segment *segment); /* first_index - 1: none */
+uint32_t segment_entry_length(const struct segment *segment, uint64_t index);
+
+void segment_path(struct path *ret, const char *directory, uint64_t file_id);
+void segment_spare_path(struct path *ret, const char *directory, uint64_t file_id);
+void log_directory_path(struct path *ret, const char *directory);
+
+/* The log thread, and recovery: the file `.new`, with its space. */
+int segment_make_spare(struct store *s, struct segment *segment,
+                       char error[STORE_ERROR_BYTES]);
+/* Header, sync, `.seg`, sync of the directory. */
+int segment_activate(struct store *s, struct segment *segment,
+                     char error[STORE_ERROR_BYTES]);
+
+/* ---- Skip list
+ * ------------------------------------------------------------------------------ */
+
+/* Stands last in its owner; the key's bytes follow the tower. */
+struct skip_node {
+    uint16_t key_size;
+    uint8_t height;
+    struct skip_node *next[];
+};
+
+/* One writer; readers need a read-side section, and nodes stay as long as those last. */
+struct skip_list {
+    struct skip_node *head[SKIP_HEIGHT];
+    uint64_t seed;
+    uint64_t count;
+};
+
+void skip_init(struct skip_list *list);
+unsigned skip_draw_height(struct skip_list *list);
+/* Bytes after the struct for this tower and key. */
+size_t skip_extra(unsigned height, size_t key_size);
+void skip_node_init(struct skip_node *node, unsigned height, const void *key,
+                    size_t size);
+const uint8_t *skip_key(const struct skip_node *node);
+int key_compare(const void *a, size_t a_size, const void *b, size_t b_size);
+struct skip_node *skip_find(const struct skip_list *list, const void *key, size_t size);
+/* The first node whose key is not below `key`. */
+struct skip_node *skip_seek(const struct skip_list *list, const void *key, size_t size);
+struct skip_node *skip_next(const struct skip_node *node);
+/* Returns the node of the same key that was replaced, or NULL. */
+struct skip_node *skip_put(struct skip_list *list, struct skip_node *node);
+/* Takes the key's node out and returns it, or NULL. */
+struct skip_node *skip_remove(struct skip_list *list, const void *key, size_t size);
+
+/* ---- Keydir
+ * ---------------------------------------------------------------------------------- */
+
+struct keydir_node { /* never changed once it is published */
+    uint64_t timestamp_us;
+    struct segment *segment; /* kept by the store's list while a node points to it */
+    uint32_t offset;         /* of the record */
+    uint32_t value_size;
+    struct skip_node skip; /* then the value, where it is small */
+};
+
+struct keydir {
+    struct skip_list list;
+    uint64_t live_bytes; /* of the records pointed to */
+};
+
+struct keydir_change;
+
+const struct keydir_node *keydir_node_of(const struct skip_node *node);
+const uint8_t *keydir_value(const struct keydir_node *node); /* NULL: not in the keydir */
+/* Allocates all that applying this entry needs; -ENOMEM. */
+int keydir_prepare(struct keydir *keydir, const struct store_bytes *entry,
+                   const struct store_entry *head, struct segment *segment,
+                   uint32_t offset, struct keydir_change **ret);
+/* `shared`: there may be readers. */
+void keydir_commit(struct keydir *keydir, struct keydir_change *change,
+                   const struct store_bytes *entry, bool shared);
+void keydir_release(struct keydir *keydir); /* no readers */
+
+/* ---- Ahead: what a leader has appended and not applied
+ * -------------------------------------- */
+
+struct ahead_node {
+    uint64_t index;
+    uint64_t timestamp_us;
+    struct store_bytes *bytes; /* a reference; `value` points into it */
+    const uint8_t *value;      /* NULL: a tombstone */
+    uint32_t value_size;
+    struct skip_node skip;
+};
+
+const struct ahead_node *ahead_node_of(const struct skip_node *node);
+int ahead_add(struct skip_list *ahead, struct store_bytes *entry, uint64_t index);
+/* The entry was applied: drops its nodes, unless a later entry has taken the key. */
+void ahead_applied(struct skip_list *ahead, const struct store_bytes *entry,
+                   uint64_t index);
+void ahead_clear(struct skip_list *ahead);
+
+/* ---- Tail: the entries in memory
+ * ---------------------------------------------------------------- */
+
+struct tail_entry {
+    struct store_bytes *bytes;
+    bool ahead;
+};
+
+struct tail { /* a ring of entries first .. first + count - 1 */
+    struct tail_entry *ring;
+    size_t capacity, start, count;
+    uint64_t first;
+    uint64_t bytes;
+};
+
+int tail_reserve(struct tail *tail);
+void tail_push(struct tail *tail, struct store_bytes *bytes, uint64_t index, bool ahead);
+struct tail_entry *tail_at(const struct tail *tail, uint64_t index); /* NULL: not here */
+void tail_pop_last(struct tail *tail);
+/* Drops the oldest applied entries beyond the bound. */
+void tail_trim(struct tail *tail, uint64_t applied);
+void tail_release(struct tail *tail);
+
+/* ---- Jobs
+ * ------------------------------------------------------------------------------------------
+ */
+
+enum op_kind {
+    OP_APPEND,
+    OP_ROLL, /* seals `segment` and makes `next` the active one */
+    OP_UNLINK,
+    OP_TRUNCATE,
+    OP_HARD_STATE,
+    OP_COMMIT_HINT,
+    OP_SPACE, /* prepares `segment`, where there is one, and looks at the disk */
+};
+
+struct op {
+    enum op_kind kind;
+    bool failed;             /* SPACE: no room for the spare */
+    struct segment *segment; /* a reference */
+    struct segment *next;    /* ROLL: a reference */
+    struct store_bytes *bytes;
+    uint64_t offset; /* APPEND, TRUNCATE; ROLL: the used length */
+    uint64_t index;  /* APPEND, TRUNCATE; COMMIT_HINT: the commit */
+    uint64_t generation;
+    uint64_t term, vote, sequence;
+};
+
+struct store_job {
+    struct store *store; /* the log thread reads only what never changes */
+    struct op *ops;
+    size_t count, capacity;
+    uint64_t lowest_truncate; /* UINT64_MAX: none */
+    /* Results: */
+    uint64_t bytes_written, syncs;
+    uint64_t disk_free, disk_total;
+    bool looked;
+};
+
+/* Room for `more` operations in the pending job. */
+int job_reserve(struct store *s, size_t more);
+/* Never fails after job_reserve. */
+struct op *job_add(struct store *s, enum op_kind kind);
+void job_free(struct store_job *job);
+
+/* ---- State files
+ * ---------------------------------------------------------------------------------------
+ */
+
+struct hard_state {
+    uint64_t sequence, term, vote;
+    uint8_t cluster_id[STORE_CLUSTER_ID_BYTES];
+};
+
+struct commit_hint {
+    uint64_t commit;
+    uint8_t cluster_id[STORE_CLUSTER_ID_BYTES];
+};
+
+void hard_state_encode(uint8_t to[SLOT_BYTES], const struct hard_state *state);
+int hard_state_decode(const uint8_t *data, size_t length, struct hard_state *ret);
+void commit_hint_encode(uint8_t to[SLOT_BYTES], const struct commit_hint *hint);
+int commit_hint_decode(const uint8_t *data, size_t length, struct commit_hint *ret);
+
+void hard_state_path(struct path *ret, const char *directory, const char *suffix);
+void commit_hint_path(struct path *ret, const char *directory);
+/* One slot, synced. */
+int hard_state_write(const struct store_io *io, int fd, const struct hard_state *state,
+                     int slot);
+int commit_hint_write(const struct store_io *io, int fd, const struct commit_hint *hint,
+                      int slot);
+/* The newest valid slot and its number; -EBADMSG where there is none. */
+int hard_state_read(const struct store_io *io, int fd, struct hard_state *ret,
+                    int *ret_slot);
+int commit_hint_read(const struct store_io *io, int fd, struct commit_hint *ret,
+                     int *ret_slot);
+
+/* ---- The store
+ * -------------------------------------------------------------------------------------------
+ */
+
+enum spare_state { SPARE_NONE, SPARE_PENDING, SPARE_READY };
+
+struct store {
+    /* Set once: */
+    const struct store_io *io;
+    char *path;
+    uint8_t cluster_id[STORE_CLUSTER_ID_BYTES];
+    uint64_t segment_bytes;
+    int state_fd, hint_fd;
+    /* The loop's: */
+    struct segment **segments; /* in order; the last is active */
+    size_t segment_count, segment_capacity;
+    uint64_t next_file_id;
+    struct segment *spare;
+    enum spare_state spare_state;
+    struct chain base;    /* the log starts after this */
+    struct chain end;     /* its last entry */
+    struct chain applied; /* the last that was applied */
+    uint64_t durable;     /* the last that is synced */
+    uint64_t generation;
+    uint64_t hint; /* the highest commit hint asked for */
+    int hint_slot; /* the one last written */
+    uint64_t hard_sequence;
+    struct tail tail;
+    struct skip_list ahead;
+    struct store_job *pending, *running;
+    struct store_run *runs;
+    size_t run_count;
+    struct store_stats stats;
+    bool shared; /* readers may be inside: not during recovery */
+    /* Readers': */
+    struct keydir keydir; /* written by the loop */
+    uint64_t sequence;    /* odd while an entry is being applied (G10) */
+    _Atomic uint64_t bad_reads;
+};
+
+/* The segment that holds `index`, which is in the log. */
+struct segment *store_segment_of(const struct store *s, uint64_t index);
+struct segment *store_active(const struct store *s);
+int store_reserve_segment(struct store *s);
+void store_add_segment(struct store *s, struct segment *segment);
+/* Takes in an entry that stands in the active segment already (recovery), or is about to.
+ */
+int store_adopt(struct store *s, struct store_bytes *entry,
+                const struct store_entry *head, bool ahead);
+/* The values of a record at a place, checked (G1); see read.c. */
+int read_record(const struct store_io *io, const struct keydir_node *node, unsigned flags,
+                struct buf *to);
+/* Everything on disk into memory; see recovery.c. */
+int store_recover(struct store *s, const struct store_options *options,
+                  struct store_recovery *ret, char error[STORE_ERROR_BYTES]);
+void store_free(struct store *s);
+
+#endif
