@@ -38,6 +38,14 @@ struct members {
     struct member list[LIMIT_MEMBERS];
 };
 
+#define DIRECTORY_CONF   "tierce.conf"
+#define DIRECTORY_CA     "ca.crt"
+#define DIRECTORY_CERT   "node.crt"
+#define DIRECTORY_KEY    "node.key"
+#define DIRECTORY_LOCK   "lock"
+#define DIRECTORY_SOCKET "control" /* wire_listen_local() and wire_call_local_open() */
+#define DIRECTORY_LOG    "node.log"
+
 /* tierce.conf (text, `key = value`), and ca.crt, node.crt, node.key beside it. */
 struct directory {
     char *path;  /* absolute */
@@ -61,25 +69,64 @@ int directory_write(const struct directory *d, char error[NODE_ERROR_BYTES]);
 void directory_release(struct directory *d);
 /* PATH/NAME, malloc'ed. */
 char *directory_file(const char *path, const char *name);
+/* Takes the lock alone, making its file. -EBUSY: `error` names the process that has it. */
+int directory_lock(const char *path, int *ret_fd, char error[NODE_ERROR_BYTES]);
+/* NAME whole and durable, or as it was: written beside, synced, renamed. Mode 0600. */
+int directory_put_file(const char *path, const char *name, const void *data, size_t length,
+                       char error[NODE_ERROR_BYTES]);
+/* A small text file as a string, malloc'ed. -ENOENT and the like; -EBADMSG: too long, or it
+ * holds a NUL. */
+int directory_get_file(const char *path, const char *name, char **ret,
+                       char error[NODE_ERROR_BYTES]);
+/* Why there is no node to be opened at `path`: -ENOENT or -EBADMSG with the message; 0 where
+ * there is a tierce.conf. */
+int directory_look(const char *path, char error[NODE_ERROR_BYTES]);
+/* The text of tierce.conf, and back. -EBADMSG, -EPROTONOSUPPORT: `error` names `file` and the
+ * line. `ret` gets what the text says and nothing else. */
+void directory_conf_format(const struct directory *d, struct buf *to);
+int directory_conf_parse(const char *text, const char *file, struct directory *ret,
+                         char error[NODE_ERROR_BYTES]);
+/* Of 1 to LIMIT_NAME_BYTES printable ASCII characters without spaces and commas. */
+bool node_name_valid(const char *name);
+/* HOST:PORT with a host and a port, without spaces and commas: something to dial. */
+bool node_address_valid(const char *address);
+/* Writes a line for a user into `error`; returns `result`. */
+int node_error(char error[NODE_ERROR_BYTES], int result, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* ---- token.c: what `invite` prints
  * ---------------------------------------------------------------- */
 
-/* tierce1:HEX@ADDRESS[,ADDRESS...]; HEX = CA hash 32, id 8, secret 16, crc32 of those 4.
- */
+enum {
+    TOKEN_ADDRESSES = 8, /* in one token, at most */
+    TOKEN_LIFETIME_S = 24 * 60 * 60,
+    TOKEN_LIFETIME_MAX_S = 365 * 24 * 60 * 60,
+    TOKEN_TEXT_BYTES = 2560, /* a token as text, with its NUL */
+};
+
+/* tierce1:HEX@ADDRESS[,ADDRESS...]; HEX = CA hash 32, id 8, secret 16, crc32 of those 4. */
 struct token {
     uint8_t ca_hash[WIRE_HASH_BYTES];
     uint64_t id;
     uint8_t secret[NODE_SECRET_BYTES];
-    char addresses[8 * (LIMIT_ADDRESS_BYTES + 1)];
+    char addresses[TOKEN_ADDRESSES * (LIMIT_ADDRESS_BYTES + 1)];
 };
 
 char *token_format(const struct token *token); /* malloc'ed */
 int token_parse(const char *text, struct token *ret, char error[NODE_ERROR_BYTES]);
+/* A fresh id and secret, for the CA with this certificate; no addresses yet. */
+int token_make(const char *ca_pem, struct token *ret);
+/* One address more, unless it is there already or the token is full. */
+void token_add_address(struct token *token, const char *address);
 
 /* ---- cluster.c: the records of class C, and the operations on them
  * ---------------------------------- */
 
+enum { CLUSTER_PEM_BYTES = 4096 }; /* a key, certificate or request as text, with its NUL */
+
+/* C "config": count u32, { id u64, voter u8, name, address }*; C "ca": key, certificate;
+ * C "token" id (big-endian): secret hash, expires u64, node id u64, key hash. Strings are
+ * u16 length and bytes. */
 void cluster_key_config(struct fs_key *key);
 void cluster_key_ca(struct fs_key *key);
 void cluster_key_token(struct fs_key *key, uint64_t id);
@@ -143,7 +190,21 @@ enum control_command {
     CONTROL_LIST = 7, /* path string, after string */
 };
 
+enum {
+    CONTROL_PIECE_BYTES = 1 << 20, /* of a value, in one request or answer */
+    CONTROL_LIST_NAMES = 1000,     /* in one answer */
+};
+
+enum control_put_flags { CONTROL_PUT_LAST = 1 };
+
+/* CONTROL_ANSWER = status u8, then: WIRE_OK what the command's answer is (docs/protocol.md);
+ * WIRE_FAILED errno u32 and text; WIRE_NO_QUORUM, WIRE_REFUSED text. */
+
+void node_status_encode(const struct node_status *status, struct buf *to);
+int node_status_decode(const void *data, size_t length, struct node_status *ret); /* -EPROTO */
+
 struct node;
+
 void control_frame(struct node *n, struct wire_connection *c, const struct wire_frame *f);
 void control_closed(struct node *n, struct wire_connection *c);
 /* A JOIN frame on the TLS port: checks it, runs NODE_OP_JOIN, signs, answers. */
@@ -155,14 +216,14 @@ struct join_request {
     uint8_t secret[NODE_SECRET_BYTES];
     char name[LIMIT_NAME_BYTES + 1];
     char address[LIMIT_ADDRESS_BYTES + 1];
-    char request_pem[4096];
+    char request_pem[CLUSTER_PEM_BYTES];
 };
 struct join_answer { /* after a status byte WIRE_OK; else errno u32 and text */
     uint64_t node_id;
     uint8_t cluster_id[WIRE_CLUSTER_ID_BYTES];
-    char ca_pem[4096], cert_pem[4096];
+    char ca_pem[CLUSTER_PEM_BYTES], cert_pem[CLUSTER_PEM_BYTES];
     struct members members;
-    char next_token[2048];
+    char next_token[TOKEN_TEXT_BYTES]; /* "": this was a retry, its next token is lost */
 };
 void join_request_encode(const struct join_request *r, struct buf *to);
 int join_request_decode(const void *data, size_t length, struct join_request *ret);

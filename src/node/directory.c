@@ -1,0 +1,550 @@
+/*
+ * directory.c - the identity files of a data directory.
+ *
+ * tierce.conf is written last and is what makes a directory a node's: whatever else lies
+ * there without it is an init or a join that was not finished.
+ *
+ *   format = 1                 first, so that an older program names the newer format
+ *   cluster = 32 hex digits
+ *   id = 16 hex digits
+ *   name = NAME
+ *   listen = HOST:PORT
+ *   advertise = HOST:PORT
+ *   segment_mib = N            optional
+ *   member = ID voter|learner HOST:PORT NAME     any number
+ *
+ * Blank lines and lines that begin with # are skipped. Each key but `member` stands once;
+ * an unknown one is an error, as it may be a setting that was misspelt.
+ */
+#include "node_internal.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { DIRECTORY_FILE_BYTES = 64 * 1024 }; /* of tierce.conf or a PEM file, at most */
+
+int node_error(char error[NODE_ERROR_BYTES], int result, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    vsnprintf(error, NODE_ERROR_BYTES, format, args);
+    va_end(args);
+    return result;
+}
+
+bool node_name_valid(const char *name)
+{
+    size_t length = strlen(name);
+    for (size_t i = 0; i < length; i++)
+        if (name[i] <= ' ' || name[i] > '~' || name[i] == ',')
+            return false;
+    return length > 0 && length <= LIMIT_NAME_BYTES;
+}
+
+bool node_address_valid(const char *address)
+{
+    char host[LIMIT_ADDRESS_BYTES + 1];
+    uint16_t port;
+    if (strlen(address) > LIMIT_ADDRESS_BYTES || !node_name_valid(address))
+        return false;
+    return !wire_address_split(address, 0, host, &port) && host[0] && port;
+}
+
+/* ---- The text of tierce.conf
+ * ---------------------------------------------------------------- */
+
+struct conf_parser {
+    struct directory *d;
+    const char *file;
+    unsigned line;
+    unsigned seen; /* bit of each key in conf_keys */
+    char *error;
+};
+
+static int conf_bad(struct conf_parser *p, const char *format, const char *what)
+{
+    char message[NODE_ERROR_BYTES / 2];
+    snprintf(message, sizeof(message), format, what);
+    return node_error(p->error, -EBADMSG, "%s, line %u: %s", p->file, p->line, message);
+}
+
+static int conf_format(struct conf_parser *p, char *value)
+{
+    char *end;
+    unsigned long format = strtoul(value, &end, 10);
+    if (!isdigit((unsigned char)value[0]) || *end || format == 0)
+        return conf_bad(p, "format \"%.40s\" is not a number", value);
+    if (format > NODE_FORMAT_VERSION)
+        return node_error(p->error, -EPROTONOSUPPORT,
+                          "%s was written by a newer tierce (format %lu); this one knows "
+                          "%d: upgrade tierce on this host",
+                          p->file, format, NODE_FORMAT_VERSION);
+    return 0;
+}
+
+static int parse_id(const char *text, uint64_t *ret)
+{
+    uint8_t bytes[8];
+    int result = hex_parse(text, bytes, sizeof(bytes));
+    if (!result && !get_be64(bytes))
+        result = -EINVAL;
+    if (!result)
+        *ret = get_be64(bytes);
+    return result;
+}
+
+static int conf_cluster(struct conf_parser *p, char *value)
+{
+    if (hex_parse(value, p->d->cluster_id, sizeof(p->d->cluster_id)))
+        return conf_bad(p, "cluster \"%.80s\" is not 32 hexadecimal digits", value);
+    return 0;
+}
+
+static int conf_id(struct conf_parser *p, char *value)
+{
+    if (parse_id(value, &p->d->node_id))
+        return conf_bad(p, "id \"%.80s\" is not 16 hexadecimal digits, not all 0", value);
+    return 0;
+}
+
+static int conf_name(struct conf_parser *p, char *value)
+{
+    if (!node_name_valid(value))
+        return conf_bad(p, "name \"%.80s\" is too long or has spaces or commas", value);
+    strcpy(p->d->name, value);
+    return 0;
+}
+
+static int conf_listen(struct conf_parser *p, char *value)
+{
+    char host[LIMIT_ADDRESS_BYTES + 1];
+    uint16_t port;
+    if (strlen(value) > LIMIT_ADDRESS_BYTES ||
+        wire_address_split(value, WIRE_DEFAULT_PORT, host, &port) || !port)
+        return conf_bad(p, "listen \"%.80s\" is not HOST:PORT", value);
+    strcpy(p->d->listen, value);
+    return 0;
+}
+
+static int conf_advertise(struct conf_parser *p, char *value)
+{
+    if (!node_address_valid(value))
+        return conf_bad(p, "advertise \"%.80s\" is not HOST:PORT", value);
+    strcpy(p->d->advertise, value);
+    return 0;
+}
+
+static int conf_segment(struct conf_parser *p, char *value)
+{
+    char *end;
+    unsigned long mib = strtoul(value, &end, 10);
+    if (!isdigit((unsigned char)value[0]) || *end || mib < NODE_SEGMENT_MIB_MIN ||
+        mib > NODE_SEGMENT_MIB_MAX)
+        return conf_bad(p, "segment_mib \"%.40s\" is not a number from 16 to 1024",
+                        value);
+    p->d->segment_bytes = mib * MiB;
+    return 0;
+}
+
+_Static_assert(NODE_SEGMENT_MIB_MIN == 16 && NODE_SEGMENT_MIB_MAX == 1024,
+               "the bounds that the message names");
+
+static int conf_member(struct conf_parser *p, char *value)
+{
+    struct members *members = &p->d->members;
+    char *rest = NULL, *id = strtok_r(value, " \t", &rest);
+    char *kind = strtok_r(NULL, " \t", &rest), *address = strtok_r(NULL, " \t", &rest);
+    char *name = strtok_r(NULL, " \t", &rest);
+    struct member m = {0};
+    if (!id || !kind || !address || !name || strtok_r(NULL, " \t", &rest) ||
+        parse_id(id, &m.id) || (strcmp(kind, "voter") && strcmp(kind, "learner")) ||
+        !node_address_valid(address) || !node_name_valid(name))
+        return conf_bad(p, "%s", "a member is: ID voter|learner HOST:PORT NAME");
+    if (members->count == LIMIT_MEMBERS)
+        return conf_bad(p, "%s", "there are too many members");
+    if (members_find(members, m.id))
+        return conf_bad(p, "member %.20s stands twice", id);
+    m.voter = !strcmp(kind, "voter");
+    strcpy(m.address, address);
+    strcpy(m.name, name);
+    members->list[members->count++] = m;
+    return 0;
+}
+
+static const struct conf_key {
+    const char *name;
+    int (*parse)(struct conf_parser *p, char *value);
+    bool required;
+    bool many;
+} conf_keys[] = {
+    {"format", conf_format, true, false},
+    {"cluster", conf_cluster, true, false},
+    {"id", conf_id, true, false},
+    {"name", conf_name, true, false},
+    {"listen", conf_listen, true, false},
+    {"advertise", conf_advertise, true, false},
+    {"segment_mib", conf_segment, false, false},
+    {"member", conf_member, false, true},
+};
+
+static char *trim(char *text)
+{
+    while (isspace((unsigned char)*text))
+        text++;
+    size_t length = strlen(text);
+    while (length && isspace((unsigned char)text[length - 1]))
+        length--;
+    text[length] = 0;
+    return text;
+}
+
+static int conf_line(struct conf_parser *p, char *line)
+{
+    line = trim(line);
+    if (!line[0] || line[0] == '#')
+        return 0;
+    char *equals = strchr(line, '=');
+    if (!equals)
+        return conf_bad(p, "\"%.80s\" is not KEY = VALUE", line);
+    *equals = 0;
+    char *key = trim(line), *value = trim(equals + 1);
+    size_t i = 0;
+    while (i < array_length(conf_keys) && strcmp(conf_keys[i].name, key))
+        i++;
+    if (!p->seen && i != 0)
+        return conf_bad(p, "%s", "the first key must be format");
+    if (i == array_length(conf_keys))
+        return conf_bad(p, "unknown key \"%.80s\"", key);
+    if (p->seen & 1u << i && !conf_keys[i].many)
+        return conf_bad(p, "%s stands twice", key);
+    p->seen |= 1u << i;
+    return conf_keys[i].parse(p, value);
+}
+
+int directory_conf_parse(const char *text, const char *file, struct directory *ret,
+                         char error[NODE_ERROR_BYTES])
+{
+    struct directory *d = calloc(1, sizeof(*d));
+    char *copy = strdup(text), *rest = copy;
+    struct conf_parser p = {.d = d, .file = file, .error = error};
+    int result = d && copy ? 0 : node_error(error, -ENOMEM, "out of memory");
+    if (result)
+        goto out;
+    d->segment_bytes = NODE_SEGMENT_MIB * MiB;
+    for (char *line; !result && (line = strsep(&rest, "\n"));) {
+        p.line++;
+        result = conf_line(&p, line);
+    }
+    for (size_t i = 0; !result && i < array_length(conf_keys); i++)
+        if (conf_keys[i].required && !(p.seen & 1u << i))
+            result = node_error(error, -EBADMSG, "%s: \"%s\" is missing", file,
+                                conf_keys[i].name);
+    if (!result) {
+        memcpy(ret->cluster_id, d->cluster_id, sizeof(d->cluster_id));
+        ret->node_id = d->node_id;
+        strcpy(ret->name, d->name);
+        strcpy(ret->listen, d->listen);
+        strcpy(ret->advertise, d->advertise);
+        ret->segment_bytes = d->segment_bytes;
+        ret->members = d->members;
+    }
+out:
+    free(copy);
+    free(d);
+    return result;
+}
+
+void directory_conf_format(const struct directory *d, struct buf *to)
+{
+    char cluster[2 * WIRE_CLUSTER_ID_BYTES + 1];
+    hex_format(cluster, d->cluster_id, sizeof(d->cluster_id));
+    buf_printf(to, "format = %d\n", NODE_FORMAT_VERSION);
+    buf_printf(to, "cluster = %s\n", cluster);
+    buf_printf(to, "id = %016llx\n", (unsigned long long)d->node_id);
+    buf_printf(to, "name = %s\n", d->name);
+    buf_printf(to, "listen = %s\n", d->listen);
+    buf_printf(to, "advertise = %s\n", d->advertise);
+    buf_printf(to, "segment_mib = %llu\n", (unsigned long long)(d->segment_bytes / MiB));
+    for (uint32_t i = 0; i < d->members.count; i++) {
+        const struct member *m = &d->members.list[i];
+        buf_printf(to, "member = %016llx %s %s %s\n", (unsigned long long)m->id,
+                   m->voter ? "voter" : "learner", m->address, m->name);
+    }
+}
+
+/* ---- Files
+ * ------------------------------------------------------------------------------------ */
+
+char *directory_file(const char *path, const char *name)
+{
+    char *file = NULL;
+    return asprintf(&file, "%s/%s", path, name) < 0 ? NULL : file;
+}
+
+static int write_all(int fd, const uint8_t *data, size_t length)
+{
+    while (length) {
+        ssize_t n = write(fd, data, length);
+        if (n < 0 && errno != EINTR)
+            return -errno;
+        if (n > 0) {
+            data += n;
+            length -= (size_t)n;
+        }
+    }
+    return 0;
+}
+
+static int write_synced(const char *file, const void *data, size_t length)
+{
+    int fd = open(file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return -errno;
+    int result = write_all(fd, data, length);
+    if (!result && fsync(fd))
+        result = -errno;
+    if (close(fd) && !result)
+        result = -errno;
+    return result;
+}
+
+static int sync_directory(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    int result = fsync(fd) ? -errno : 0;
+    close(fd);
+    return result;
+}
+
+int directory_put_file(const char *path, const char *name, const void *data,
+                       size_t length, char error[NODE_ERROR_BYTES])
+{
+    char *file = directory_file(path, name), *beside = NULL;
+    int result = file && asprintf(&beside, "%s.new", file) >= 0 ? 0 : -ENOMEM;
+    if (!result)
+        result = write_synced(beside, data, length);
+    if (!result && rename(beside, file))
+        result = -errno;
+    if (!result)
+        result = sync_directory(path);
+    if (result) {
+        node_error(error, result, "cannot write %s/%s: %s", path, name,
+                   strerror(-result));
+        if (beside)
+            unlink(beside);
+    }
+    free(beside);
+    free(file);
+    return result;
+}
+
+static int read_text(int fd, char **ret)
+{
+    char *text = malloc(DIRECTORY_FILE_BYTES + 1);
+    if (!text)
+        return -ENOMEM;
+    size_t length = 0;
+    ssize_t n = 1;
+    while (n && length <= DIRECTORY_FILE_BYTES) {
+        n = read(fd, text + length, DIRECTORY_FILE_BYTES + 1 - length);
+        if (n < 0 && errno != EINTR) {
+            n = -errno;
+            free(text);
+            return (int)n;
+        }
+        length += n > 0 ? (size_t)n : 0;
+    }
+    if (length > DIRECTORY_FILE_BYTES || memchr(text, 0, length)) {
+        free(text);
+        return -EBADMSG;
+    }
+    text[length] = 0;
+    *ret = text;
+    return 0;
+}
+
+int directory_get_file(const char *path, const char *name, char **ret,
+                       char error[NODE_ERROR_BYTES])
+{
+    char *file = directory_file(path, name);
+    if (!file)
+        return node_error(error, -ENOMEM, "out of memory");
+    int fd = open(file, O_RDONLY | O_CLOEXEC);
+    int result = fd < 0 ? -errno : read_text(fd, ret);
+    if (fd >= 0)
+        close(fd);
+    if (result == -EBADMSG)
+        node_error(error, result,
+                   "%s is not a text file of tierce: restore it from a backup", file);
+    else if (result)
+        node_error(error, result, "cannot read %s: %s", file, strerror(-result));
+    free(file);
+    return result;
+}
+
+static int locked_by_another(const char *path, int fd, char error[NODE_ERROR_BYTES])
+{
+    char pid[16] = "";
+    ssize_t n = pread(fd, pid, sizeof(pid) - 1, 0);
+    pid[n > 0 ? n : 0] = 0;
+    pid[strspn(pid, "0123456789")] = 0;
+    return node_error(
+        error, -EBUSY,
+        "%s is in use by another process%s%s: a node runs on it already; end "
+        "it with `tierce stop --data %s`",
+        path, pid[0] ? ", pid " : "", pid, path);
+}
+
+int directory_lock(const char *path, int *ret_fd, char error[NODE_ERROR_BYTES])
+{
+    char *file = directory_file(path, DIRECTORY_LOCK);
+    if (!file)
+        return node_error(error, -ENOMEM, "out of memory");
+    int result = 0, fd = open(file, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0)
+        result = node_error(error, -errno, "cannot open %s: %s", file, strerror(errno));
+    else if (flock(fd, LOCK_EX | LOCK_NB))
+        result = errno == EWOULDBLOCK ? locked_by_another(path, fd, error)
+                                      : node_error(error, -errno, "cannot lock %s: %s",
+                                                   file, strerror(errno));
+    if (!result) {
+        /* Only for the message above: a lock without a pid is held all the same. */
+        if (ftruncate(fd, 0) || dprintf(fd, "%ld\n", (long)getpid()) < 0)
+            log_debug("%s: %s", file, strerror(errno));
+        *ret_fd = fd;
+    } else if (fd >= 0) {
+        close(fd);
+    }
+    free(file);
+    return result;
+}
+
+/* ---- The whole
+ * -------------------------------------------------------------------------------- */
+
+static bool has_file(const char *path, const char *name)
+{
+    char *file = directory_file(path, name);
+    struct stat st;
+    bool has = file && !lstat(file, &st);
+    free(file);
+    return has;
+}
+
+int directory_look(const char *path, char error[NODE_ERROR_BYTES])
+{
+    struct stat st;
+    if (stat(path, &st)) {
+        if (errno != ENOENT)
+            return node_error(error, -errno, "cannot open %s: %s", path, strerror(errno));
+        return node_error(
+            error, -ENOENT,
+            "%s does not exist: make a cluster with `tierce init --data %s`, "
+            "or join one with `tierce join TOKEN --data %s`",
+            path, path, path);
+    }
+    if (!S_ISDIR(st.st_mode))
+        return node_error(error, -EBADMSG, "%s is not a directory: give another --data",
+                          path);
+    if (access(path, R_OK | X_OK))
+        return node_error(error, -errno, "cannot open %s: %s", path, strerror(errno));
+    if (has_file(path, DIRECTORY_CONF))
+        return 0;
+    if (has_file(path, DIRECTORY_KEY))
+        return node_error(error, -EBADMSG,
+                          "%s holds a join that was not finished: run `tierce join TOKEN "
+                          "--data %s` again, with the same token",
+                          path, path);
+    return node_error(
+        error, -EBADMSG,
+        "%s is not a data directory of tierce (it has no %s): make a cluster "
+        "with `tierce init --data DIR`, or join one with `tierce join TOKEN "
+        "--data DIR`",
+        path, DIRECTORY_CONF);
+}
+
+static int read_all(struct directory *d, char error[NODE_ERROR_BYTES])
+{
+    char *text = NULL, *file = directory_file(d->path, DIRECTORY_CONF);
+    int result = file ? 0 : node_error(error, -ENOMEM, "out of memory");
+    if (!result)
+        result = directory_get_file(d->path, DIRECTORY_CONF, &text, error);
+    if (!result)
+        result = directory_conf_parse(text, file, d, error);
+    if (!result)
+        result = directory_get_file(d->path, DIRECTORY_CA, &d->ca_pem, error);
+    if (!result)
+        result = directory_get_file(d->path, DIRECTORY_CERT, &d->cert_pem, error);
+    if (!result)
+        result = directory_get_file(d->path, DIRECTORY_KEY, &d->key_pem, error);
+    if (result == -ENOENT) /* a file of a node is missing: broken, not "no node here" */
+        result = -EBADMSG;
+    free(file);
+    free(text);
+    return result;
+}
+
+int directory_open(struct directory *ret, const char *path, char error[NODE_ERROR_BYTES])
+{
+    int result = directory_look(path, error);
+    if (result)
+        return result;
+    struct directory *d = calloc(1, sizeof(*d));
+    if (!d)
+        return node_error(error, -ENOMEM, "out of memory");
+    d->lock_fd = -1;
+    d->path = realpath(path, NULL);
+    if (!d->path)
+        result = node_error(error, -errno, "cannot open %s: %s", path, strerror(errno));
+    else
+        result = directory_lock(d->path, &d->lock_fd, error);
+    if (!result)
+        result = read_all(d, error);
+    if (result)
+        directory_release(d);
+    else
+        *ret = *d;
+    free(d);
+    return result;
+}
+
+int directory_write(const struct directory *d, char error[NODE_ERROR_BYTES])
+{
+    ensure(d->lock_fd >= 0 && d->ca_pem && d->cert_pem && d->key_pem);
+    struct buf conf = {0};
+    directory_conf_format(d, &conf);
+    int result = conf.failed ? node_error(error, -ENOMEM, "out of memory") : 0;
+    if (!result)
+        result = directory_put_file(d->path, DIRECTORY_CA, d->ca_pem, strlen(d->ca_pem),
+                                    error);
+    if (!result)
+        result = directory_put_file(d->path, DIRECTORY_CERT, d->cert_pem,
+                                    strlen(d->cert_pem), error);
+    if (!result)
+        result = directory_put_file(d->path, DIRECTORY_KEY, d->key_pem,
+                                    strlen(d->key_pem), error);
+    if (!result)
+        result =
+            directory_put_file(d->path, DIRECTORY_CONF, conf.data, conf.length, error);
+    buf_release(&conf);
+    return result;
+}
+
+void directory_release(struct directory *d)
+{
+    if (d->lock_fd >= 0)
+        close(d->lock_fd);
+    free(d->path);
+    free(d->ca_pem);
+    free(d->cert_pem);
+    free(d->key_pem);
+    d->lock_fd = -1;
+    d->path = d->ca_pem = d->cert_pem = d->key_pem = NULL;
+}

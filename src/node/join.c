@@ -1,0 +1,277 @@
+/*
+ * join.c - letting a host in: the JOIN frame, its answer, and what lies between.
+ *
+ *   JOIN --> checked --> NODE_OP_JOIN, committed --> the CA's key is read (pager) and
+ * signs
+ *        --> JOIN_ANSWER, and the connection ends
+ *
+ * The operation takes the token for this key. When the answer is lost, the same request
+ * gets the same node id and a new certificate; but the next token of the first time stays
+ * unknown.
+ */
+#include "control.h"
+
+#include <errno.h>
+
+/* ---- Bytes
+ * -------------------------------------------------------------------------------------
+ */
+
+void join_request_encode(const struct join_request *r, struct buf *to)
+{
+    buf_u64(to, r->token_id);
+    buf_bytes(to, r->secret, sizeof(r->secret));
+    buf_cstring(to, r->name);
+    buf_cstring(to, r->address);
+    buf_cstring(to, r->request_pem);
+}
+
+int join_request_decode(const void *data, size_t length, struct join_request *ret)
+{
+    struct reader r = reader_of(data, length);
+    struct join_request request = {.token_id = reader_u64(&r)};
+    const uint8_t *secret = reader_bytes(&r, sizeof(request.secret));
+    if (secret)
+        memcpy(request.secret, secret, sizeof(request.secret));
+    reader_cstring(&r, request.name, sizeof(request.name));
+    reader_cstring(&r, request.address, sizeof(request.address));
+    reader_cstring(&r, request.request_pem, sizeof(request.request_pem));
+    if (!reader_done(&r))
+        return -EPROTO;
+    *ret = request;
+    return 0;
+}
+
+void join_answer_encode(const struct join_answer *a, struct buf *to)
+{
+    buf_u64(to, a->node_id);
+    buf_bytes(to, a->cluster_id, sizeof(a->cluster_id));
+    buf_cstring(to, a->ca_pem);
+    buf_cstring(to, a->cert_pem);
+    buf_cstring(to, a->next_token);
+    members_encode(&a->members, to);
+}
+
+int join_answer_decode(const void *data, size_t length, struct join_answer *ret)
+{
+    struct reader r = reader_of(data, length);
+    struct join_answer *a = calloc(1, sizeof(*a));
+    if (!a)
+        return -ENOMEM;
+    a->node_id = reader_u64(&r);
+    const uint8_t *cluster_id = reader_bytes(&r, sizeof(a->cluster_id));
+    if (cluster_id)
+        memcpy(a->cluster_id, cluster_id, sizeof(a->cluster_id));
+    reader_cstring(&r, a->ca_pem, sizeof(a->ca_pem));
+    reader_cstring(&r, a->cert_pem, sizeof(a->cert_pem));
+    reader_cstring(&r, a->next_token, sizeof(a->next_token));
+    int result = r.bad ? -EPROTO : members_decode(r.at, reader_left(&r), &a->members);
+    if (result || !members_find(&a->members, a->node_id))
+        result = -EPROTO;
+    else
+        *ret = *a;
+    free(a);
+    return result;
+}
+
+/* ---- One join
+ * ------------------------------------------------------------------------------------ */
+
+struct join {
+    struct join_request asked;
+    struct token next;
+    struct join_answer answer;
+    int error;        /* of the pager's work */
+    const char *what; /* failed */
+};
+
+static void release_join(void *state)
+{
+    free(state);
+}
+
+static int read_record(struct node *n, const struct fs_key *key, struct buf *to)
+{
+    const struct fs_view *view = node_view(n);
+    return view->get(view->context, key->bytes, key->size, to, NULL);
+}
+
+static int sign(struct node *n, struct join *j)
+{
+    char *ca_key = NULL, *ca_cert = NULL, *cert = NULL;
+    struct fs_key key;
+    struct buf value = {0};
+    cluster_key_ca(&key);
+    int result = read_record(n, &key, &value);
+    if (!result)
+        result = value.failed ? -ENOMEM
+                              : ca_decode(value.data, value.length, &ca_key, &ca_cert);
+    if (!result)
+        result =
+            wire_pki_sign(ca_key, ca_cert, j->asked.request_pem, j->answer.cluster_id,
+                          j->answer.node_id, j->asked.name, NODE_CERTIFICATE_DAYS, &cert);
+    if (!result && (strlen(cert) >= sizeof(j->answer.cert_pem) ||
+                    strlen(ca_cert) >= sizeof(j->answer.ca_pem)))
+        result = -E2BIG;
+    if (!result) {
+        strcpy(j->answer.cert_pem, cert);
+        strcpy(j->answer.ca_pem, ca_cert);
+    }
+    buf_release(&value);
+    free(ca_key);
+    free(ca_cert);
+    free(cert);
+    return result;
+}
+
+/* The next token is good only if this operation, not an earlier one, took the token. */
+static int tell_next_token(struct node *n, struct join *j)
+{
+    struct fs_key key;
+    struct buf value = {0};
+    cluster_key_token(&key, j->next.id);
+    int result = read_record(n, &key, &value);
+    buf_release(&value);
+    if (result)
+        return result == -ENOENT ? 0 : result;
+    char *text = token_format(&j->next);
+    if (!text)
+        return -ENOMEM;
+    ensure(strlen(text) < sizeof(j->answer.next_token));
+    strcpy(j->answer.next_token, text);
+    free(text);
+    return 0;
+}
+
+static void sign_work(struct pager_task *task)
+{
+    struct control_request *r = container_of(task, struct control_request, task);
+    struct join *j = r->state;
+    j->what = "the node there cannot sign certificates";
+    j->error = sign(r->node, j);
+    if (!j->error)
+        j->error = tell_next_token(r->node, j);
+}
+
+static void sign_done(struct pager_task *task)
+{
+    struct control_request *r = container_of(task, struct control_request, task);
+    struct join *j = r->state;
+    if (j->error) {
+        log_error("join of %s: %s: %s", j->asked.name, j->what, strerror(-j->error));
+        control_answer_error(r, j->error, j->what);
+        return;
+    }
+    /* As it is now: others may have joined since. */
+    j->answer.members = *node_members(r->node);
+    struct buf to = {0};
+    join_answer_encode(&j->answer, &to);
+    if (to.failed) {
+        control_answer_error(r, -ENOMEM, "the node there has no memory left");
+    } else {
+        log_info("%s joins as node %016llx at %s", j->asked.name,
+                 (unsigned long long)j->answer.node_id, j->asked.address);
+        control_answer(r, to.data, to.length);
+    }
+    buf_release(&to);
+}
+
+static void join_committed(struct client_op *op)
+{
+    struct control_request *r = container_of(op, struct control_request, op);
+    struct join *j = r->state;
+    buf_release(&op->op);
+    if (op->error) {
+        control_answer_error(r, op->error, "");
+        return;
+    }
+    struct fs_result result;
+    fs_result_decode(op->result, &result);
+    j->answer.node_id = result.value;
+    memcpy(j->answer.cluster_id, node_directory(r->node)->cluster_id,
+           sizeof(j->answer.cluster_id));
+    r->task = (struct pager_task){.work = sign_work, .done = sign_done};
+    pager_submit(r->node, &r->task);
+}
+
+static void add_addresses(struct node *n, struct token *token)
+{
+    const struct members *members = node_members(n);
+    token_add_address(token, node_directory(n)->advertise);
+    for (uint32_t i = 0; i < members->count; i++)
+        if (members->list[i].voter)
+            token_add_address(token, members->list[i].address);
+}
+
+int token_make_here(struct node *n, uint64_t ttl_s, struct token *ret,
+                    struct token_record *ret_record)
+{
+    struct token token;
+    int result = token_make(node_directory(n)->ca_pem, &token);
+    if (result)
+        return result;
+    add_addresses(n, &token);
+    /* The log's clock may be ahead of this host's, and it is the log that judges. */
+    uint64_t now = max_u64(clock_real_us(), node_last_timestamp(n));
+    *ret_record = (struct token_record){.expires_us = now + ttl_s * 1000000};
+    wire_hash(token.secret, sizeof(token.secret), ret_record->secret_hash);
+    *ret = token;
+    return 0;
+}
+
+static int submit_join(struct control_request *r, struct join *j)
+{
+    struct node_op op = {.type = NODE_OP_JOIN, .token_id = j->asked.token_id};
+    int result = wire_pki_request_key_hash(j->asked.request_pem, op.key_hash);
+    if (result)
+        return result;
+    result = token_make_here(r->node, TOKEN_LIFETIME_S, &j->next, &op.record);
+    if (result)
+        return result;
+    op.next_token_id = j->next.id;
+    memcpy(op.secret, j->asked.secret, sizeof(op.secret));
+    strcpy(op.name, j->asked.name);
+    strcpy(op.address, j->asked.address);
+    node_op_encode(&op, &r->op.op);
+    if (r->op.op.failed)
+        return -ENOMEM;
+    r->op.done = join_committed;
+    client_submit(r->node, &r->op);
+    return 0;
+}
+
+static const char *why_not(const struct join_request *asked)
+{
+    if (!node_name_valid(asked->name))
+        return "its name is not 1 to 255 printable characters without spaces and commas: "
+               "give another --name";
+    if (!node_address_valid(asked->address))
+        return "its address is not HOST:PORT: give --advertise HOST:PORT";
+    return NULL;
+}
+
+void join_frame(struct node *n, struct wire_connection *c, const struct wire_frame *f)
+{
+    struct control_request *r = control_begin(n, c, f, WIRE_JOIN_ANSWER);
+    if (!r)
+        return;
+    struct join *j = calloc(1, sizeof(*j));
+    if (!j) {
+        control_answer_error(r, -ENOMEM, "the node there has no memory left");
+        return;
+    }
+    r->state = j;
+    r->release_state = release_join;
+    if (join_request_decode(f->value, f->length, &j->asked) || !j->asked.token_id) {
+        control_malformed(r);
+        return;
+    }
+    const char *why = why_not(&j->asked);
+    int result = why ? 0 : submit_join(r, j);
+    if (result == -EBADMSG || result == -EINVAL)
+        why = "its certificate request is malformed";
+    if (why)
+        control_refuse(r, why);
+    else if (result)
+        control_answer_error(r, result, "the node there cannot make a token");
+}

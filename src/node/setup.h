@@ -1,0 +1,27 @@
+/* setup.h - what setup.c and place.c share: a data directory that is being filled. */
+#ifndef TIERCE_NODE_SETUP_H
+#define TIERCE_NODE_SETUP_H
+
+#include "node_internal.h"
+
+#include <limits.h>
+#include <sys/types.h>
+
+struct place {
+    char *path; /* absolute */
+    int lock_fd;
+    size_t made_from; /* the path up to here and all below it was made; 0: nothing */
+    mode_t mode;      /* what it had before */
+};
+
+/* Makes the directory where it is missing, and takes its lock. -EEXIST: it is not empty
+ * (`join`: nor the rest of an unfinished join). On failure nothing is left. */
+int place_take(struct place *ret, const char *data, bool join,
+               char error[NODE_ERROR_BYTES]);
+/* Removes what an earlier join left, but for its key. */
+int place_clear_but_key(struct place *p, char error[NODE_ERROR_BYTES]);
+/* As it was before place_take(). place_release() follows. */
+void place_undo(struct place *p);
+void place_release(struct place *p);
+
+#endif
