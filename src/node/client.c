@@ -51,8 +51,7 @@ static void finish(struct node *n, struct client_op *op, int error)
     op->done(op);
 }
 
-/* ---- Sending
- * ----------------------------------------------------------------------------------- */
+/* ---- Sending ----------------------------------------------------------------------- */
 
 static bool is_leader_reachable(struct node *n)
 {
@@ -148,8 +147,7 @@ void client_pump(struct node *n)
     c->pumping = false;
 }
 
-/* ---- Coming back
- * ------------------------------------------------------------------------------------ */
+/* ---- Coming back ------------------------------------------------------------------- */
 
 static struct client_op *find(struct client *c, uint64_t request)
 {
@@ -239,9 +237,7 @@ void client_applied(struct node *n)
     client_pump(n);
 }
 
-/* ---- Submitting
- * -------------------------------------------------------------------------------------------
- */
+/* ---- Submitting -------------------------------------------------------------------- */
 
 void client_submit(struct node *n, struct client_op *op)
 {
@@ -304,8 +300,7 @@ void client_release(struct node *n)
     buf_release(&n->client.opening.op);
 }
 
-/* ---- Time, and callers that give up
- * ----------------------------------------------------------------------------- */
+/* ---- Time, and callers that give up ------------------------------------------------ */
 
 static bool may_interrupt(struct node *n, const struct client_op *op, uint64_t now_us)
 {

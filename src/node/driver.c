@@ -22,8 +22,7 @@ static void note_members(struct node *n, const struct members *members)
     peers_refresh(n);
 }
 
-/* ---- What an update says
- * ------------------------------------------------------------------------ */
+/* ---- What an update says ----------------------------------------------------------- */
 
 static void do_truncate(struct node *n, const struct raft_update *u)
 {
@@ -133,9 +132,7 @@ static void execute(struct node *n, const struct raft_update *u)
     driver_flush_soon(n);
 }
 
-/* ---- Steps
- * ------------------------------------------------------------------------------------------
- */
+/* ---- Steps ------------------------------------------------------------------------- */
 
 static void step_one(struct node *n, const struct raft_event *event)
 {
@@ -212,9 +209,7 @@ void driver_durable(struct node *n, const struct store_done *done)
                                             .generation = done->generation});
 }
 
-/* ---- Applying
- * ------------------------------------------------------------------------------------------
- */
+/* ---- Applying ---------------------------------------------------------------------- */
 
 struct applying {
     struct node *node;
@@ -261,9 +256,7 @@ void driver_apply(struct node *n)
     leader_release(n);
 }
 
-/* ---- The loop's turns
- * ---------------------------------------------------------------------------------------
- */
+/* ---- The loop's turns -------------------------------------------------------------- */
 
 static void deadline_passed(evutil_socket_t fd, short what, void *arg)
 {

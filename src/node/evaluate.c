@@ -6,8 +6,7 @@
 
 #include <errno.h>
 
-/* ---- The view of the state to be
- * ------------------------------------------------------------ */
+/* ---- The view of the state to be --------------------------------------------------- */
 
 static int ahead_get(void *context, const void *key, size_t key_size, struct buf *to,
                      uint64_t *ret_timestamp)
@@ -48,8 +47,7 @@ static struct fs_view ahead_view(struct node *n)
     return (struct fs_view){.context = n, .get = ahead_get, .scan = ahead_scan};
 }
 
-/* ---- Records into the entry being built
- * --------------------------------------------------------- */
+/* ---- Records into the entry being built -------------------------------------------- */
 
 static uint64_t builder_put(void *context, const void *key, size_t key_size,
                             const void *value, size_t value_size)
@@ -64,8 +62,7 @@ static void put_key(struct evaluation *e, const struct fs_key *key,
                       value ? value->length : 0);
 }
 
-/* ---- Operations of the cluster itself
- * ------------------------------------------------------------- */
+/* ---- Operations of the cluster itself ---------------------------------------------- */
 
 static int evaluate_fs(struct node *n, uint64_t session, const struct fs_op *op,
                        struct evaluation *e)

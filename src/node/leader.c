@@ -11,9 +11,7 @@
 
 #include <errno.h>
 
-/* ---- Lists
- * -------------------------------------------------------------------------------------
- */
+/* ---- Lists ------------------------------------------------------------------------- */
 
 static void waiting_add(struct waiting_list *list, struct waiting *w)
 {
@@ -54,9 +52,7 @@ static struct operation *operation_take(struct operation **head, struct operatio
     return o;
 }
 
-/* ---- Answers
- * --------------------------------------------------------------------------------------
- */
+/* ---- Answers ----------------------------------------------------------------------- */
 
 static void send_answer(struct node *n, struct wire_connection *to, bool internal,
                         const struct answer *a)
@@ -121,9 +117,7 @@ void leader_forget(struct node *n, struct wire_connection *c)
         forget_operations(s->parked_head, c);
 }
 
-/* ---- Entries
- * -----------------------------------------------------------------------------------------
- */
+/* ---- Entries ----------------------------------------------------------------------- */
 
 static uint64_t next_timestamp(struct node *n)
 {
@@ -225,8 +219,7 @@ static void answer_read(struct node *n, struct operation *o, int error,
     driver_flush_soon(n);
 }
 
-/* ---- Evaluation, and what it waits for
- * ------------------------------------------------------------------ */
+/* ---- Evaluation, and what it waits for --------------------------------------------- */
 
 struct page_task {
     struct pager_task task;
@@ -391,9 +384,7 @@ static void run_operation(struct node *n, struct operation *o)
     run_session(n, s);
 }
 
-/* ---- The gate
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- The gate ---------------------------------------------------------------------- */
 
 static bool is_gate_open(const struct node *n)
 {
@@ -467,9 +458,7 @@ static void run_internal(struct node *n, const struct buf *op)
     run_alone(n, o);
 }
 
-/* ---- Terms of office
- * ---------------------------------------------------------------------------------------------
- */
+/* ---- Terms of office --------------------------------------------------------------- */
 
 void leader_begin(struct node *n)
 {
@@ -513,8 +502,7 @@ void leader_end(struct node *n)
     l->inflight_bytes = 0;
 }
 
-/* ---- When time or the log has moved on
- * ------------------------------------------------------------------------------- */
+/* ---- When time or the log has moved on --------------------------------------------- */
 
 void leader_applied(struct node *n)
 {

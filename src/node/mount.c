@@ -6,8 +6,7 @@
 
 #include <errno.h>
 
-/* ---- The view: any thread
- * ------------------------------------------------------------------------ */
+/* ---- The view: any thread ---------------------------------------------------------- */
 
 static int view_get(void *context, const void *key, size_t key_size, struct buf *to,
                     uint64_t *ret_timestamp)
@@ -50,8 +49,7 @@ static bool view_retry(void *context, uint64_t begun)
     return store_read_retry(n->store, begun);
 }
 
-/* ---- Operations: from the mount's threads to the loop and back
- * ----------------------------------------- */
+/* ---- Operations: from the mount's threads to the loop and back --------------------- */
 
 struct mount_op {
     struct mail mail;
@@ -136,9 +134,7 @@ static void backend_space(void *context, uint64_t *ret_free, uint64_t *ret_total
     *ret_keys = stats.keys;
 }
 
-/* ---- Inode numbers
- * -------------------------------------------------------------------------------------
- */
+/* ---- Inode numbers ----------------------------------------------------------------- */
 
 static void reserve_arrived(struct node *n, struct mail *mail)
 {
@@ -195,8 +191,7 @@ void mount_reserve(struct node *n)
     client_submit(n, &m->reserve);
 }
 
-/* ---- Starting and stopping
- * -------------------------------------------------------------------------------- */
+/* ---- Starting and stopping --------------------------------------------------------- */
 
 static void unmounted_arrived(struct node *n, struct mail *mail)
 {

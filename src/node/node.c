@@ -52,6 +52,14 @@ const struct members *node_members(const struct node *n)
     return &n->members;
 }
 
+uint64_t node_last_timestamp(const struct node *n)
+{
+    uint64_t term, timestamp_us;
+    uint32_t crc;
+    store_chain(n->store, &term, &crc, &timestamp_us);
+    return timestamp_us;
+}
+
 static uint64_t total_refused(struct node *n)
 {
     const struct wire_counters *c = wire_endpoint_counters(n->endpoint);
@@ -119,8 +127,7 @@ void node_fill_status(struct node *n, struct node_status *ret)
         fill_member(n, &n->members.list[i], &ret->members[i]);
 }
 
-/* ---- Phases
- * ------------------------------------------------------------------------------------ */
+/* ---- Phases ------------------------------------------------------------------------ */
 
 static void enter(struct node *n, enum node_phase phase)
 {
@@ -260,8 +267,7 @@ static void last_turn(evutil_socket_t fd, short what, void *arg)
     event_base_loopbreak(n->loop);
 }
 
-/* ---- The tick
- * ------------------------------------------------------------------------------------ */
+/* ---- The tick ---------------------------------------------------------------------- */
 
 static void tick_phase(struct node *n, uint64_t now_us)
 {
@@ -308,8 +314,7 @@ static void ticked(evutil_socket_t fd, short what, void *arg)
     driver_flush_soon(n);
 }
 
-/* ---- What the port brings
- * ------------------------------------------------------------------------- */
+/* ---- What the port brings ---------------------------------------------------------- */
 
 static void opened(void *context, struct wire_connection *c,
                    const struct wire_hello *hello)
@@ -368,9 +373,7 @@ static void frame(void *context, struct wire_connection *c, const struct wire_fr
     }
 }
 
-/* ---- Starting
- * ----------------------------------------------------------------------------------------
- */
+/* ---- Starting ---------------------------------------------------------------------- */
 
 static void replay(void *context, const struct store_entry *entry)
 {

@@ -29,8 +29,7 @@ enum {
 #define NODE_CLOCK_AHEAD_US                                                              \
     ((int64_t)3600 * 1000 * 1000) /* G2: may not lead beyond this */
 
-/* ---- mail.c: from other threads to the loop
- * --------------------------------------------- */
+/* ---- mail.c: from other threads to the loop ---------------------------------------- */
 
 struct mail {
     struct mail *next;
@@ -47,8 +46,7 @@ int mailbox_init(struct node *n);
 void mailbox_release(struct node *n);
 void mail_post(struct node *n, struct mail *mail); /* any thread */
 
-/* ---- log_thread.c: runs the store's jobs, one at a time, in order
- * ---------------------------- */
+/* ---- log_thread.c: runs the store's jobs, one at a time, in order ------------------ */
 
 struct log_thread {
     pthread_t thread;
@@ -65,8 +63,7 @@ int log_thread_start(struct node *n);
 void log_thread_stop(struct node *n); /* after the job that runs */
 void log_thread_kick(struct node *n); /* hands over what the store has collected */
 
-/* ---- pager.c
- * ------------------------------------------------------------------------------------ */
+/* ---- pager.c ----------------------------------------------------------------------- */
 
 struct pager {
     pthread_t thread;
@@ -79,8 +76,7 @@ struct pager {
 int pager_start(struct node *n);
 void pager_stop(struct node *n);
 
-/* ---- session.c: the replicated window of each session (S2)
- * ------------------------------------------ */
+/* ---- session.c: the replicated window of each session (S2) ------------------------- */
 
 struct window_slot {
     uint64_t request; /* 0: none */
@@ -121,8 +117,7 @@ int session_record_decode(const void *data, size_t length, uint64_t *ret_node_id
 void session_key(struct fs_key *key, uint64_t number);
 void session_record_encode(uint64_t node_id, uint64_t nonce, struct buf *to);
 
-/* ---- peers.c: connections to the other members, and consensus messages on them
- * --------------------------- */
+/* ---- peers.c: connections to the other members, and consensus messages on them ----- */
 
 struct peer {
     uint64_t id;
@@ -159,8 +154,7 @@ void peers_release(struct node *n);
 bool entry_config(const uint8_t *data, size_t length, struct members *ret);
 void members_to_raft(const struct members *members, struct raft_config *ret);
 
-/* ---- messages.c: consensus messages as bytes (docs/protocol.md)
- * -------------------------------------------- */
+/* ---- messages.c: consensus messages as bytes (docs/protocol.md) -------------------- */
 
 uint8_t message_encode(const struct raft_message *m, struct buf *to); /* its frame type */
 /* `ret_rest`: an APPEND's entries. -EPROTO. */
@@ -187,8 +181,7 @@ struct answer {
 void answer_encode(const struct answer *a, struct buf *to);
 int answer_decode(const void *data, size_t length, struct answer *ret);
 
-/* ---- driver.c: steps the core and does what it says
- * ------------------------------------------------------------ */
+/* ---- driver.c: steps the core and does what it says -------------------------------- */
 
 enum { DRIVER_EVENTS = 1024, DRIVER_HELD = 512 };
 
@@ -218,8 +211,7 @@ void driver_flush_soon(struct node *n); /* at the end of this turn of the loop *
 void driver_durable(struct node *n, const struct store_done *done);
 void driver_apply(struct node *n);
 
-/* ---- leader.c: evaluates operations, proposes, answers
- * ----------------------------------------------------------- */
+/* ---- leader.c: evaluates operations, proposes, answers ----------------------------- */
 
 struct operation { /* come to the leader, not in the log yet */
     struct operation *next;
@@ -272,8 +264,7 @@ void leader_release(struct node *n); /* answers that may leave now */
 void leader_forget(struct node *n, struct wire_connection *c);
 void leader_tick(struct node *n);
 
-/* ---- evaluate.c: (state, operation) -> records, for fs and for the cluster's own
- * ------------------------------------ */
+/* ---- evaluate.c: (state, operation) -> records, for fs and for the cluster's own --- */
 
 struct evaluation {
     struct store_builder *builder;
@@ -288,9 +279,7 @@ struct evaluation {
 int evaluate(struct node *n, uint64_t session, const uint8_t *op, size_t length,
              struct evaluation *e);
 
-/* ---- client.c
- * ------------------------------------------------------------------------------------------------------------
- */
+/* ---- client.c ---------------------------------------------------------------------- */
 
 struct client {
     uint64_t session; /* 0: not open */
@@ -317,8 +306,7 @@ void client_applied(struct node *n);
 void client_interrupt(struct node *n, struct client_op *op, bool fatal);
 void client_fail_all(struct node *n, int error);
 
-/* ---- mount.c: the node as the mount's backend
- * ---------------------------------------------- */
+/* ---- mount.c: the node as the mount's backend -------------------------------------- */
 
 struct mount {
     struct fs_mount *mount;
@@ -343,9 +331,7 @@ void mount_start(struct node *n);
 void mount_stop(struct node *n, bool force);
 void mount_reserve(struct node *n); /* asks for inode numbers where they run low */
 
-/* ---- node.c
- * ---------------------------------------------------------------------------------------------------------------------
- */
+/* ---- node.c ------------------------------------------------------------------------ */
 
 enum node_phase {
     NODE_STARTING, /* waiting for a session, or its grace */

@@ -23,8 +23,7 @@ enum {
     NODE_SEGMENT_MIB_MAX = 1024,
 };
 
-/* ---- directory.c: the data directory's identity files
- * ----------------------------------------- */
+/* ---- directory.c: the data directory's identity files ------------------------------ */
 
 struct member {
     uint64_t id;
@@ -94,8 +93,7 @@ bool node_address_valid(const char *address);
 int node_error(char error[NODE_ERROR_BYTES], int result, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* ---- token.c: what `invite` prints
- * ---------------------------------------------------------------- */
+/* ---- token.c: what `invite` prints ------------------------------------------------- */
 
 enum {
     TOKEN_ADDRESSES = 8, /* in one token, at most */
@@ -119,8 +117,7 @@ int token_make(const char *ca_pem, struct token *ret);
 /* One address more, unless it is there already or the token is full. */
 void token_add_address(struct token *token, const char *address);
 
-/* ---- cluster.c: the records of class C, and the operations on them
- * ---------------------------------- */
+/* ---- cluster.c: the records of class C, and the operations on them ----------------- */
 
 enum { CLUSTER_PEM_BYTES = 4096 }; /* a key, certificate or request as text, with its NUL */
 
@@ -177,8 +174,7 @@ enum {
     JOIN_TOO_MANY = 7,       /* E2BIG */
 };
 
-/* ---- control.c: the control socket's requests (first byte of a CONTROL frame)
- * ---------------------------- */
+/* ---- control.c: the control socket's requests (first byte of a CONTROL frame) ------ */
 
 enum control_command {
     CONTROL_STATUS = 1,
@@ -230,8 +226,7 @@ int join_request_decode(const void *data, size_t length, struct join_request *re
 void join_answer_encode(const struct join_answer *a, struct buf *to);
 int join_answer_decode(const void *data, size_t length, struct join_answer *ret);
 
-/* ---- node.c and the rest: what control.c and the others may ask of a running node
- * -------------------------- */
+/* ---- node.c and the rest: what control.c and the others may ask of a running node --- */
 
 struct client_op;
 
@@ -258,6 +253,7 @@ struct event_base *node_loop(struct node *n);
 struct wire_endpoint *node_endpoint(struct node *n);
 const struct directory *node_directory(const struct node *n);
 const struct members *node_members(const struct node *n);
+uint64_t node_last_timestamp(const struct node *n); /* the log's newest: its clock */
 void node_fill_status(struct node *n, struct node_status *ret);
 /* Begins to stop; `answer` is called once on the loop with 0 just before the process
  * ends, or with -EBUSY where files are open and it goes on running. */

@@ -174,8 +174,7 @@ void peers_drained(struct node *n, struct wire_connection *c)
     ask_again(n, p->id);
 }
 
-/* ---- Entries for a peer: from memory, or read in for it
- * ------------------------------------- */
+/* ---- Entries for a peer: from memory, or read in for it ---------------------------- */
 
 struct block_task {
     struct pager_task task;
@@ -321,8 +320,7 @@ void peer_send(struct node *n, const struct raft_message *m)
     buf_release(&bytes);
 }
 
-/* ---- What comes
- * ------------------------------------------------------------------------------- */
+/* ---- What comes -------------------------------------------------------------------- */
 
 enum { RECEIVED_ENTRIES = 65536 };
 
