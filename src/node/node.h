@@ -34,6 +34,16 @@ int node_init(const struct node_setup *setup, char **ret_token,
 int node_join(const struct node_setup *setup, const char *token, char **ret_next_token,
               char error[NODE_ERROR_BYTES]);
 
+struct node_identity {
+    uint8_t cluster[16];
+    uint64_t id;
+    char name[LIMIT_NAME_BYTES + 1];
+    char listen[LIMIT_ADDRESS_BYTES + 1];
+    char advertise[LIMIT_ADDRESS_BYTES + 1];
+};
+/* What the data directory says of its node, running or not. */
+int node_identify(const char *data, struct node_identity *ret, char error[NODE_ERROR_BYTES]);
+
 /* ---- The process ------------------------------------------------------------------------------ */
 
 struct node_run_options {
