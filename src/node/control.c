@@ -199,10 +199,11 @@ static void stop_answer(void *context, int error)
     char text[NODE_ERROR_BYTES] = "";
     if (status) {
         node_fill_status(r->node, status);
-        node_error(text, 0,
-                   "files under %.400s are open, or a process works there: end those first "
-                   "(see: fuser -vm %.400s)",
-                   status->mountpoint, status->mountpoint);
+        node_error(
+            text, 0,
+            "files under %.400s are open, or a process works there: end those first "
+            "(see: fuser -vm %.400s)",
+            status->mountpoint, status->mountpoint);
     }
     free(status);
     if (error)

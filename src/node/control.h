@@ -4,9 +4,10 @@
 
 #include "node_internal.h"
 
-/* A request of the control socket, or a JOIN, that waits for the loop, the pager or the leader:
- * one of a connection at a time. It ends with exactly one of the answers below, which free it.
- * Where its connection is closed meanwhile it runs on, and the answer is dropped. */
+/* A request of the control socket, or a JOIN, that waits for the loop, the pager or the
+ * leader: one of a connection at a time. It ends with exactly one of the answers below,
+ * which free it. Where its connection is closed meanwhile it runs on, and the answer is
+ * dropped. */
 struct control_request {
     struct node *node;
     struct wire_connection *connection; /* NULL: closed */
@@ -34,7 +35,8 @@ void control_put(struct control_request *r, struct reader *frame);
 void control_del(struct control_request *r, struct reader *frame);
 void control_list(struct control_request *r, struct reader *frame);
 
-/* A fresh token for this cluster, with this node's and the voters' addresses, and its record. */
+/* A fresh token for this cluster, with this node's and the voters' addresses, and its
+ * record. */
 int token_make_here(struct node *n, uint64_t ttl_s, struct token *ret,
                     struct token_record *ret_record);
 

@@ -515,6 +515,32 @@ int directory_open(struct directory *ret, const char *path, char error[NODE_ERRO
     return result;
 }
 
+int node_identify(const char *data, struct node_identity *ret,
+                  char error[NODE_ERROR_BYTES])
+{
+    int result = directory_look(data, error);
+    if (result)
+        return result;
+    struct directory *d = calloc(1, sizeof(*d));
+    char *file = directory_file(data, DIRECTORY_CONF), *text = NULL;
+    result = d && file ? 0 : node_error(error, -ENOMEM, "out of memory");
+    if (!result)
+        result = directory_get_file(data, DIRECTORY_CONF, &text, error);
+    if (!result)
+        result = directory_conf_parse(text, file, d, error);
+    if (!result) {
+        ret->id = d->node_id;
+        memcpy(ret->cluster, d->cluster_id, sizeof(ret->cluster));
+        strcpy(ret->name, d->name);
+        strcpy(ret->listen, d->listen);
+        strcpy(ret->advertise, d->advertise);
+    }
+    free(text);
+    free(file);
+    free(d);
+    return result;
+}
+
 int directory_write(const struct directory *d, char error[NODE_ERROR_BYTES])
 {
     ensure(d->lock_fd >= 0 && d->ca_pem && d->cert_pem && d->key_pem);

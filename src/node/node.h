@@ -17,8 +17,7 @@ enum { NODE_ERROR_BYTES = 1024 };
 #define NODE_DEFAULT_DATA   "/var/lib/tierce"
 #define NODE_DEFAULT_LISTEN ":7370"
 
-/* ---- Setting up a data directory
- * ---------------------------------------------------------- */
+/* ---- Setting up a data directory --------------------------------------------------- */
 
 struct node_setup {
     const char *data;
@@ -37,8 +36,17 @@ int node_init(const struct node_setup *setup, char **ret_token,
 int node_join(const struct node_setup *setup, const char *token, char **ret_next_token,
               char error[NODE_ERROR_BYTES]);
 
-/* ---- The process
- * ------------------------------------------------------------------------------ */
+struct node_identity {
+    uint8_t cluster[16];
+    uint64_t id;
+    char name[LIMIT_NAME_BYTES + 1];
+    char listen[LIMIT_ADDRESS_BYTES + 1];
+    char advertise[LIMIT_ADDRESS_BYTES + 1];
+};
+/* What the data directory says of its node, running or not. */
+int node_identify(const char *data, struct node_identity *ret, char error[NODE_ERROR_BYTES]);
+
+/* ---- The process ------------------------------------------------------------------- */
 
 struct node_run_options {
     const char *data;
@@ -55,8 +63,7 @@ struct node_run_options {
  * 0. */
 int node_run(const struct node_run_options *options, char error[NODE_ERROR_BYTES]);
 
-/* ---- Asking a running node
- * ---------------------------------------------------------------------- */
+/* ---- Asking a running node --------------------------------------------------------- */
 
 enum node_role { NODE_LEADER, NODE_FOLLOWER, NODE_CANDIDATE, NODE_LEARNER };
 

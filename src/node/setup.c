@@ -300,7 +300,8 @@ static struct store_options store_options_of(const struct directory *d)
 {
     struct store_options o = {
         .io = &store_io_posix, .path = d->path, .segment_bytes = d->segment_bytes};
-    _Static_assert((int)STORE_CLUSTER_ID_BYTES == (int)WIRE_CLUSTER_ID_BYTES, "one cluster id");
+    _Static_assert((int)STORE_CLUSTER_ID_BYTES == (int)WIRE_CLUSTER_ID_BYTES,
+                   "one cluster id");
     memcpy(o.cluster_id, d->cluster_id, sizeof(o.cluster_id));
     return o;
 }

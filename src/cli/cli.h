@@ -1,0 +1,75 @@
+/*
+ * cli.h - what the subcommands share: their table, their options, and how they speak.
+ *
+ * Exit codes: 0 done, 1 failed (`tierce: message` on stderr), 2 used wrongly.
+ */
+#ifndef TIERCE_CLI_H
+#define TIERCE_CLI_H
+
+#include "node.h"
+
+enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
+
+enum cli_option {
+    CLI_DATA = 1 << 0,
+    CLI_LISTEN = 1 << 1,
+    CLI_ADVERTISE = 1 << 2,
+    CLI_NAME = 1 << 3,
+    CLI_TTL = 1 << 4,
+    CLI_FOREGROUND = 1 << 5,
+    CLI_MOUNT_OPTIONS = 1 << 6,
+    CLI_JSON = 1 << 7,
+    CLI_NUL = 1 << 8,
+};
+
+struct cli_call {
+    const struct cli_command *command;
+    unsigned given; /* of enum cli_option */
+    const char *data, *listen, *advertise, *name, *ttl;
+    struct buf mount_options; /* joined by commas, NUL-terminated; empty: none */
+    char **arguments;
+    int argument_count;
+};
+
+struct cli_command {
+    const char *name;
+    const char *usage;   /* after the name */
+    const char *summary; /* one line */
+    const char *help;
+    unsigned options; /* those it takes */
+    int arguments_min, arguments_max;
+    int (*run)(struct cli_call *call);
+};
+
+/* One per family; see main.c's table. */
+int cli_init(struct cli_call *call);
+int cli_join(struct cli_call *call);
+int cli_invite(struct cli_call *call);
+int cli_mount(struct cli_call *call);
+int cli_serve(struct cli_call *call);
+int cli_stop(struct cli_call *call);
+int cli_status(struct cli_call *call);
+int cli_get(struct cli_call *call);
+int cli_put(struct cli_call *call);
+int cli_del(struct cli_call *call);
+int cli_ls(struct cli_call *call);
+
+/* `tierce: message` on stderr; returns CLI_FAILED. */
+int cli_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* The same with where to find help; returns CLI_USAGE. */
+int cli_misused(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* What was printed has arrived: CLI_OK, or CLI_FAILED with the message. */
+int cli_flush(void);
+
+/* daemon.c: the node as a process of its own (or in this one). `mountpoint` NULL: none.
+ */
+int cli_run_node(struct cli_call *call, const char *mountpoint);
+
+/* mountpoint.c: absolute and fit to be mounted on: a directory, apart from the data
+ * directory (which need not exist yet). -1: the message has been printed. */
+int cli_mountpoint(const char *path, const char *data, char **ret);
+
+/* json.c: `text` as a JSON string, quoted; bytes that are no UTF-8 become U+FFFD. */
+void cli_json_string(struct buf *to, const char *text);
+
+#endif

@@ -1,0 +1,183 @@
+/* status.c - what a node says of itself and its cluster, for people and for programs. */
+#include "cli.h"
+
+static const char *const role_names[] = {
+    [NODE_LEADER] = "leader",
+    [NODE_FOLLOWER] = "follower",
+    [NODE_CANDIDATE] = "candidate",
+    [NODE_LEARNER] = "learner",
+};
+
+static const char *leader_name(const struct node_status *s)
+{
+    for (uint32_t i = 0; s->leader && i < s->member_count; i++)
+        if (s->members[i].id == s->leader)
+            return s->members[i].name;
+    return NULL;
+}
+
+/* ---- JSON
+ * -------------------------------------------------------------------------------------
+ */
+
+static void json_text(struct buf *to, const char *key, const char *value)
+{
+    buf_printf(to, "\"%s\": ", key);
+    if (value)
+        cli_json_string(to, value);
+    else
+        buf_printf(to, "null");
+}
+
+static void json_number(struct buf *to, const char *key, uint64_t value)
+{
+    buf_printf(to, ", \"%s\": %llu", key, (unsigned long long)value);
+}
+
+static void json_bool(struct buf *to, const char *key, bool value)
+{
+    buf_printf(to, ", \"%s\": %s", key, value ? "true" : "false");
+}
+
+static void json_id(struct buf *to, const char *key, uint64_t id)
+{
+    buf_printf(to, ", \"%s\": \"%016llx\"", key, (unsigned long long)id);
+}
+
+static void json_members(struct buf *to, const struct node_status *s)
+{
+    buf_printf(to, ", \"members\": [");
+    for (uint32_t i = 0; i < s->member_count; i++) {
+        const struct node_member *m = &s->members[i];
+        buf_printf(to, "%s{", i ? ", " : "");
+        json_text(to, "name", m->name);
+        json_id(to, "id", m->id);
+        buf_printf(to, ", ");
+        json_text(to, "address", m->address);
+        json_bool(to, "voter", m->voter);
+        json_bool(to, "reachable", m->reachable);
+        json_number(to, "applied", m->applied);
+        buf_printf(to, "}");
+    }
+    buf_printf(to, "]");
+}
+
+static void format_json(struct buf *to, const struct node_status *s)
+{
+    char cluster[33];
+    hex_format(cluster, s->cluster, sizeof(s->cluster));
+    buf_printf(to, "{");
+    json_text(to, "name", s->name);
+    json_id(to, "id", s->id);
+    buf_printf(to, ", ");
+    json_text(to, "cluster", cluster);
+    buf_printf(to, ", ");
+    json_text(to, "role", role_names[s->role]);
+    json_number(to, "term", s->term);
+    buf_printf(to, ", ");
+    json_text(to, "leader", leader_name(s));
+    json_number(to, "commit", s->commit);
+    json_number(to, "applied", s->applied);
+    json_number(to, "last", s->last);
+    json_bool(to, "quorum", s->quorum);
+    buf_printf(to, ", ");
+    json_text(to, "mountpoint", s->mountpoint[0] ? s->mountpoint : NULL);
+    buf_printf(to, ", ");
+    json_text(to, "version", s->version);
+    json_number(to, "pid", s->pid);
+    json_bool(to, "space_low", s->space_low);
+    json_number(to, "keys", s->keys);
+    json_number(to, "log_bytes", s->log_bytes);
+    json_number(to, "disk_free_bytes", s->disk_free_bytes);
+    json_number(to, "refused", s->refused);
+    json_members(to, s);
+    buf_printf(to, "}\n");
+}
+
+/* ---- For people
+ * ---------------------------------------------------------------------------------- */
+
+static void format_bytes(char to[32], uint64_t bytes)
+{
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+    double value = (double)bytes;
+    size_t i = 0;
+    for (; value >= 1024 && i + 1 < array_length(units); i++)
+        value /= 1024;
+    snprintf(to, 32, i ? "%.1f %s" : "%.0f %s", value, units[i]);
+}
+
+static void format_self(struct buf *to, const struct node_status *s)
+{
+    char cluster[33], log[32], disk[32];
+    hex_format(cluster, s->cluster, sizeof(s->cluster));
+    format_bytes(log, s->log_bytes);
+    format_bytes(disk, s->disk_free_bytes);
+    const char *leader = leader_name(s);
+    buf_printf(to, "node     %s (id %016llx), %s, pid %u, tierce %s\n", s->name,
+               (unsigned long long)s->id, role_names[s->role], s->pid, s->version);
+    buf_printf(to, "cluster  %s, term %llu, leader %s\n", cluster,
+               (unsigned long long)s->term, leader ? leader : "unknown");
+    buf_printf(to, "quorum   %s\n",
+               s->quorum
+                   ? "yes"
+                   : "no: no majority of the voters can be reached, so that changes "
+                     "are refused");
+    buf_printf(to, "mount    %s\n", s->mountpoint[0] ? s->mountpoint : "none");
+    buf_printf(to, "log      last %llu, committed %llu, applied %llu, %s\n",
+               (unsigned long long)s->last, (unsigned long long)s->commit,
+               (unsigned long long)s->applied, log);
+    buf_printf(to, "keys     %llu records, %s free on the disk%s\n",
+               (unsigned long long)s->keys, disk,
+               s->space_low ? ": TOO LITTLE, only deleting is allowed" : "");
+    if (s->refused)
+        buf_printf(to, "refused  %llu connections and frames from strangers\n",
+                   (unsigned long long)s->refused);
+}
+
+static void format_members(struct buf *to, const struct node_status *s)
+{
+    int name = 4, address = 7;
+    for (uint32_t i = 0; i < s->member_count; i++) {
+        name = (int)max_u64((uint64_t)name, strlen(s->members[i].name));
+        address = (int)max_u64((uint64_t)address, strlen(s->members[i].address));
+    }
+    buf_printf(to, "\n%-*s  %-16s  %-*s  %-7s  %-9s  %s\n", name, "NAME", "ID", address,
+               "ADDRESS", "KIND", "REACHABLE", "APPLIED");
+    for (uint32_t i = 0; i < s->member_count; i++) {
+        const struct node_member *m = &s->members[i];
+        char applied[24] = "-";
+        if (m->applied)
+            snprintf(applied, sizeof(applied), "%llu", (unsigned long long)m->applied);
+        buf_printf(to, "%-*s  %016llx  %-*s  %-7s  %-9s  %s%s\n", name, m->name,
+                   (unsigned long long)m->id, address, m->address,
+                   m->voter ? "voter" : "learner", m->reachable ? "yes" : "NO", applied,
+                   m->id == s->id ? "  (this node)" : "");
+    }
+}
+
+int cli_status(struct cli_call *call)
+{
+    char error[NODE_ERROR_BYTES] = "";
+    struct node_status *s = calloc(1, sizeof(*s));
+    struct buf to = {0};
+    int result = CLI_OK;
+    if (!s)
+        result = cli_fail("out of memory");
+    else if (node_call_status(call->data, s, error))
+        result = cli_fail("%s", error);
+    if (!result) {
+        if (call->given & CLI_JSON) {
+            format_json(&to, s);
+        } else {
+            format_self(&to, s);
+            format_members(&to, s);
+        }
+        if (!to.failed)
+            fwrite(to.data, 1, to.length, stdout);
+        result = to.failed ? cli_fail("out of memory") : cli_flush();
+    }
+    buf_release(&to);
+    free(s);
+    return result;
+}
