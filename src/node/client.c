@@ -60,7 +60,7 @@ static bool is_leader_reachable(struct node *n)
         return false;
     if (leader == n->directory.node_id)
         return node_has_quorum(n);
-    struct peer *p = peer_find(n, leader);
+    struct peer *p = peers_find(n, leader);
     return p && p->open;
 }
 
@@ -92,7 +92,7 @@ static void send_op(struct node *n, struct client_op *op)
     struct buf bytes = {0};
     operation_encode(&head, op->op.data, op->op.length, &bytes);
     node_must(bytes.failed ? -ENOMEM : 0, "sending an operation");
-    struct peer *p = peer_find(n, leader);
+    struct peer *p = peers_find(n, leader);
     wire_send_bytes(p->connection, WIRE_OPERATION, 0, bytes.data, bytes.length);
     buf_release(&bytes);
 }
@@ -102,7 +102,7 @@ static void notice_target(struct node *n)
 {
     struct client *c = &n->client;
     uint64_t leader = raft_leader(n->driver.raft);
-    struct peer *p = peer_find(n, leader);
+    struct peer *p = peers_find(n, leader);
     struct wire_connection *by = p ? p->connection : NULL;
     if (c->sent_to == leader && c->sent_by == by &&
         c->sent_term == raft_term(n->driver.raft))

@@ -74,7 +74,7 @@ static void release_held(struct node *n)
 {
     struct driver *d = &n->driver;
     for (size_t i = 0; i < d->held_count; i++)
-        peer_send(n, &d->held[i]);
+        peers_send(n, &d->held[i]);
     d->held_count = 0;
     for (size_t i = 0; i < n->peer_count; i++)
         driver_step(n, &(struct raft_event){
@@ -124,7 +124,7 @@ static void execute(struct node *n, const struct raft_update *u)
         if (d->hard_states > 0)
             hold(n, &u->messages[i]);
         else
-            peer_send(n, &u->messages[i]);
+            peers_send(n, &u->messages[i]);
     }
     if (u->want_noop)
         leader_begin(n);

@@ -141,8 +141,8 @@ struct received_entry {
 
 void peers_refresh(struct node *n); /* the membership may have changed */
 void peers_dial_due(struct node *n, uint64_t now_us);
-struct peer *peer_find(struct node *n, uint64_t id);
-void peer_send(struct node *n, const struct raft_message *m);
+struct peer *peers_find(struct node *n, uint64_t id);
+void peers_send(struct node *n, const struct raft_message *m);
 void peers_opened(struct node *n, struct wire_connection *c,
                   const struct wire_hello *hello);
 void peers_closed(struct node *n, struct wire_connection *c, const char *reason);

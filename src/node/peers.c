@@ -10,7 +10,7 @@
 
 #include <errno.h>
 
-struct peer *peer_find(struct node *n, uint64_t id)
+struct peer *peers_find(struct node *n, uint64_t id)
 {
     for (size_t i = 0; i < n->peer_count; i++)
         if (n->peers[i].id == id)
@@ -48,7 +48,7 @@ void peers_refresh(struct node *n)
             peer_remove(n, &n->peers[i]);
     for (uint32_t i = 0; i < n->members.count; i++) {
         uint64_t id = n->members.list[i].id;
-        if (id == n->directory.node_id || peer_find(n, id))
+        if (id == n->directory.node_id || peers_find(n, id))
             continue;
         ensure(n->peer_count < LIMIT_MEMBERS);
         n->peers[n->peer_count++] =
@@ -125,7 +125,7 @@ void peers_opened(struct node *n, struct wire_connection *c,
     struct peer *p = peer_of(n, c);
     if (!p) {
         /* It came to us: it is up, so there is no reason to wait before dialing it. */
-        p = peer_find(n, hello->node_id);
+        p = peers_find(n, hello->node_id);
         if (!p)
             return;
         note_clock(n, p, hello->clock_us);
@@ -195,7 +195,7 @@ static void block_done(struct pager_task *task)
 {
     struct block_task *t = container_of(task, struct block_task, task);
     struct node *n = t->node;
-    struct peer *p = peer_find(n, t->peer_id);
+    struct peer *p = peers_find(n, t->peer_id);
     if (t->error < 0)
         log_error("entries from %llu on cannot be read for node %016llx: %s",
                   (unsigned long long)t->first, (unsigned long long)t->peer_id,
@@ -302,9 +302,9 @@ static void send_append(struct node *n, struct peer *p, const struct raft_messag
     driver_step(n, &sent);
 }
 
-void peer_send(struct node *n, const struct raft_message *m)
+void peers_send(struct node *n, const struct raft_message *m)
 {
-    struct peer *p = peer_find(n, m->to);
+    struct peer *p = peers_find(n, m->to);
     if (m->type == RAFT_APPEND && m->last > m->prev_index) {
         if (p)
             send_append(n, p, m);
@@ -478,7 +478,7 @@ void peers_frame(struct node *n, struct wire_connection *c, const struct wire_fr
     m.from = wire_peer_id(c);
     m.to = n->directory.node_id;
     if (clock_us) {
-        struct peer *p = peer_find(n, m.from);
+        struct peer *p = peers_find(n, m.from);
         if (p)
             note_clock(n, p, clock_us);
     }
