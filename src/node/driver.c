@@ -36,7 +36,6 @@ static void do_truncate(struct node *n, const struct raft_update *u)
 static void append_received(struct node *n, const struct raft_update *u)
 {
     struct driver *d = &n->driver;
-    store_set_generation(n->store, u->generation);
     for (size_t i = 0; i < d->received_count; i++) {
         const struct received_entry *e = &d->received[i];
         if (e->entry.index < u->append_first || e->entry.index > u->append_last)
@@ -118,6 +117,7 @@ static void execute(struct node *n, const struct raft_update *u)
         note_role(n);
     if (u->truncate)
         do_truncate(n, u);
+    store_set_generation(n->store, u->generation);
     if (u->append_last > 0 && d->received)
         append_received(n, u);
     for (size_t i = 0; i < u->message_count; i++) {

@@ -439,7 +439,7 @@ static int open_port(struct node *n)
                                 n->error);
     if (ret == 0)
         ret = wire_listen(n->endpoint, d->listen, n->error);
-    char *control = directory_file(d->path, "control.sock");
+    char *control = directory_file(d->path, DIRECTORY_SOCKET);
     if (ret == 0)
         ret = control ? wire_listen_local(n->endpoint, control, n->error) : -ENOMEM;
     free(control);
