@@ -381,13 +381,16 @@ static int walk(struct recovery *r)
 static int fail_damage(struct recovery *r, const char *what, uint64_t proof)
 {
     struct path path;
-    segment_path(&path, r->s->path, r->at ? r->at->file_id : 0);
-    return store_fail(
-        r->error, -EBADMSG,
-        "%s, offset %llu: entry %llu is missing or damaged, and was committed "
-        "here: %s %llu; " REMEDY,
-        r->at ? path.text : r->s->path, (unsigned long long)r->end_offset,
-        (unsigned long long)(r->s->end.index + 1), what, (unsigned long long)proof);
+    if (r->at)
+        segment_path(&path, r->s->path, r->at->file_id);
+    else
+        log_directory_path(&path, r->s->path);
+    return store_fail(r->error, -EBADMSG,
+                      "%s, offset %llu: entry %llu is missing or damaged, and was committed "
+                      "here: %s %llu; " REMEDY,
+                      path.text, (unsigned long long)r->end_offset,
+                      (unsigned long long)(r->s->end.index + 1), what,
+                      (unsigned long long)proof);
 }
 
 /* The position that ends the last segment. */
