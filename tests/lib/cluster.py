@@ -171,15 +171,15 @@ class Cluster:
                 os.makedirs(node.data)
                 subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={disk}', 'tierce-test',
                                 node.data], check=True)
-        if self.nodes:
-            self._make()
 
     def _sanitizer(self, name):
         own = {'asan': '', 'tsan': ':' + os.environ.get('TSAN_OPTIONS', ''),
                'ubsan': ':print_stacktrace=1:halt_on_error=1'}[name]
         return f'log_path={self.base}/{name}-report{own}'
 
-    def _make(self):
+    def make(self):
+        """init, join, mount, until all vote. Apart from the constructor so that its caller
+        can clean up, and show the logs, when it fails half-way."""
         first = self.nodes[0]
         result = self.tierce('init', '--listen', first.address, '--name', first.name, data=0)
         token = TOKEN.search(result.text)
@@ -469,13 +469,16 @@ class Test:
         """A cluster of this test's own."""
         cluster = Cluster(n, **keywords)
         self.own.append(cluster)
+        if n > 0:
+            cluster.make()
         return cluster
 
     def shared(self):
         """A cluster of three for tests that leave it running as they found it."""
-        if self._shared.get('cluster') is None:
-            self._shared['cluster'] = Cluster(3)
         self._shared['used'] = True
+        if self._shared['cluster'] is None:
+            self._shared['cluster'] = Cluster(3)
+            self._shared['cluster'].make()
         return self._shared['cluster']
 
     def tmp(self):
@@ -490,13 +493,13 @@ class Test:
         raise Skip(why)
 
     def clusters(self):
-        used = self._shared.get('used') and self._shared.get('cluster')
+        used = self._shared['used'] and self._shared['cluster']
         return self.own + ([used] if used else [])
 
     def release(self, failed):
         for cluster in self.own:
             cluster.close()
-        if failed and self._shared.get('used') and self._shared.get('cluster'):
+        if failed and self._shared['used'] and self._shared['cluster']:
             self._shared['cluster'].close()
             self._shared['cluster'] = None
         self._shared['used'] = False
