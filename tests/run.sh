@@ -1,0 +1,257 @@
+#!/usr/bin/env bash
+# Builds with warnings as errors and runs every test. Installs what is missing (as root).
+#
+#   tests/run.sh [--long] [PART...]
+#
+# Parts, in their order; without any, all are run:
+#   includes      who may include whom, and the folders' READMEs
+#   unit          unit tests and the replay of the fuzz corpora
+#   asan          the same with address and undefined-behaviour sanitizers
+#   tsan          those of the threaded parts with the thread sanitizer
+#   cluster       real processes and mounts (tests/cluster)
+#   asan-cluster  a short part of them on the sanitized build
+#   quickstart    examples/quickstart.sh
+#   bench         that tests/bench/run.sh runs and prints
+# and `build`, which only builds. The last line counts single tests over all parts; the exit
+# code is not 0 where one failed.
+set -uo pipefail
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$root" || exit 1
+
+all_parts=(includes unit asan tsan cluster asan-cluster quickstart bench)
+# What runs more than one thread over shared memory: names of meson tests.
+tsan_tests=('store_*' 'wire_*' 'node_*' 'fs_mount*')
+# What the sanitized build runs of each cluster test: parts of names.
+asan_cluster=(
+    "test_view.py test_writes_at_any_offset test_writers_of test_appends test_rename"
+    "test_failover.py test_all_killed_at_once"
+    "test_cli.py test_keys_without_a_mount test_umount_is_stop"
+    "test_port.py test_garbage test_without_a_certificate"
+)
+
+long=()
+parts=()
+for argument in "$@"; do
+    case $argument in
+    --long) long=(--long) ;;
+    build | includes | unit | asan | tsan | cluster | asan-cluster | quickstart | bench)
+        parts+=("$argument")
+        ;;
+    *)
+        sed -n 's/^# \{0,1\}//; 2,17p' "$0" >&2
+        exit 2
+        ;;
+    esac
+done
+[ ${#parts[@]} -gt 0 ] || parts=("${all_parts[@]}")
+
+python=/usr/bin/python3
+meson=/usr/bin/meson
+work=$(mktemp -d)
+mkfifo "$work/pipe"
+child=
+total_passed=0 total_failed=0 total_skipped=0
+failures=()
+
+cleanup() {
+    if [ -n "$child" ] && kill "$child" 2>/dev/null; then
+        wait "$child" 2>/dev/null
+    fi
+    rm -rf "$work"
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+add() { # PASSED FAILED SKIPPED
+    total_passed=$((total_passed + $1))
+    total_failed=$((total_failed + $2))
+    total_skipped=$((total_skipped + $3))
+}
+
+fail_one() { # WHAT
+    echo "FAIL $1"
+    failures+=("$1")
+    add 0 1 0
+}
+
+# Runs a command for at most SECONDS, shows its output and leaves it in $work/output. It is a
+# child that a signal to this script can end: its own clean-up runs.
+run_limited() { # SECONDS COMMAND...
+    local seconds=$1 status printer
+    shift
+    timeout $((seconds + 90)) tee "$work/output" <"$work/pipe" &
+    printer=$!
+    timeout --kill-after=60 "$seconds" "$@" </dev/null >"$work/pipe" 2>&1 &
+    child=$!
+    wait $child
+    status=$?
+    child=
+    wait $printer
+    if [ $status -eq 124 ] || [ $status -eq 137 ]; then
+        echo "stopped after $seconds s: $*"
+    fi
+    return $status
+}
+
+# Takes the counts from the last line of $work/output. A command that failed and counts no
+# failure, or that printed no count, is a failure of its own.
+take_counts() { # WHAT STATUS
+    local last counts
+    last=$(tail -n 1 "$work/output")
+    if [[ $last =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+)\ skipped$ ]]; then
+        counts=("${BASH_REMATCH[@]:1}")
+        add "${counts[@]}"
+        if [ "${counts[1]}" -gt 0 ]; then
+            failures+=("$1")
+        elif [ "$2" -ne 0 ]; then
+            fail_one "$1 (exit code $2)"
+        elif [ $((counts[0] + counts[2])) -eq 0 ]; then
+            fail_one "$1 ran no test"
+        fi
+    else
+        fail_one "$1 (exit code $2, no count)"
+    fi
+}
+
+build() { # DIRECTORY OPTIONS...
+    local begun=$SECONDS
+    run_limited 300 tests/lib/build.sh "$@" || return 1
+    binary=$(tail -n 1 "$work/output")
+    echo "built $1 in $((SECONDS - begun)) s"
+}
+
+meson_tests() { # WHAT SECONDS BUILD TEST...
+    local what=$1 seconds=$2 directory=$3
+    shift 3
+    rm -f "$directory"/meson-logs/testlog*
+    run_limited "$seconds" "$meson" test -C "$directory" --no-rebuild --num-processes 2 \
+        --print-errorlogs "$@"
+    local status=$?
+    "$python" tests/lib/count_meson.py "$directory"/meson-logs/testlog.json |
+        tee "$work/output"
+    take_counts "$what" $status
+}
+
+# The names of a build's meson tests that match one of the patterns.
+matching_tests() { # BUILD PATTERN...
+    local directory=$1 name pattern
+    shift
+    "$meson" test -C "$directory" --no-rebuild --list 2>/dev/null | sed 's/.* //' |
+        while read -r name; do
+            for pattern in "$@"; do
+                # shellcheck disable=SC2053 # the pattern is one
+                if [[ $name == $pattern ]]; then
+                    echo "$name"
+                    break
+                fi
+            done
+        done
+}
+
+# ---- The parts ---------------------------------------------------------------------------
+
+part_build() { build build -Dwerror=true || fail_one 'build'; }
+
+part_includes() {
+    run_limited 30 tests/check_includes
+    take_counts includes $?
+}
+
+part_unit() {
+    build build -Dwerror=true || { fail_one 'build'; return; }
+    meson_tests unit 180 build
+}
+
+part_asan() {
+    build build-asan -Dwerror=true -Db_sanitize=address,undefined -Db_lundef=false ||
+        { fail_one 'build with address sanitizer'; return; }
+    ASAN_OPTIONS=detect_stack_use_after_return=1 \
+        UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+        meson_tests asan 240 build-asan
+}
+
+part_tsan() {
+    build build-tsan -Dwerror=true -Db_sanitize=thread -Db_lundef=false ||
+        { fail_one 'build with thread sanitizer'; return; }
+    local tests
+    mapfile -t tests < <(matching_tests build-tsan "${tsan_tests[@]}")
+    if [ ${#tests[@]} -eq 0 ]; then
+        fail_one 'tsan: no test has one of its names'
+        return
+    fi
+    # Its memory layout does not stand much randomisation of addresses.
+    TSAN_OPTIONS=halt_on_error=1:suppressions=$root/tests/lib/tsan.supp \
+        meson_tests tsan 240 build-tsan --wrapper 'setarch -R' "${tests[@]}"
+}
+
+part_cluster() {
+    build build -Dwerror=true || { fail_one 'build'; return; }
+    local file
+    for file in tests/cluster/test_*.py; do
+        TIERCE_BINARY=$binary run_limited 420 "$python" "$file" "${long[@]}"
+        take_counts "$file" $?
+    done
+}
+
+part_asan-cluster() {
+    build build-asan -Dwerror=true -Db_sanitize=address,undefined -Db_lundef=false ||
+        { fail_one 'build with address sanitizer'; return; }
+    local line words
+    for line in "${asan_cluster[@]}"; do
+        read -ra words <<<"$line"
+        TIERCE_BINARY=$binary run_limited 240 "$python" "tests/cluster/${words[0]}" \
+            --patience 2 "${words[@]:1}"
+        take_counts "${words[0]} with address sanitizer" $?
+    done
+}
+
+part_quickstart() {
+    local before
+    before=$(git status --porcelain 2>/dev/null)
+    if run_limited 240 examples/quickstart.sh; then
+        add 1 0 0
+    else
+        fail_one quickstart
+    fi
+    if [ "$(git status --porcelain 2>/dev/null)" = "$before" ]; then
+        add 1 0 0
+    else
+        git status --short
+        fail_one 'quickstart leaves files that git sees'
+    fi
+}
+
+part_bench() {
+    run_limited 180 tests/bench/run.sh --smoke --json "$work/bench.json"
+    local status=$? lines
+    lines=$(wc -l <"$work/bench.json" 2>/dev/null || echo 0)
+    # 9 operations, 1 and 16 threads, on 4 places but for `synced` of what changes nothing.
+    if [ $status -eq 0 ] && [ "$lines" -eq 64 ] && grep -q '^mark: ' "$work/output"; then
+        add 1 0 0
+    else
+        fail_one "bench (exit code $status, $lines JSON lines)"
+    fi
+}
+
+# ---- All together --------------------------------------------------------------------------
+
+begun=$SECONDS
+if ! tests/lib/deps.sh; then
+    echo "0 passed, 1 failed, 0 skipped"
+    exit 1
+fi
+for part in "${parts[@]}"; do
+    part_begun=$SECONDS
+    echo "==== $part"
+    "part_$part"
+    echo "==== $part took $((SECONDS - part_begun)) s"
+done
+
+echo "All took $((SECONDS - begun)) s."
+for failure in "${failures[@]}"; do
+    echo "failed: $failure"
+done
+echo "$total_passed passed, $total_failed failed, $total_skipped skipped"
+[ $total_failed -eq 0 ]
