@@ -26,7 +26,8 @@ enum fs_class {
     FS_CLASS_NAME = 'D',    /* parent, name -> inode u64, type u8 (DT_*) */
     FS_CLASS_INODE = 'I',   /* inode -> attributes and small content */
     FS_CLASS_EXTENT = 'B',  /* content id, offset -> bytes, at most LIMIT_EXTENT_BYTES */
-    FS_CLASS_CONTENT = 'P', /* content id -> session that builds it; 0: to be reclaimed */
+    FS_CLASS_CONTENT = 'P', /* content id -> session that builds it; 0: to be reclaimed (or
+                               trimmed, README E6) */
     FS_CLASS_SESSION = 'S', /* kept by node */
     FS_CLASS_CLUSTER = 'C', /* kept by node */
 };
@@ -90,6 +91,8 @@ struct fs_inode {
     enum fs_content_kind kind;
     uint64_t content;            /* EXTENTS */
     uint64_t content_bytes;      /* EXTENTS: stored bytes, for st_blocks */
+    const uint8_t *trims;        /* EXTENTS: encoded; which extents are void (README E6) */
+    uint32_t trim_count;
     const uint8_t *inline_bytes; /* INLINE: `size` bytes, in the value it was parsed from */
 };
 
@@ -160,13 +163,20 @@ void fs_range_add(struct buf *ranges, uint64_t offset, const void *data, size_t 
 /* The next range of encoded ranges; false at the end. */
 bool fs_range_next(struct reader *ranges, uint64_t *ret_offset, const uint8_t **ret_data,
                    uint32_t *ret_length);
+/* How many slots (aligned LIMIT_EXTENT_BYTES of a file) these ranges touch: an entry emits at
+ * most that many slots whole. More than FS_OP_SLOTS: evaluation answers -E2BIG. */
+uint32_t fs_ranges_slots(const void *ranges, size_t ranges_size);
+
+enum { FS_OP_SLOTS = 56 }; /* 3.5 MiB of an entry's 4 (G2) */
 
 /* ---- Evaluation: any thread, pure -------------------------------------------------------------- */
 
 struct fs_result { /* travels in the entry record's 16 bytes */
     uint64_t value; /* MAKE: inode; BUILD: content id; WRITE: the end of what was written;
-                       RESERVE: first number */
-    uint64_t more;  /* MAKE: 1 where the name existed (FS_OVER) */
+                       RESERVE: first number; UNLINK, RMDIR: the inode whose name went;
+                       RENAME: the inode moved; RECLAIM, ABANDON: content ids seen to */
+    uint64_t more;  /* MAKE: 1 where the name existed (FS_OVER); RENAME: the inode it took
+                       the place of, or 0; RECLAIM, ABANDON: 1: call again */
 };
 
 /* Where evaluation puts its records. */

@@ -1,0 +1,142 @@
+/*
+ * evaluate.h - private: what the families of operations share.
+ *
+ * An evaluation collects the inodes it changes and puts each once, at its end (G2);
+ * names, extents and P records are put as they come, each key in one place of the code
+ * only.
+ */
+#ifndef TIERCE_FS_EVALUATE_H
+#define TIERCE_FS_EVALUATE_H
+
+#include "extent.h"
+
+enum {
+    EVAL_INODES = 4,         /* two parents, the subject, and whom it replaces */
+    DROP_EXTENTS = 16,       /* deleted with the name; more: FS_RECLAIM's */
+    RECLAIM_EXTENTS = 1024,  /* deleted by one FS_RECLAIM, or one truncation */
+    RECLAIM_SCAN = 8192,     /* looked at by one FS_RECLAIM */
+    ABANDON_CONTENTS = 1024, /* marked by one FS_ABANDON */
+    RESERVE_INODES = 65536,  /* given by one FS_RESERVE */
+    PARENTS_WALKED = 1 << 16,
+    CONTENT_VALUE_BYTES = 16,
+};
+
+_Static_assert((uint64_t)FS_OP_SLOTS *SLOT_GRAINS + RECLAIM_EXTENTS + 64 <=
+                   LIMIT_ENTRY_RECORDS,
+               "a write and a truncation fit an entry");
+_Static_assert((size_t)RECLAIM_EXTENTS >= TRIM_UNIT_EXTENTS, "a trim unit goes in one entry");
+_Static_assert((FS_OP_SLOTS + 1) * (uint64_t)(SLOT_BYTES + 1024) +
+                       RECLAIM_EXTENTS * (uint64_t)64 + 16 * 1024 <
+                   LIMIT_ENTRY_BYTES,
+               "so do their bytes");
+
+/* A P record: session u64 | more u64, as README lists its kinds. */
+enum content_record {
+    CONTENT_UNRECORDED, /* an inode's, whole */
+    CONTENT_BUILDING,   /* session, stored bytes */
+    CONTENT_TRIMMED,    /* 0, inode: has void extents */
+    CONTENT_DROPPED,    /* 0, 0: nobody's */
+};
+
+/* The content that an operation writes to. */
+struct content {
+    uint64_t id;
+    uint64_t bytes;             /* stored, void ones included */
+    struct buf trims;           /* encoded */
+    enum content_record record; /* as it stands in the view */
+};
+
+struct eval_inode {
+    struct fs_inode inode;
+    struct buf value; /* what it was parsed from */
+    bool dirty, gone;
+};
+
+struct eval {
+    const struct fs_view *view;
+    const struct fs_op *op;
+    struct fs_change *change;
+    struct fs_result result;
+    int64_t now_ns;
+    struct eval_inode inodes[EVAL_INODES];
+    unsigned inode_count;
+    struct content content;
+    struct buf inline_bytes; /* new inline content of the subject */
+    struct buf scratch;
+    uint8_t *slot_bytes; /* SLOT_BYTES, made when first needed */
+};
+
+/* ---- evaluate.c: the collected inodes, records ---- */
+
+/* The timestamp that the next record gets. */
+uint64_t eval_next(const struct eval *e);
+void eval_put(struct eval *e, const struct fs_key *key, const void *value, size_t size);
+void eval_delete(struct eval *e, const struct fs_key *key);
+/* The same pointer for the same number. -ENOENT. */
+int eval_inode(struct eval *e, uint64_t number, struct eval_inode **ret);
+/* One that a name leads to: its absence is damage (-EIO). */
+int eval_named_inode(struct eval *e, uint64_t number, struct eval_inode **ret);
+/* -ENOENT, -ENOTDIR. */
+int eval_directory(struct eval *e, uint64_t number, struct eval_inode **ret);
+int eval_name_check(const uint8_t *name, size_t size);
+void eval_put_name(struct eval *e, uint64_t parent, const uint8_t *name, size_t size,
+                   uint64_t inode, uint32_t mode);
+void eval_delete_name(struct eval *e, uint64_t parent, const uint8_t *name, size_t size);
+void eval_put_inode(struct eval *e, const struct fs_inode *inode);
+/* mtime and ctime are now: of a directory whose names changed. */
+void eval_touch(struct eval *e, struct eval_inode *i);
+/* ctime is now. */
+void eval_change(struct eval *e, struct eval_inode *i);
+
+/* ---- evaluate_attr.c ---- */
+
+/* The attributes of op->set but the size, and ctime. */
+void eval_set(struct eval *e, struct fs_inode *inode);
+
+/* ---- evaluate_remove.c ---- */
+
+/* One name less leads to it. */
+int eval_unlink(struct eval *e, struct eval_inode *i);
+
+/* ---- evaluate_write.c ---- */
+
+/* Gives a regular file the value that op's content, ranges and size say; the content it
+ * had is dropped. eval_settle must follow. */
+int eval_value(struct eval *e, struct fs_inode *inode);
+/* op->size for an inode; eval_settle must follow. */
+int eval_resize(struct eval *e, struct fs_inode *inode);
+/* Puts or deletes the P record of the content written to. */
+void eval_settle(struct eval *e, uint64_t inode);
+
+/* ---- content.c: e->content ---- */
+
+#define CONTENT_UNCUT UINT64_MAX
+
+/* Writes `base` at 0, then ranges over it, and removes all from `cut` on. */
+int content_write(struct eval *e, const uint8_t *base, size_t base_size,
+                  const uint8_t *ranges, size_t ranges_size, uint64_t cut);
+/* Deletes all extents of a content that nobody refers to any more, or leaves that to
+ * FS_RECLAIM. `recorded`: it has a P record. */
+int content_drop(struct eval *e, uint64_t content, bool recorded);
+int content_record_get(struct eval *e, uint64_t content, enum content_record *ret,
+                       uint64_t *ret_session, uint64_t *ret_more);
+bool content_value_read(const uint8_t *value, size_t size, enum content_record *ret,
+                        uint64_t *ret_session, uint64_t *ret_more);
+void content_record_put(struct eval *e, uint64_t content, uint64_t session,
+                        uint64_t more);
+
+/* ---- the families ---- */
+
+int evaluate_make(struct eval *e);
+int evaluate_unlink(struct eval *e);
+int evaluate_rmdir(struct eval *e);
+int evaluate_rename(struct eval *e);
+int evaluate_setattr(struct eval *e);
+int evaluate_write(struct eval *e);
+int evaluate_replace(struct eval *e);
+int evaluate_build(struct eval *e);
+int evaluate_reserve(struct eval *e);
+int evaluate_reclaim(struct eval *e);
+int evaluate_abandon(struct eval *e);
+
+#endif

@@ -1,0 +1,35 @@
+/* key.c - the keys of the name space. Numbers are big-endian, so that they sort. */
+#include "fs.h"
+
+static void key_begin(struct fs_key *key, uint8_t class, uint64_t first)
+{
+    key->bytes[0] = class;
+    put_be64(key->bytes + 1, first);
+    key->size = 9;
+}
+
+void fs_key_name(struct fs_key *key, uint64_t parent, const void *name, size_t name_size)
+{
+    ensure(name_size <= LIMIT_NAME_BYTES);
+    key_begin(key, FS_CLASS_NAME, parent);
+    if (name_size)
+        memcpy(key->bytes + key->size, name, name_size);
+    key->size += (uint32_t)name_size;
+}
+
+void fs_key_inode(struct fs_key *key, uint64_t inode)
+{
+    key_begin(key, FS_CLASS_INODE, inode);
+}
+
+void fs_key_extent(struct fs_key *key, uint64_t content, uint64_t offset)
+{
+    key_begin(key, FS_CLASS_EXTENT, content);
+    put_be64(key->bytes + key->size, offset);
+    key->size += 8;
+}
+
+void fs_key_content(struct fs_key *key, uint64_t content)
+{
+    key_begin(key, FS_CLASS_CONTENT, content);
+}

@@ -1,0 +1,168 @@
+/*
+ * op.c - operations and results as bytes.
+ *
+ *   op     = type u8 | flags u32 | set u32 | inode u64 | parent u64 | parent2 u64
+ *            | name string | name2 string | mode u32 | uid u32 | gid u32 | rdev u32
+ *            | size u64 | content u64 | atime i64 | mtime i64 | target string
+ *            | ranges_size u32 | range*
+ *   string = length u16 | bytes
+ *   range  = offset u64 | length u32 | bytes
+ *
+ * Valid: known type, flags and set; a range holds at least one byte, ranges ascend, do
+ * not overlap and end below 2^63; strings are within their limits; nothing is left over.
+ */
+#include "fs.h"
+
+#include <errno.h>
+
+enum {
+    OP_FLAGS = FS_OVER | FS_NOREPLACE | FS_APPEND | FS_PARENTS,
+    OP_SET = FS_SET_MODE | FS_SET_UID | FS_SET_GID | FS_SET_SIZE | FS_SET_ATIME |
+             FS_SET_MTIME | FS_SET_ATIME_NOW | FS_SET_MTIME_NOW,
+};
+
+void fs_op_encode(const struct fs_op *op, struct buf *to)
+{
+    buf_u8(to, (uint8_t)op->type);
+    buf_u32(to, op->flags);
+    buf_u32(to, op->set);
+    buf_u64(to, op->inode);
+    buf_u64(to, op->parent);
+    buf_u64(to, op->parent2);
+    buf_string(to, op->name, op->name_size);
+    buf_string(to, op->name2, op->name2_size);
+    buf_u32(to, op->mode);
+    buf_u32(to, op->uid);
+    buf_u32(to, op->gid);
+    buf_u32(to, op->rdev);
+    buf_u64(to, op->size);
+    buf_u64(to, op->content);
+    buf_u64(to, (uint64_t)op->atime_ns);
+    buf_u64(to, (uint64_t)op->mtime_ns);
+    buf_string(to, op->target, op->target_size);
+    buf_u32(to, op->ranges_size);
+    buf_bytes(to, op->ranges, op->ranges_size);
+}
+
+static bool ranges_valid(const uint8_t *ranges, size_t size)
+{
+    struct reader r = reader_of(ranges, size);
+    uint64_t end = 0;
+    while (reader_left(&r)) {
+        uint64_t offset = reader_u64(&r);
+        uint32_t length = reader_u32(&r);
+        reader_bytes(&r, length);
+        if (r.bad || length == 0 || offset < end || offset > (uint64_t)INT64_MAX - length)
+            return false;
+        end = offset + length;
+    }
+    return true;
+}
+
+static void read_strings(struct reader *r, struct fs_op *op)
+{
+    size_t size;
+    op->name = reader_string(r, &size);
+    op->name_size = (uint16_t)size;
+    op->name2 = reader_string(r, &size);
+    op->name2_size = (uint16_t)size;
+}
+
+static void read_tail(struct reader *r, struct fs_op *op)
+{
+    op->mode = reader_u32(r);
+    op->uid = reader_u32(r);
+    op->gid = reader_u32(r);
+    op->rdev = reader_u32(r);
+    op->size = reader_u64(r);
+    op->content = reader_u64(r);
+    op->atime_ns = (int64_t)reader_u64(r);
+    op->mtime_ns = (int64_t)reader_u64(r);
+    size_t size;
+    op->target = reader_string(r, &size);
+    op->target_size = (uint16_t)size;
+    op->ranges_size = reader_u32(r);
+    op->ranges = reader_bytes(r, op->ranges_size);
+}
+
+int fs_op_decode(const void *data, size_t length, struct fs_op *ret)
+{
+    struct reader r = reader_of(data, length);
+    struct fs_op op = {0};
+    uint8_t type = reader_u8(&r);
+    op.flags = reader_u32(&r);
+    op.set = reader_u32(&r);
+    op.inode = reader_u64(&r);
+    op.parent = reader_u64(&r);
+    op.parent2 = reader_u64(&r);
+    read_strings(&r, &op);
+    read_tail(&r, &op);
+    if (!reader_done(&r) || type < FS_MAKE || type > FS_ABANDON)
+        return -EPROTO;
+    if (op.flags & ~(uint32_t)OP_FLAGS || op.set & ~(uint32_t)OP_SET ||
+        op.name_size > LIMIT_NAME_BYTES || op.name2_size > LIMIT_NAME_BYTES ||
+        op.target_size > LIMIT_PATH_BYTES || op.ranges_size > LIMIT_FRAME_BYTES ||
+        !ranges_valid(op.ranges, op.ranges_size))
+        return -EPROTO;
+    op.type = (enum fs_op_type)type;
+    *ret = op;
+    return 0;
+}
+
+void fs_range_add(struct buf *ranges, uint64_t offset, const void *data, size_t length)
+{
+    ensure(length > 0 && length <= UINT32_MAX);
+    buf_u64(ranges, offset);
+    buf_u32(ranges, (uint32_t)length);
+    buf_bytes(ranges, data, length);
+}
+
+bool fs_range_next(struct reader *ranges, uint64_t *ret_offset, const uint8_t **ret_data,
+                   uint32_t *ret_length)
+{
+    if (reader_left(ranges) == 0)
+        return false;
+    uint64_t offset = reader_u64(ranges);
+    uint32_t length = reader_u32(ranges);
+    const uint8_t *data = reader_bytes(ranges, length);
+    if (ranges->bad)
+        return false;
+    *ret_offset = offset;
+    *ret_data = data;
+    *ret_length = length;
+    return true;
+}
+
+uint32_t fs_ranges_slots(const void *ranges, size_t ranges_size)
+{
+    struct reader r = reader_of(ranges, ranges_size);
+    uint64_t offset, slots = 0, next = 0; /* the first slot not yet counted */
+    const uint8_t *data;
+    uint32_t length;
+    while (fs_range_next(&r, &offset, &data, &length)) {
+        uint64_t first = max_u64(next, offset / LIMIT_EXTENT_BYTES);
+        uint64_t end = (offset + length - 1) / LIMIT_EXTENT_BYTES + 1;
+        slots += end > first ? end - first : 0;
+        next = max_u64(next, end);
+    }
+    return (uint32_t)min_u64(slots, UINT32_MAX);
+}
+
+uint64_t fs_op_subject(const struct fs_op *op)
+{
+    if (op->inode)
+        return op->inode;
+    return op->parent ? op->parent : op->content;
+}
+
+void fs_result_encode(const struct fs_result *result, uint8_t to[16])
+{
+    put_u64(to, result->value);
+    put_u64(to + 8, result->more);
+}
+
+void fs_result_decode(const uint8_t from[16], struct fs_result *ret)
+{
+    ret->value = get_u64(from);
+    ret->more = get_u64(from + 8);
+}

@@ -1,0 +1,132 @@
+/* ops.c - fills in a struct fs_op and does it. */
+#include "ops.h"
+
+#include <sys/stat.h>
+
+static int run(struct memory *m, struct fs_op *op, uint64_t *ret_value)
+{
+    struct fs_result result;
+    int error = memory_do(m, op, OPS_SESSION, &result);
+    if (!error && ret_value)
+        *ret_value = result.value;
+    return error;
+}
+
+static int run_range(struct memory *m, struct fs_op *op, uint64_t offset,
+                     const void *data, size_t length, uint64_t *ret_value)
+{
+    struct buf ranges = {0};
+    if (length)
+        fs_range_add(&ranges, offset, data, length);
+    op->ranges = ranges.data;
+    op->ranges_size = (uint32_t)ranges.length;
+    int error = run(m, op, ret_value);
+    buf_release(&ranges);
+    return error;
+}
+
+static struct fs_op named(enum fs_op_type type, uint64_t parent, const char *name)
+{
+    return (struct fs_op){
+        .type = type,
+        .parent = parent,
+        .name = (const uint8_t *)name,
+        .name_size = (uint16_t)strlen(name),
+    };
+}
+
+int op_make(struct memory *m, uint64_t parent, const char *name, uint32_t mode,
+            uint64_t *ret_inode)
+{
+    struct fs_op op = named(FS_MAKE, parent, name);
+    op.mode = mode;
+    return run(m, &op, ret_inode);
+}
+
+int op_symlink(struct memory *m, uint64_t parent, const char *name, const char *target,
+               uint64_t *ret_inode)
+{
+    struct fs_op op = named(FS_MAKE, parent, name);
+    op.mode = S_IFLNK | 0777;
+    op.target = (const uint8_t *)target;
+    op.target_size = (uint16_t)strlen(target);
+    return run(m, &op, ret_inode);
+}
+
+int op_unlink(struct memory *m, uint64_t parent, const char *name)
+{
+    struct fs_op op = named(FS_UNLINK, parent, name);
+    return run(m, &op, NULL);
+}
+
+int op_rmdir(struct memory *m, uint64_t parent, const char *name)
+{
+    struct fs_op op = named(FS_RMDIR, parent, name);
+    return run(m, &op, NULL);
+}
+
+int op_rename(struct memory *m, uint64_t parent, const char *name, uint64_t parent2,
+              const char *name2, uint32_t flags)
+{
+    struct fs_op op = named(FS_RENAME, parent, name);
+    op.flags = flags;
+    op.parent2 = parent2;
+    op.name2 = (const uint8_t *)name2;
+    op.name2_size = (uint16_t)strlen(name2);
+    return run(m, &op, NULL);
+}
+
+int op_write(struct memory *m, uint64_t inode, uint64_t offset, const void *data,
+             size_t length)
+{
+    struct fs_op op = {.type = FS_WRITE, .inode = inode};
+    return run_range(m, &op, offset, data, length, NULL);
+}
+
+int op_append(struct memory *m, uint64_t inode, const void *data, size_t length,
+              uint64_t *ret_end)
+{
+    struct fs_op op = {.type = FS_WRITE, .inode = inode, .flags = FS_APPEND};
+    return run_range(m, &op, 12345, data, length, ret_end);
+}
+
+int op_truncate(struct memory *m, uint64_t inode, uint64_t size)
+{
+    struct fs_op op = {
+        .type = FS_SETATTR, .inode = inode, .set = FS_SET_SIZE, .size = size};
+    return run(m, &op, NULL);
+}
+
+int op_replace(struct memory *m, uint64_t inode, uint64_t content, uint64_t offset,
+               const void *data, size_t length, uint64_t size)
+{
+    struct fs_op op = {
+        .type = FS_REPLACE, .inode = inode, .content = content, .size = size};
+    return run_range(m, &op, offset, data, length, NULL);
+}
+
+int op_build(struct memory *m, uint64_t *content, uint64_t offset, const void *data,
+             size_t length)
+{
+    struct fs_op op = {.type = FS_BUILD, .content = *content};
+    return run_range(m, &op, offset, data, length, content);
+}
+
+bool op_reclaim(struct memory *m)
+{
+    struct fs_op op = {.type = FS_RECLAIM};
+    struct fs_result result;
+    ensure(memory_do(m, &op, OPS_SESSION, &result) == 0);
+    return result.more;
+}
+
+int op_stat(struct memory *m, uint64_t inode, struct fs_inode *ret)
+{
+    struct fs_view view = memory_view(m);
+    struct buf scratch = {0};
+    int error = fs_stat(&view, inode, &scratch, ret);
+    buf_release(&scratch);
+    if (!error)
+        ret->inline_bytes = ret->trims = NULL;
+    return error;
+}

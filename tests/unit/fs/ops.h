@@ -1,0 +1,30 @@
+/* ops.h - operations in one line each, on a struct memory, by session OPS_SESSION. */
+#ifndef TIERCE_TEST_OPS_H
+#define TIERCE_TEST_OPS_H
+
+#include "memory_view.h"
+
+enum { OPS_SESSION = 5 };
+
+int op_make(struct memory *m, uint64_t parent, const char *name, uint32_t mode,
+            uint64_t *ret_inode);
+int op_symlink(struct memory *m, uint64_t parent, const char *name, const char *target,
+               uint64_t *ret_inode);
+int op_unlink(struct memory *m, uint64_t parent, const char *name);
+int op_rmdir(struct memory *m, uint64_t parent, const char *name);
+int op_rename(struct memory *m, uint64_t parent, const char *name, uint64_t parent2,
+              const char *name2, uint32_t flags);
+int op_write(struct memory *m, uint64_t inode, uint64_t offset, const void *data,
+             size_t length);
+int op_append(struct memory *m, uint64_t inode, const void *data, size_t length,
+              uint64_t *ret_end);
+int op_truncate(struct memory *m, uint64_t inode, uint64_t size);
+/* `data` at `offset` over `content` (0: over nothing), `size` in all. */
+int op_replace(struct memory *m, uint64_t inode, uint64_t content, uint64_t offset,
+               const void *data, size_t length, uint64_t size);
+int op_build(struct memory *m, uint64_t *content, uint64_t offset, const void *data,
+             size_t length);
+bool op_reclaim(struct memory *m); /* whether there was something to do */
+int op_stat(struct memory *m, uint64_t inode, struct fs_inode *ret); /* no inline bytes */
+
+#endif
