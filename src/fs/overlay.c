@@ -343,14 +343,12 @@ int overlay_set(struct overlay *o, uint64_t *next_id,
                 struct overlay_layer **ret)
 {
     struct overlay_layer *l = overlay_open(o);
-    if (!l || (size && l->kind == OVERLAY_APPEND)) {
+    if (!l || size) { /* bytes and a size are two operations */
         l = layer_push(o, next_id, OVERLAY_WRITE);
         if (!l)
             return -ENOMEM;
     }
     if (size) {
-        ensure(l->kind == OVERLAY_WRITE);
-        ranges_cut(&l->ranges, *size);
         l->sized = true;
         l->size = *size;
     }

@@ -5,7 +5,7 @@
  * An overlay is a queue of layers over the committed value. Each layer becomes one
  * operation, in order; only the last one takes writes, until it is sealed:
  *
- *   write    positioned ranges, laid over what is below; optionally a new size after them
+ *   write    positioned ranges, laid over what is below; or, without any, a new size
  *   append   bytes for the end of the file, wherever that is when they are committed
  * (K12) replace  a new value from nothing (O_TRUNC): hides all below. When it grows, its
  * ranges are moved out into a *build*, whose bytes then live under a content id
@@ -95,7 +95,7 @@ int overlay_replace(struct overlay *o, uint64_t *next_id,
  * cannot be undone there; the caller must seal the layer, whose commit then does it. */
 bool overlay_resize(struct overlay *o, uint64_t size);
 /* A sealed layer at the end that sets attributes, and the size where `size` is not NULL:
- * the open one where its kind allows, else a new one. */
+ * the open one where there is no size to set, else a new one. */
 int overlay_set(struct overlay *o, uint64_t *next_id,
                 const struct overlay_attributes *attributes, const uint64_t *size,
                 struct overlay_layer **ret);
