@@ -1,0 +1,153 @@
+/* fdinfo.c - what /proc says of a caller: its other descriptors (K10), its death (K14).
+ * Files are never opened nor asked for attributes through their descriptors: that would
+ * be a request to ourselves. */
+#include "mount_internal.h"
+
+#include <dirent.h>
+#include <signal.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+enum { PROC_BYTES = 4096, EXITING = 4 /* PF_EXITING */ };
+
+static int proc_read(const char *path, char text[PROC_BYTES])
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    ssize_t n = read(fd, text, PROC_BYTES - 1);
+    close(fd);
+    if (n < 0)
+        return -errno;
+    text[n] = '\0';
+    return 0;
+}
+
+/* The number after `label`; false where there is none. */
+static bool proc_number(const char *text, const char *label, int base, uint64_t *ret)
+{
+    const char *at = strstr(text, label);
+    if (!at)
+        return false;
+    *ret = strtoull(at + strlen(label), NULL, base);
+    return true;
+}
+
+/* Lines of mountinfo: id, parent, major:minor, root, mountpoint, ... Returns the id of
+ * the line for which the given fields agree; -1 where none does. */
+static int mountinfo_scan(const char *path, int id, const char *mountpoint,
+                          dev_t *ret_device)
+{
+    FILE *file = fopen(path, "re");
+    char *line = NULL;
+    size_t room = 0;
+    int found = -1;
+    while (file && getline(&line, &room, file) > 0) {
+        int at;
+        unsigned major, minor;
+        char where[PROC_BYTES];
+        if (sscanf(line, "%d %*d %u:%u %*s %4095s", &at, &major, &minor, where) != 4)
+            continue;
+        if (mountpoint ? strcmp(where, mountpoint) == 0 : at == id) {
+            found = at;
+            *ret_device = makedev(major, minor);
+        }
+    }
+    free(line);
+    if (file)
+        fclose(file);
+    return found;
+}
+
+/* mountinfo writes blanks and backslashes in octal. */
+static void mountinfo_escape(const char *path, struct buf *to)
+{
+    for (; *path; path++) {
+        if (strchr(" \t\n\\", *path))
+            buf_printf(to, "\\%03o", (unsigned char)*path);
+        else
+            buf_u8(to, (uint8_t)*path);
+    }
+    buf_u8(to, 0);
+}
+
+int mountinfo_find(const char *mountpoint, dev_t *ret_device)
+{
+    struct buf escaped = {0};
+    mountinfo_escape(mountpoint, &escaped);
+    int id = escaped.failed ? -1
+                            : mountinfo_scan("/proc/self/mountinfo", 0,
+                                             (const char *)escaped.data, ret_device);
+    buf_release(&escaped);
+    return id < 0 ? -ENOENT : id;
+}
+
+/* Whether a mount id, as that process sees it, is ours: a bind mount, or another mount
+ * name space, gives the same file system another id. */
+static bool mount_is_ours(struct fs_mount *m, pid_t pid, uint64_t id)
+{
+    if (id == (uint64_t)m->mount_id)
+        return true;
+    char path[64];
+    dev_t device = 0;
+    snprintf(path, sizeof(path), "/proc/%d/mountinfo", (int)pid);
+    return mountinfo_scan(path, (int)id, NULL, &device) >= 0 && device == m->device;
+}
+
+static bool descriptor_matches(struct fs_mount *m, pid_t pid, const char *path,
+                               uint64_t inode)
+{
+    char text[PROC_BYTES];
+    uint64_t flags, id, number;
+    return proc_read(path, text) == 0 && proc_number(text, "\nino:\t", 10, &number) &&
+           number == inode && proc_number(text, "flags:\t", 8, &flags) &&
+           (flags & O_ACCMODE) != O_RDONLY && proc_number(text, "\nmnt_id:\t", 10, &id) &&
+           mount_is_ours(m, pid, id);
+}
+
+bool fdinfo_holds(struct fs_mount *m, pid_t pid, uint64_t inode)
+{
+    char path[64 + 256];
+    snprintf(path, sizeof(path), "/proc/%d/fdinfo", (int)pid);
+    DIR *dir = pid ? opendir(path) : NULL;
+    if (!dir)
+        return false;
+    bool holds = false;
+    for (struct dirent *d; !holds && (d = readdir(dir));) {
+        if (d->d_name[0] == '.')
+            continue;
+        snprintf(path, sizeof(path), "/proc/%d/fdinfo/%s", (int)pid, d->d_name);
+        holds = descriptor_matches(m, pid, path, inode);
+    }
+    closedir(dir);
+    return holds;
+}
+
+/* A process that SIGKILL has ended closes its files on the way out: nobody waits for
+ * that. */
+static bool process_was_killed(pid_t pid)
+{
+    char path[64], text[PROC_BYTES];
+    snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+    if (proc_read(path, text) != 0)
+        return true;
+    const char *at = strrchr(text, ')'), *last = strrchr(text, ' ');
+    unsigned flags;
+    if (!at || !last || sscanf(at + 1, " %*c %*d %*d %*d %*d %*d %u", &flags) != 1)
+        return false;
+    return (flags & EXITING) && (atoi(last) & 0x7f) == SIGKILL;
+}
+
+bool process_dying(pid_t pid)
+{
+    char path[64], text[PROC_BYTES];
+    uint64_t own = 0, shared = 0;
+    if (!pid)
+        return false;
+    snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+    if (proc_read(path, text) != 0)
+        return true;
+    proc_number(text, "\nSigPnd:\t", 16, &own);
+    proc_number(text, "\nShdPnd:\t", 16, &shared);
+    return ((own | shared) >> (SIGKILL - 1) & 1) || process_was_killed(pid);
+}

@@ -1,0 +1,316 @@
+/* mount_attr.c - attributes, as this host's processes are to see them (K11, K16). */
+#include "mount_internal.h"
+
+#include <sys/statvfs.h>
+#include <time.h>
+
+int64_t timespec_ns(struct timespec t)
+{
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+struct timespec ns_timespec(int64_t ns)
+{
+    int64_t seconds = ns / 1000000000 - (ns % 1000000000 < 0);
+    return (struct timespec){.tv_sec = seconds, .tv_nsec = ns - seconds * 1000000000};
+}
+
+int64_t now_ns(void)
+{
+    return (int64_t)clock_real_us() * 1000;
+}
+
+void stat_of_inode(const struct fs_inode *inode, struct stat *ret)
+{
+    uint64_t bytes = inode->kind == FS_CONTENT_EXTENTS  ? inode->content_bytes
+                     : inode->kind == FS_CONTENT_INLINE ? inode->size
+                                                        : 0;
+    *ret = (struct stat){
+        .st_ino = inode->inode,
+        .st_mode = inode->mode,
+        .st_nlink = inode->nlink,
+        .st_uid = inode->uid,
+        .st_gid = inode->gid,
+        .st_rdev = inode->rdev,
+        .st_size = (off_t)inode->size,
+        .st_blksize = 4096,
+        .st_blocks = (blkcnt_t)((bytes + 511) / 512),
+        .st_atim = ns_timespec(inode->atime_ns),
+        .st_mtim = ns_timespec(inode->mtime_ns),
+        .st_ctim = ns_timespec(inode->ctime_ns),
+    };
+}
+
+/* What is written and not committed, laid over the committed attributes. */
+static void overlay_attributes_onto(const struct file *file, struct stat *attr)
+{
+    if (overlay_empty(&file->overlay))
+        return;
+    attr->st_size = (off_t)overlay_size(&file->overlay, (uint64_t)attr->st_size);
+    attr->st_blocks = (attr->st_size + 511) / 512;
+    if (file->shown_mtime_ns)
+        attr->st_mtim = attr->st_ctim = ns_timespec(file->shown_mtime_ns);
+}
+
+/* With the lock held. The committed attributes were read when the file's generation was
+ * `generation`. -EAGAIN: something landed meanwhile. */
+static int attributes_merge(struct fs_mount *m, uint64_t inode, uint64_t generation,
+                            int error, struct stat *attr)
+{
+    uint64_t content;
+    struct file *file = file_find(m, inode);
+    if (generation != (file ? file->generation : 0))
+        return -EAGAIN;
+    if (error == -ENOENT && file && file->known.st_ino &&
+        overlay_hides_base(&file->overlay, &content)) {
+        *attr = file->known; /* removed, but its value is still all here */
+        attr->st_nlink = 0;
+        error = 0;
+    }
+    if (error)
+        return error == -ENOENT ? -ESTALE : error;
+    if (file)
+        overlay_attributes_onto(file, attr);
+    attr->st_ino = inode; /* an alias keeps the number its descriptors have shown */
+    return 0;
+}
+
+int mount_attributes(struct fs_mount *m, uint64_t inode, struct stat *ret)
+{
+    struct buf scratch = {0};
+    struct stat attr;
+    int error;
+    do {
+        pthread_mutex_lock(&m->lock);
+        struct file *file = file_find(m, inode);
+        uint64_t generation = file ? file->generation : 0;
+        uint64_t number = file ? file->inode : inode;
+        bool pending = file && file->pending;
+        if (pending)
+            pending_attributes(file, ret);
+        pthread_mutex_unlock(&m->lock);
+        if (pending)
+            return 0;
+        struct fs_inode committed;
+        buf_clear(&scratch);
+        error = fs_stat(&m->backend.view, number, &scratch, &committed);
+        if (!error)
+            stat_of_inode(&committed, &attr);
+        pthread_mutex_lock(&m->lock);
+        error = attributes_merge(m, inode, generation, error, &attr);
+        pthread_mutex_unlock(&m->lock);
+    } while (error == -EAGAIN);
+    buf_release(&scratch);
+    if (!error)
+        *ret = attr;
+    return error;
+}
+
+/* No timeouts: in this stage the kernel asks every time. */
+void entry_of(const struct stat *attr, struct fuse_entry_param *ret)
+{
+    *ret = (struct fuse_entry_param){.ino = attr->st_ino, .attr = *attr};
+}
+
+void on_getattr(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
+{
+    struct stat attr;
+    int error = mount_attributes(fuse_req_userdata(req), inode, &attr);
+    if (error)
+        fuse_reply_err(req, -error);
+    else
+        fuse_reply_attr(req, &attr, 0);
+}
+
+/* ---- SETATTR ---- */
+
+static void attributes_of(const struct stat *attr, int set,
+                          struct overlay_attributes *ret)
+{
+    static const struct {
+        int theirs;
+        uint32_t ours;
+    } map[] = {
+        {FUSE_SET_ATTR_MODE, FS_SET_MODE},
+        {FUSE_SET_ATTR_UID, FS_SET_UID},
+        {FUSE_SET_ATTR_GID, FS_SET_GID},
+        {FUSE_SET_ATTR_ATIME, FS_SET_ATIME},
+        {FUSE_SET_ATTR_MTIME, FS_SET_MTIME},
+        {FUSE_SET_ATTR_ATIME_NOW, FS_SET_ATIME_NOW},
+        {FUSE_SET_ATTR_MTIME_NOW, FS_SET_MTIME_NOW},
+    };
+    *ret = (struct overlay_attributes){
+        .mode = attr->st_mode,
+        .uid = attr->st_uid,
+        .gid = attr->st_gid,
+        .atime_ns = timespec_ns(attr->st_atim),
+        .mtime_ns = timespec_ns(attr->st_mtim),
+    };
+    for (size_t i = 0; i < array_length(map); i++)
+        if (set & map[i].theirs)
+            ret->set |= map[i].ours;
+    if (ret->set & FS_SET_ATIME_NOW)
+        ret->set &= ~(uint32_t)FS_SET_ATIME;
+    if (ret->set & FS_SET_MTIME_NOW)
+        ret->set &= ~(uint32_t)FS_SET_MTIME;
+}
+
+/* What the caller is shown once it is done; the kernel asks anew before it relies on it.
+ */
+static void attributes_show(const struct overlay_attributes *a, const uint64_t *size,
+                            struct stat *attr)
+{
+    struct timespec now = ns_timespec(now_ns());
+    if (a->set & FS_SET_MODE)
+        attr->st_mode = (attr->st_mode & S_IFMT) | (a->mode & 07777);
+    if (a->set & FS_SET_UID)
+        attr->st_uid = a->uid;
+    if (a->set & FS_SET_GID)
+        attr->st_gid = a->gid;
+    if (a->set & (FS_SET_ATIME | FS_SET_ATIME_NOW))
+        attr->st_atim = a->set & FS_SET_ATIME ? ns_timespec(a->atime_ns) : now;
+    if (a->set & (FS_SET_MTIME | FS_SET_MTIME_NOW))
+        attr->st_mtim = a->set & FS_SET_MTIME ? ns_timespec(a->mtime_ns) : now;
+    if (size)
+        attr->st_size = (off_t)*size;
+    attr->st_ctim = now;
+}
+
+static void answer_attr(struct mount_call *call, int error)
+{
+    if (error)
+        fuse_reply_err(call->req, -error);
+    else
+        fuse_reply_attr(call->req, &call->attr, 0);
+}
+
+static void wait_for_layer(struct mount_call *call, struct file *file,
+                           struct overlay_layer *l)
+{
+    call_wait(call, &l->waiting, file);
+    file_seal(file, l);
+}
+
+enum outcome {
+    DONE,    /* taken into the overlay */
+    WAITING, /* travels with a layer's commit */
+    PLAIN,   /* an operation of its own */
+};
+
+/* A value that is being replaced, unseen: its size is nobody else's business yet. */
+static enum outcome setattr_replacing(struct mount_call *call, struct file *file,
+                                      const struct overlay_attributes *a,
+                                      const uint64_t *size, struct handle *handle)
+{
+    struct overlay_layer *l = overlay_open(&file->overlay);
+    bool kept = true, was_written = l->written;
+    if (size) {
+        kept = overlay_resize(&file->overlay, *size);
+        file_touch(file);
+        if (handle)
+            handle->written = l->id;
+    }
+    if (file->pending)
+        pending_set(file->pending, a);
+    else if (a->set && was_written) {
+        struct overlay_layer *same;
+        overlay_set(&file->overlay, &file->mount->next_layer, a, NULL, &same);
+        wait_for_layer(call, file, l);
+        return WAITING;
+    }
+    if (!kept) { /* what was built cannot be cut there: its commit does it */
+        wait_for_layer(call, file, l);
+        return WAITING;
+    }
+    return a->set && !file->pending ? PLAIN : DONE;
+}
+
+/* With the lock held. */
+static enum outcome setattr_decide(struct mount_call *call, struct file *file,
+                                   const struct overlay_attributes *a,
+                                   const uint64_t *size, struct handle *handle,
+                                   int *ret_error)
+{
+    if (!file || overlay_empty(&file->overlay))
+        return PLAIN;
+    struct overlay_layer *l = overlay_open(&file->overlay);
+    if (l && l->kind == OVERLAY_REPLACE)
+        return setattr_replacing(call, file, a, size, handle);
+    *ret_error = overlay_set(&file->overlay, &file->mount->next_layer, a, size, &l);
+    if (*ret_error)
+        return DONE;
+    if (size)
+        file_touch(file);
+    wait_for_layer(call, file, l);
+    return WAITING;
+}
+
+static void setattr_plain(struct mount_call *call, uint64_t inode,
+                          const struct overlay_attributes *a, const uint64_t *size)
+{
+    struct fs_op op = {
+        .type = FS_SETATTR,
+        .inode = inode,
+        .set = a->set | (size ? FS_SET_SIZE : 0),
+        .mode = a->mode,
+        .uid = a->uid,
+        .gid = a->gid,
+        .size = size ? *size : 0,
+        .atime_ns = a->atime_ns,
+        .mtime_ns = a->mtime_ns,
+    };
+    call_start(call, &op);
+}
+
+void on_setattr(fuse_req_t req, fuse_ino_t inode, struct stat *attr, int set,
+                struct fuse_file_info *fi)
+{
+    struct fs_mount *m = fuse_req_userdata(req);
+    struct overlay_attributes a;
+    attributes_of(attr, set, &a);
+    uint64_t size = (uint64_t)attr->st_size;
+    const uint64_t *sized = set & FUSE_SET_ATTR_SIZE ? &size : NULL;
+    struct stat shown;
+    int error =
+        sized && size > LIMIT_FILE_BYTES ? -EFBIG : mount_attributes(m, inode, &shown);
+    if (error) {
+        fuse_reply_err(req, -error);
+        return;
+    }
+    struct mount_call *call = call_new(m, req, answer_attr);
+    if (!call)
+        return;
+    attributes_show(&a, sized, &shown);
+    call->attr = shown;
+    pthread_mutex_lock(&m->lock);
+    struct file *file = file_find(m, inode);
+    enum outcome outcome =
+        setattr_decide(call, file, &a, sized, fi ? handle_of(fi) : NULL, &error);
+    uint64_t number = file ? file->inode : inode;
+    bool replaced = file && overlay_open(&file->overlay) &&
+                    overlay_open(&file->overlay)->kind == OVERLAY_REPLACE;
+    mount_unlock_and_send(m);
+    if (outcome == PLAIN)
+        setattr_plain(call, number, &a, replaced ? NULL : sized);
+    else if (outcome == DONE)
+        call_finish(call, error);
+}
+
+void on_statfs(fuse_req_t req, fuse_ino_t inode)
+{
+    struct fs_mount *m = fuse_req_userdata(req);
+    uint64_t free_bytes = 0, total_bytes = 0, keys = 0;
+    m->backend.space(m->backend.context, &free_bytes, &total_bytes, &keys);
+    struct statvfs st = {
+        .f_bsize = 4096,
+        .f_frsize = 4096,
+        .f_blocks = total_bytes / 4096,
+        .f_bfree = free_bytes / 4096,
+        .f_bavail = free_bytes / 4096,
+        .f_files = keys + free_bytes / 4096,
+        .f_ffree = free_bytes / 4096,
+        .f_favail = free_bytes / 4096,
+        .f_namemax = LIMIT_NAME_BYTES,
+    };
+    fuse_reply_statfs(req, &st);
+}

@@ -1,0 +1,282 @@
+/* mount_call.c - kernel requests that wait: for an operation of their own, for a commit,
+ * for a pending name to be made. Each is answered exactly once, and its killed caller is
+ * let go (K14). */
+#include "mount_internal.h"
+
+enum { WATCH_AT_ONCE = 64 };
+
+static struct mount_call **call_bucket(struct fs_mount *m, uint64_t id)
+{
+    return &m->calls[id % MOUNT_BUCKETS];
+}
+
+static struct mount_call *call_find(struct fs_mount *m, uint64_t id)
+{
+    struct mount_call *call = *call_bucket(m, id);
+    while (call && call->id != id)
+        call = call->table_next;
+    return call && !call->settled ? call : NULL;
+}
+
+static void table_add(struct mount_call *call)
+{
+    struct mount_call **bucket = call_bucket(call->mount, call->id);
+    call->table_next = *bucket;
+    call->table_at = bucket;
+    if (call->table_next)
+        call->table_next->table_at = &call->table_next;
+    *bucket = call;
+    call->mount->calls_count++;
+}
+
+static void table_remove(struct mount_call *call)
+{
+    *call->table_at = call->table_next;
+    if (call->table_next)
+        call->table_next->table_at = call->table_at;
+    call->mount->calls_count--;
+}
+
+static void list_remove(struct mount_call *call)
+{
+    *call->at = call->next;
+    if (call->next)
+        call->next->at = call->at;
+    call->at = NULL;
+    call->next = NULL;
+}
+
+/* ---- Interrupts ---- */
+
+/* With the lock held. Returns the call where its caller is to be answered -EINTR now: one
+ * that waits for what others wait for as well, and which goes on without it. */
+static struct mount_call *call_interrupted(struct mount_call *call, bool fatal)
+{
+    struct fs_backend *b = &call->mount->backend;
+    call->interrupted = true;
+    if (call->waits_for && fatal) {
+        list_remove(call);
+        call->settled = true;
+        call->resume = NULL;
+        return call;
+    }
+    if (call->waits_for && call->waits_for->flight_sent)
+        b->interrupt(b->context, &call->waits_for->flight, false);
+    else if (call->submitted)
+        b->interrupt(b->context, &call->request, fatal);
+    return NULL;
+}
+
+/* By id: libfuse may call this for a request that is being answered at this moment. */
+static void interrupt_by_id(struct fs_mount *m, uint64_t id, pid_t pid)
+{
+    bool fatal = process_dying(pid);
+    pthread_mutex_lock(&m->lock);
+    struct mount_call *call = call_find(m, id);
+    struct mount_call *let_go = call ? call_interrupted(call, fatal) : NULL;
+    pthread_mutex_unlock(&m->lock);
+    if (let_go)
+        call_finish(let_go, -EINTR);
+}
+
+static void on_interrupt(fuse_req_t req, void *data)
+{
+    struct fs_mount *m = fuse_req_userdata(req);
+    uint64_t id = (uint64_t)(uintptr_t)data;
+    pthread_mutex_lock(&m->lock);
+    struct mount_call *call = call_find(m, id);
+    pid_t pid = call ? call->pid : 0;
+    pthread_mutex_unlock(&m->lock);
+    if (call)
+        interrupt_by_id(m, id, pid);
+}
+
+/* The kernel interrupts a request once; a SIGKILL after a SIGCHLD, or while an exiting
+ * process closes its files, is seen only by looking. */
+void calls_watch(struct fs_mount *m)
+{
+    struct {
+        uint64_t id;
+        pid_t pid;
+        bool interrupted;
+    } old[WATCH_AT_ONCE];
+    size_t count = 0;
+    uint64_t now = ticks_us();
+    if (!m->calls_count)
+        return;
+    for (size_t i = 0; i < MOUNT_BUCKETS && count < WATCH_AT_ONCE; i++) {
+        size_t at = (i + (size_t)m->next_call) % MOUNT_BUCKETS;
+        for (struct mount_call *call = m->calls[at]; call; call = call->table_next) {
+            if (call->settled || now - call->since_us < MOUNT_WATCH_US ||
+                count == WATCH_AT_ONCE)
+                continue;
+            old[count].id = call->id;
+            old[count].interrupted = call->interrupted;
+            old[count++].pid = call->pid;
+        }
+    }
+    pthread_mutex_unlock(&m->lock);
+    for (size_t i = 0; i < count; i++)
+        if (old[i].interrupted || process_dying(old[i].pid))
+            interrupt_by_id(m, old[i].id, old[i].pid);
+    pthread_mutex_lock(&m->lock);
+}
+
+/* ---- Life of a call ---- */
+
+struct mount_call *call_new(struct fs_mount *m, fuse_req_t req,
+                            void (*answer)(struct mount_call *call, int error))
+{
+    struct mount_call *call = calloc(1, sizeof(*call));
+    if (!call) {
+        fuse_reply_err(req, ENOMEM);
+        return NULL;
+    }
+    call->mount = m;
+    call->req = req;
+    call->answer = answer;
+    call->pid = fuse_req_ctx(req)->pid;
+    call->since_us = ticks_us();
+    pthread_mutex_lock(&m->lock);
+    call->id = m->next_call++;
+    table_add(call);
+    committer_wake(m, call->since_us + MOUNT_WATCH_US);
+    pthread_mutex_unlock(&m->lock);
+    fuse_req_interrupt_func(req, on_interrupt, (void *)(uintptr_t)call->id);
+    return call;
+}
+
+void call_touch(struct mount_call *call, uint64_t parent, const char *name)
+{
+    ensure(call->touched < (int)array_length(call->touches));
+    call->touches[call->touched].parent = parent;
+    call->touches[call->touched++].name = name;
+}
+
+void call_finish(struct mount_call *call, int error)
+{
+    struct fs_mount *m = call->mount;
+    if (call->resume) {
+        void (*resume)(struct mount_call *, int) = call->resume;
+        call->resume = NULL;
+        resume(call, error);
+        return;
+    }
+    call->answer(call, error);
+    pthread_mutex_lock(&m->lock);
+    table_remove(call);
+    if (!m->calls_count)
+        pthread_cond_broadcast(&m->idle);
+    pthread_mutex_unlock(&m->lock);
+    buf_release(&call->request.op);
+    free(call);
+}
+
+static void call_done(struct fs_request *request)
+{
+    struct mount_call *call = container_of(request, struct mount_call, request);
+    pthread_mutex_lock(&call->mount->lock);
+    call->settled = true;
+    call->submitted = false;
+    pthread_mutex_unlock(&call->mount->lock);
+    call_finish(call, request->error);
+}
+
+void call_wait(struct mount_call *call, struct mount_call **list, struct file *file)
+{
+    call->settled = false;
+    call->waits_for = file;
+    call->next = *list;
+    call->at = list;
+    if (call->next)
+        call->next->at = &call->next;
+    *list = call;
+}
+
+struct mount_call *calls_take(struct mount_call **list)
+{
+    struct mount_call *calls = *list;
+    for (struct mount_call *call = calls; call; call = call->next) {
+        call->settled = true;
+        call->waits_for = NULL;
+        call->at = NULL;
+    }
+    *list = NULL;
+    return calls;
+}
+
+void calls_finish(struct mount_call *calls, int error)
+{
+    while (calls) {
+        struct mount_call *call = calls;
+        calls = call->next;
+        call->next = NULL;
+        call_finish(call, error);
+    }
+}
+
+static struct pending *touched_pending(const struct mount_call *call)
+{
+    for (int i = 0; i < call->touched; i++) {
+        const char *name = call->touches[i].name;
+        uint64_t parent = call->touches[i].parent;
+        struct pending *p = name ? pending_find(call->mount, parent, name, strlen(name))
+                                 : pending_in(call->mount, parent);
+        if (p)
+            return p;
+    }
+    return NULL;
+}
+
+/* With the lock held: waits for a pending name, or submits. */
+static void call_advance(struct mount_call *call);
+
+/* A pending name was made, or failed to be: both are good enough to go on. On the loop.
+ */
+static void call_resume(struct mount_call *call, int error)
+{
+    struct fs_mount *m = call->mount;
+    pthread_mutex_lock(&m->lock);
+    call_advance(call);
+    if (m->send_first)
+        committer_wake(m, 0);
+    pthread_mutex_unlock(&m->lock);
+}
+
+static void call_advance(struct mount_call *call)
+{
+    struct fs_mount *m = call->mount;
+    struct pending *p = touched_pending(call);
+    if (p) {
+        struct overlay_layer *l = p->file->overlay.first;
+        call->resume = call_resume;
+        call_wait(call, &l->waiting, p->file);
+        file_seal(p->file, l);
+        return;
+    }
+    call->settled = false;
+    call->submitted = true;
+    m->backend.submit(m->backend.context, &call->request);
+    if (call->interrupted)
+        m->backend.interrupt(m->backend.context, &call->request, call->fatal);
+}
+
+void call_start(struct mount_call *call, const struct fs_op *op)
+{
+    struct fs_mount *m = call->mount;
+    fs_op_encode(op, &call->request.op);
+    call->request.subject = fs_op_subject(op);
+    call->request.done = call_done;
+    if (call->request.op.failed) {
+        call_finish(call, -ENOMEM);
+        return;
+    }
+    pthread_mutex_lock(&m->lock);
+    call_advance(call);
+    mount_unlock_and_send(m);
+}
+
+void answer_nothing(struct mount_call *call, int error)
+{
+    fuse_reply_err(call->req, -error);
+}

@@ -1,0 +1,144 @@
+/* mount_file.c - the files this host knows something about, and their handles. */
+#include "mount_internal.h"
+
+static struct file **bucket_of(struct fs_mount *m, uint64_t inode)
+{
+    return &m->files[(inode * 0x9e3779b97f4a7c15u >> 32) % MOUNT_BUCKETS];
+}
+
+static struct file *file_find_exact(struct fs_mount *m, uint64_t inode)
+{
+    struct file *file = *bucket_of(m, inode);
+    while (file && file->inode != inode)
+        file = file->next;
+    return file;
+}
+
+struct file *file_find(struct fs_mount *m, uint64_t inode)
+{
+    struct file *file = file_find_exact(m, inode);
+    return file && file->alias ? file->alias : file;
+}
+
+struct file *file_get(struct fs_mount *m, uint64_t inode)
+{
+    struct file *file = file_find(m, inode);
+    if (file)
+        return file;
+    file = calloc(1, sizeof(*file));
+    if (!file)
+        return NULL;
+    struct file **bucket = bucket_of(m, inode);
+    file->next = *bucket;
+    file->mount = m;
+    file->inode = inode;
+    file->generation = m->next_generation++;
+    *bucket = file;
+    return file;
+}
+
+void file_put(struct file *file)
+{
+    if (file->handles || !overlay_empty(&file->overlay) || file->pending ||
+        file->flying || file->timed || file->aliases || file->parked)
+        return;
+    if (file->alias && file->lookups)
+        return;
+    struct file *alias = file->alias;
+    struct file **at = bucket_of(file->mount, file->inode);
+    while (*at != file)
+        at = &(*at)->next;
+    *at = file->next;
+    buf_release(&file->flight.op);
+    free(file);
+    if (alias) {
+        alias->aliases--;
+        file_put(alias);
+    }
+}
+
+static void handle_link(struct handle *handle, struct file *file)
+{
+    handle->file = file;
+    handle->next = file->handles;
+    handle->at = &file->handles;
+    if (handle->next)
+        handle->next->at = &handle->next;
+    file->handles = handle;
+}
+
+static void handle_unlink(struct handle *handle)
+{
+    *handle->at = handle->next;
+    if (handle->next)
+        handle->next->at = handle->at;
+}
+
+struct handle *handle_new(struct file *file, int flags)
+{
+    struct handle *handle = calloc(1, sizeof(*handle));
+    if (!handle)
+        return NULL;
+    handle->flags = flags;
+    handle_link(handle, file);
+    return handle;
+}
+
+void handle_free(struct handle *handle)
+{
+    handle_unlink(handle);
+    free(handle);
+}
+
+struct handle *handle_of(const struct fuse_file_info *fi)
+{
+    return (struct handle *)(uintptr_t)fi->fh;
+}
+
+void file_touch(struct file *file)
+{
+    struct pending *p = file->pending;
+    bool by_hand = p && p->set & FS_SET_MTIME;
+    if (file->shown_mtime_ns && !by_hand)
+        return;
+    file->shown_mtime_ns = now_ns();
+    if (!p)
+        return;
+    p->set &= ~(uint32_t)FS_SET_MTIME;
+    p->mtime_ns = p->ctime_ns = file->shown_mtime_ns;
+}
+
+/* The file was made by another host meanwhile, under another number: everything that is
+ * open or buffered here goes on there. */
+void file_rebind(struct file *file, uint64_t inode)
+{
+    struct file *to = file_get(file->mount, inode);
+    if (!to)
+        log_fatal("out of memory while a file changes its inode");
+    ensure(to != file && !file->alias && !file->aliases);
+    while (file->handles) {
+        struct handle *handle = file->handles;
+        handle_unlink(handle);
+        handle_link(handle, to);
+    }
+    overlay_move(&to->overlay, &file->overlay);
+    for (struct overlay_layer *l = to->overlay.first; l; l = l->next)
+        for (struct mount_call *call = l->waiting; call; call = call->next)
+            call->waits_for = to;
+    to->generation = file->mount->next_generation++;
+    if (file->shown_mtime_ns && !overlay_empty(&to->overlay))
+        to->shown_mtime_ns = file->shown_mtime_ns;
+    file->alias = to;
+    to->aliases++;
+    file_schedule(to);
+    file_kick(to);
+}
+
+void file_forget(struct fs_mount *m, uint64_t inode, uint64_t count)
+{
+    struct file *file = file_find_exact(m, inode);
+    if (!file)
+        return;
+    file->lookups -= min_u64(file->lookups, count);
+    file_put(file);
+}

@@ -1,0 +1,333 @@
+/* mount_files.c - requests about the bytes of files: handles, reads through the overlay,
+ * buffered writes, and what FLUSH, FSYNC and RELEASE make of them (K10, K11, K12). */
+#include "mount_internal.h"
+
+/* ---- Opening ---- */
+
+/* With the lock held. Commits what only this handle still owes; frees it. */
+static void handle_release(struct handle *handle)
+{
+    struct file *file = handle->file;
+    struct overlay_layer *l = overlay_find(&file->overlay, handle->written);
+    if (!l)
+        l = overlay_find(&file->overlay, handle->truncated);
+    handle_free(handle);
+    if (l)
+        file_seal(file, l);
+    if (!file->handles)
+        file_seal(file, NULL);
+    file_put(file);
+}
+
+void handle_reply(fuse_req_t req, struct handle *handle, struct fuse_file_info *fi,
+                  const struct fuse_entry_param *entry)
+{
+    struct fs_mount *m = fuse_req_userdata(req);
+    fi->fh = (uint64_t)(uintptr_t)handle;
+    int error = entry ? fuse_reply_create(req, entry, fi) : fuse_reply_open(req, fi);
+    if (error != -ENOENT)
+        return;
+    pthread_mutex_lock(&m->lock); /* the caller is gone: no RELEASE will come */
+    handle_release(handle);
+    if (entry)
+        file_forget(m, entry->ino, 1);
+    if (m->send_first)
+        committer_wake(m, 0);
+    pthread_mutex_unlock(&m->lock);
+}
+
+static int open_locked(struct fs_mount *m, uint64_t inode, int flags,
+                       const struct stat *attr, struct handle **ret)
+{
+    struct file *file = file_get(m, inode);
+    struct handle *handle = file ? handle_new(file, flags) : NULL;
+    if (!handle) {
+        if (file)
+            file_put(file);
+        return -ENOMEM;
+    }
+    int error = 0;
+    if (flags & O_TRUNC)
+        error =
+            overlay_replace(&file->overlay, &m->next_layer,
+                            file->flying ? file->flight_layer : NULL, &handle->truncated);
+    if (error) {
+        handle_free(handle);
+        file_put(file);
+        return error;
+    }
+    if (flags & O_TRUNC) {
+        file->known = *attr;
+        file_touch(file);
+    }
+    *ret = handle;
+    return 0;
+}
+
+void on_open(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
+{
+    struct fs_mount *m = fuse_req_userdata(req);
+    struct handle *handle;
+    struct stat attr;
+    int error = mount_attributes(m, inode, &attr);
+    if (!error) {
+        pthread_mutex_lock(&m->lock);
+        error = open_locked(m, inode, fi->flags, &attr, &handle);
+        pthread_mutex_unlock(&m->lock);
+    }
+    if (error)
+        fuse_reply_err(req, -error);
+    else
+        handle_reply(req, handle, fi, NULL);
+}
+
+/* ---- Reading ---- */
+
+struct base { /* what lies below the overlay, looked at with the lock held */
+    uint64_t inode, generation, content;
+    bool hidden, empty;
+};
+
+static struct base base_of(const struct file *file)
+{
+    struct base b = {.inode = file->inode, .generation = file->generation};
+    b.hidden = overlay_hides_base(&file->overlay, &b.content);
+    b.empty = overlay_empty(&file->overlay);
+    return b;
+}
+
+/* *ret_size: the base's size, as far as this window can tell. */
+static int base_read(struct fs_mount *m, const struct base *b, uint64_t offset,
+                     size_t length, uint8_t *to, uint64_t *ret_size)
+{
+    size_t got = length;
+    int error = 0;
+    if (!b->hidden)
+        error = fs_read(&m->backend.view, b->inode, offset, length, to, &got);
+    else if (b->content)
+        error = fs_read_content(&m->backend.view, b->content, offset, length, to);
+    else
+        memset(to, 0, length);
+    if (error)
+        return error == -ENOENT ? -ESTALE : error;
+    if (!b->hidden && got < length)
+        memset(to + got, 0, length - got);
+    *ret_size = offset + got;
+    return 0;
+}
+
+/* -EAGAIN: a commit landed between the look at the overlay and the read below it. */
+static int read_once(struct fs_mount *m, const struct handle *handle, uint64_t offset,
+                     size_t length, uint8_t *to, size_t *ret_length)
+{
+    pthread_mutex_lock(&m->lock);
+    struct base b = base_of(handle->file);
+    pthread_mutex_unlock(&m->lock);
+    uint64_t size = 0;
+    int error = base_read(m, &b, offset, length, to, &size);
+    pthread_mutex_lock(&m->lock);
+    struct base now = base_of(handle->file);
+    if (now.inode != b.inode || now.generation != b.generation ||
+        now.hidden != b.hidden || now.content != b.content)
+        error = -EAGAIN;
+    if (!error && !now.empty)
+        size = overlay_apply(&handle->file->overlay, size, offset, to, length);
+    pthread_mutex_unlock(&m->lock);
+    if (!error)
+        *ret_length = size > offset ? (size_t)min_u64(size - offset, length) : 0;
+    return error;
+}
+
+void on_read(fuse_req_t req, fuse_ino_t inode, size_t size, off_t offset,
+             struct fuse_file_info *fi)
+{
+    struct fs_mount *m = fuse_req_userdata(req);
+    uint8_t *window = malloc(size ? size : 1);
+    size_t got = 0;
+    int error = window ? -EAGAIN : -ENOMEM;
+    while (error == -EAGAIN)
+        error = read_once(m, handle_of(fi), (uint64_t)offset, size, window, &got);
+    if (error)
+        fuse_reply_err(req, -error);
+    else
+        fuse_reply_buf(req, (const char *)window, got);
+    free(window);
+}
+
+/* ---- Writing ---- */
+
+static void answer_write(struct mount_call *call, int error)
+{
+    if (error)
+        fuse_reply_err(call->req, -error);
+    else
+        fuse_reply_write(call->req, call->size);
+}
+
+enum write_wait {
+    WRITE_AT_ONCE,
+    WRITE_COMMIT, /* O_SYNC and the like: until it is committed */
+    WRITE_ROOM,   /* until the commit in flight makes room */
+};
+
+/* With the lock held, after a write was taken into the layer. */
+static enum write_wait write_settle(struct file *file, struct overlay_layer *l, bool sync)
+{
+    bool full = overlay_full(l);
+    bool crowded = file->flying && (full || file->flight_layer->next != l);
+    if (file->flying && l == file->flight_layer) /* a build of this very layer */
+        crowded = full;
+    if (sync || (full && l->kind != OVERLAY_REPLACE))
+        file_seal(file, l);
+    else if (full)
+        file_kick(file);
+    else
+        file_schedule(file);
+    return sync ? WRITE_COMMIT : crowded ? WRITE_ROOM : WRITE_AT_ONCE;
+}
+
+static int write_check(const struct file *file, uint64_t offset, size_t size, bool append)
+{
+    if (file->lost)
+        return -ESTALE;
+    const struct overlay_layer *l = overlay_open(&file->overlay);
+    if (append && l && l->kind == OVERLAY_REPLACE)
+        offset = max_u64(offset, l->size);
+    return offset + size > LIMIT_FILE_BYTES ? -EFBIG : 0;
+}
+
+/* With the lock held. */
+static int write_take(struct handle *handle, const struct fuse_file_info *fi,
+                      uint64_t offset, const char *data, size_t size,
+                      enum write_wait *ret_wait, struct overlay_layer **ret_layer)
+{
+    struct file *file = handle->file;
+    struct fs_mount *m = file->mount;
+    bool append = !fi->writepage && fi->flags & O_APPEND; /* K12 */
+    bool sync = !fi->writepage && (fi->flags | handle->flags) & (O_DSYNC | O_DIRECT);
+    uint64_t id;
+    int error = write_check(file, offset, size, append);
+    if (!error)
+        error = overlay_write(&file->overlay, &m->next_layer, offset, data, size, append,
+                              &id);
+    if (error)
+        return error;
+    file_touch(file);
+    if (!fi->writepage)
+        handle->written = id;
+    struct overlay_layer *l = overlay_find(&file->overlay, id);
+    *ret_wait = write_settle(file, l, sync);
+    *ret_layer = l;
+    return 0;
+}
+
+void on_write(fuse_req_t req, fuse_ino_t inode, const char *data, size_t size,
+              off_t offset, struct fuse_file_info *fi)
+{
+    struct fs_mount *m = fuse_req_userdata(req);
+    struct handle *handle = handle_of(fi);
+    enum write_wait wait = WRITE_AT_ONCE;
+    struct overlay_layer *l = NULL;
+    struct mount_call *call = call_new(m, req, answer_write);
+    if (!call)
+        return;
+    call->size = size;
+    call->holds_pages = true;
+    pthread_mutex_lock(&m->lock);
+    int error = write_take(handle, fi, (uint64_t)offset, data, size, &wait, &l);
+    if (!error && wait == WRITE_COMMIT) {
+        call->handle = handle;
+        call_wait(call, &l->waiting, handle->file);
+    } else if (!error && wait == WRITE_ROOM) {
+        call_wait(call, &handle->file->parked, handle->file);
+    }
+    mount_unlock_and_send(m);
+    if (error || wait == WRITE_AT_ONCE)
+        call_finish(call, error);
+}
+
+/* ---- FLUSH, FSYNC, RELEASE ---- */
+
+/* With the lock held: the layer this handle has to commit; NULL: none. *ret_bare: it is
+ * the emptiness its O_TRUNC began, and nobody was asked yet whether a value is to follow.
+ */
+static struct overlay_layer *owed_layer(const struct handle *handle, bool *ret_bare)
+{
+    const struct overlay *o = &handle->file->overlay;
+    struct overlay_layer *l = overlay_find(o, handle->written);
+    *ret_bare = false;
+    if (!l) {
+        l = overlay_find(o, handle->truncated);
+        *ret_bare = l && !l->sealed;
+    }
+    return l;
+}
+
+/* Answers `call` when `l` is committed; with what is known by now where it is NULL. Takes
+ * the lock's ownership. */
+static void commit_and_answer(struct mount_call *call, struct handle *handle,
+                              struct overlay_layer *l)
+{
+    struct fs_mount *m = call->mount;
+    int error = handle->error;
+    handle->error = 0;
+    if (l && !error) {
+        call->handle = handle;
+        call_wait(call, &l->waiting, handle->file);
+    }
+    if (l)
+        file_seal(handle->file, l);
+    bool waits = l && !error;
+    mount_unlock_and_send(m);
+    if (!waits)
+        call_finish(call, error);
+}
+
+/* K10: a shell's ">" is OPEN(O_TRUNC), FLUSH, WRITE, FLUSH: the first one, of a
+ * descriptor that was duplicated, must not publish that the value is empty. */
+void on_flush(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
+{
+    struct fs_mount *m = fuse_req_userdata(req);
+    struct handle *handle = handle_of(fi);
+    pid_t pid = fuse_req_ctx(req)->pid;
+    bool bare;
+    struct mount_call *call = call_new(m, req, answer_nothing);
+    if (!call)
+        return;
+    pthread_mutex_lock(&m->lock);
+    struct overlay_layer *l = owed_layer(handle, &bare);
+    if (l && bare) {
+        pthread_mutex_unlock(&m->lock);
+        bool goes_on = fdinfo_holds(m, pid, inode);
+        pthread_mutex_lock(&m->lock);
+        l = owed_layer(handle, &bare);
+        if (bare && goes_on)
+            l = NULL;
+    }
+    commit_and_answer(call, handle, l);
+}
+
+void on_fsync(fuse_req_t req, fuse_ino_t inode, int datasync, struct fuse_file_info *fi)
+{
+    struct fs_mount *m = fuse_req_userdata(req);
+    struct handle *handle = handle_of(fi);
+    struct mount_call *call = call_new(m, req, answer_nothing);
+    if (!call)
+        return;
+    pthread_mutex_lock(&m->lock);
+    commit_and_answer(call, handle, handle->file->overlay.last);
+}
+
+/* Nobody waits for it: close has returned long ago. */
+void on_release(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
+{
+    struct fs_mount *m = fuse_req_userdata(req);
+    struct handle *handle = handle_of(fi);
+    pthread_mutex_lock(&m->lock);
+    if (handle->error)
+        log_warn("nobody was told that what was written to inode %llu is lost: %s",
+                 (unsigned long long)handle->file->inode, strerror(-handle->error));
+    handle_release(handle);
+    mount_unlock_and_send(m);
+    fuse_reply_err(req, 0);
+}

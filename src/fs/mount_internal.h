@@ -1,0 +1,296 @@
+/*
+ * mount_internal.h - what the files of the mount share.
+ *
+ * Identities. A *file* is what this host knows of an inode beyond the committed state:
+ * its open handles and its overlay. It exists only while there is something to know. A
+ * *handle* is one open(2). A *call* is a kernel request that cannot be answered on the
+ * spot: it owns the fuse_req_t until it is answered, once.
+ *
+ * Locks. One lock, fs_mount.lock, for all of it; it is never held over the view, a
+ * notification or any other I/O, so that the loop (flight_done, call_done) may take it.
+ * backend.submit and backend.interrupt are called with it held: neither waits, and
+ * neither calls done() before it returns.
+ *
+ * A file's commits (S3): one *flight* at a time.
+ *
+ *   open layer --file_seal--> sealed --file_kick--> flying --flight_done--> popped
+ *   open replace layer, full --file_kick--> build flying --flight_done--> open
+ */
+#ifndef TIERCE_FS_MOUNT_INTERNAL_H
+#define TIERCE_FS_MOUNT_INTERNAL_H
+
+#define FUSE_USE_VERSION 314
+#include <fuse_lowlevel.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+
+#include "fs.h"
+#include "overlay.h"
+
+enum {
+    MOUNT_BUCKETS = 4096,
+    MOUNT_WORKERS = 16,
+    MOUNT_IDLE_WORKERS = 8,
+    MOUNT_WRITE_BYTES = 1 << 20,    /* of one WRITE request */
+    MOUNT_BACKGROUND = 4096,        /* requests of the kernel's own, in flight */
+    MOUNT_COMMIT_DELAY_US = 100000, /* from the first buffered byte */
+    MOUNT_WATCH_US = 200000,        /* how often callers that wait are looked at (K14) */
+};
+
+struct file;
+struct fs_mount;
+
+struct handle {
+    struct handle *next, **at; /* in file->handles */
+    struct file *file;
+    int flags;        /* of the open */
+    uint64_t written; /* the layer it last wrote to; gone: committed, or truncated away */
+    uint64_t truncated; /* the replace layer its O_TRUNC began */
+    int error; /* of a commit nobody waited for: its next fsync or close says it */
+};
+
+/* A name that only this host knows, until its value is committed with it. */
+struct pending {
+    struct pending *next, **at; /* in fs_mount.pendings */
+    struct file *file;
+    uint64_t parent;
+    uint16_t name_size;
+    uint8_t name[LIMIT_NAME_BYTES];
+    uint32_t mode, uid, gid;
+    uint32_t set; /* of the times: which were set by hand */
+    int64_t atime_ns, mtime_ns, ctime_ns;
+};
+
+struct file {
+    struct file *next; /* in its bucket */
+    struct fs_mount *mount;
+    uint64_t inode;
+    struct handle *handles;
+    struct overlay overlay;
+    uint64_t generation;     /* changes whenever what is below the overlay may have */
+    struct pending *pending; /* not made yet */
+    struct file *alias;      /* made elsewhere first: that file is meant from now on */
+    uint64_t aliases;        /* files that have this one as their alias */
+    uint64_t lookups;        /* the kernel's, of a number that may become an alias */
+    bool lost;               /* its making failed: there is nothing to write to */
+    int64_t shown_mtime_ns;  /* while something is buffered (K16); 0: the committed one */
+    struct file *timed_next;
+    bool timed;
+    uint64_t due_us;
+    struct stat known;  /* when it was opened for a new value: outlives its name here */
+    bool flying;        /* `flight` is on its way, or about to be sent */
+    bool flight_builds; /* it is a build, not a commit */
+    bool flight_sent;   /* the backend has it */
+    struct overlay_layer *flight_layer;
+    uint64_t flight_content;
+    struct fs_request flight;
+    struct file *send_next;
+    struct mount_call *parked; /* writes that wait for the flight to end */
+};
+
+struct mount_call {
+    struct mount_call *next, **at;             /* in the list of who waits for the same */
+    struct mount_call *table_next, **table_at; /* in fs_mount.calls */
+    struct fs_mount *mount;
+    uint64_t id;
+    fuse_req_t req;
+    pid_t pid;
+    uint64_t since_us;
+    bool interrupted, fatal; /* noted before the operation was submitted */
+    bool submitted;
+    bool settled;     /* on its way to its answer: leave it alone */
+    bool holds_pages; /* a WRITE: answered before pages are dropped, which waits for it
+                         (K2) */
+    struct file *waits_for; /* whose flight it waits for, NULL: its own operation's */
+    void (*resume)(struct mount_call *call, int error); /* instead of the answer */
+    void (*answer)(struct mount_call *call, int error); /* replies; then it is freed */
+    struct fs_request request;
+    struct handle *handle;
+    struct fuse_file_info fi;
+    struct stat attr;
+    size_t size;
+    /* Names and directories the operation touches: what is pending there is made first.
+     */
+    struct {
+        uint64_t parent;
+        const char *name; /* NULL: any name in it */
+    } touches[4];
+    int touched;
+    char names[2][LIMIT_NAME_BYTES + 1];
+};
+
+/* Pages the kernel must drop, and who is to be answered when it has. */
+struct drop {
+    struct drop *next;
+    uint64_t inode;
+    int error;
+    struct mount_call *calls;
+};
+
+struct fs_mount {
+    struct fs_backend backend;
+    struct fuse_session *session;
+    char *mountpoint;
+    dev_t device;
+    int mount_id; /* of /proc/self/mountinfo */
+    pthread_mutex_t lock;
+    pthread_cond_t idle;  /* something was committed or answered */
+    pthread_cond_t timer; /* for the committer */
+    pthread_cond_t drops_changed;
+    struct file *files[MOUNT_BUCKETS];
+    struct mount_call *calls[MOUNT_BUCKETS];
+    struct pending *pendings;
+    uint64_t next_layer, next_call, next_generation;
+    uint64_t calls_count;
+    uint64_t wakes_at_us; /* when the committer looks next */
+    struct file *timed_first, *timed_last;
+    struct file *send_first, *send_last;
+    struct drop *drops, **drops_end;
+    bool dropping; /* the notifier is at work */
+    bool stopping; /* committer and notifier are to end */
+    bool ended;    /* the session has, and backend.unmounted() was called */
+    bool session_started, helpers_started;
+    pthread_t session_thread, committer_thread, notifier_thread;
+};
+
+/* ---- mount_file.c: files and handles; all with the lock held ---- */
+
+struct file *file_find(struct fs_mount *m,
+                       uint64_t inode); /* NULL; aliases are followed */
+struct file *file_get(struct fs_mount *m, uint64_t inode); /* NULL: out of memory */
+void file_put(struct file *file); /* frees it where nothing is left to know */
+struct handle *handle_new(struct file *file, int flags);
+void handle_free(struct handle *handle);
+struct handle *handle_of(const struct fuse_file_info *fi);
+/* Something was buffered: its mtime is shown as now, and stays so until the commit (K16).
+ */
+void file_touch(struct file *file);
+/* Made, but as another inode: handles, layers and waiting calls move there. */
+void file_rebind(struct file *file, uint64_t inode);
+void file_forget(struct fs_mount *m, uint64_t inode, uint64_t count);
+
+/* ---- pending.c; with the lock held ---- */
+
+struct pending *pending_find(struct fs_mount *m, uint64_t parent, const void *name,
+                             size_t name_size);
+struct pending *pending_in(struct fs_mount *m, uint64_t parent);
+/* Begins a file that is not made yet. */
+int pending_new(struct fs_mount *m, uint64_t inode, uint64_t parent, const char *name,
+                mode_t mode, const struct fuse_ctx *who, struct file **ret);
+void pending_end(struct file *file); /* made, or failed */
+void pending_attributes(const struct file *file, struct stat *ret);
+void pending_set(struct pending *p, const struct overlay_attributes *attributes);
+/* The operation that makes it, but for its ranges. */
+void pending_op(const struct pending *p, struct fs_op *op);
+
+/* ---- mount_commit.c ---- */
+
+/* With the lock held: everything up to `layer` (NULL: all) is to be committed. */
+void file_seal(struct file *file, struct overlay_layer *layer);
+void file_kick(struct file *file);
+void file_schedule(struct file *file); /* the timer commits what is buffered */
+uint64_t ticks_us(void);               /* CLOCK_MONOTONIC, as the committer counts */
+void committer_wake(struct fs_mount *m, uint64_t due_us); /* to look by then; lock held */
+/* Unlocks, and sends what was kicked meanwhile. Not on the loop. */
+void mount_unlock_and_send(struct fs_mount *m);
+void *committer_main(void *mount);
+bool mount_busy(struct fs_mount *m);
+void mount_flush_all(struct fs_mount *m); /* waits; not on the loop */
+
+/* ---- mount_call.c ---- */
+
+/* -ENOMEM was answered where it returns NULL. */
+struct mount_call *call_new(struct fs_mount *m, fuse_req_t req,
+                            void (*answer)(struct mount_call *call, int error));
+void call_touch(struct mount_call *call, uint64_t parent, const char *name);
+/* First makes what is pending where it touches, then submits its operation. -ENOMEM is
+ * answered. Not on the loop. */
+void call_start(struct mount_call *call, const struct fs_op *op);
+/* With the lock held: parks it until the layer is committed, or until the flight ends. */
+void call_wait(struct mount_call *call, struct mount_call **list, struct file *file);
+void call_finish(struct mount_call *call, int error); /* answers now; lock not held */
+/* Takes all out of a list, so that they can be finished without the lock. */
+struct mount_call *calls_take(struct mount_call **list);
+void calls_finish(struct mount_call *calls, int error);
+void calls_watch(struct fs_mount *m); /* lets killed callers go (K14) */
+
+void answer_nothing(struct mount_call *call, int error); /* success or errno alone */
+
+/* ---- notify.c ---- */
+
+/* With the lock held. The notifier drops the kernel's pages, then finishes `calls`. */
+void notify_drop(struct fs_mount *m, uint64_t inode, struct mount_call *calls, int error);
+void *notifier_main(void *mount);
+
+/* ---- fdinfo.c: what /proc says of a caller ---- */
+
+/* Whether the process has another writable descriptor of the inode (K10). */
+bool fdinfo_holds(struct fs_mount *m, pid_t pid, uint64_t inode);
+bool process_dying(pid_t pid); /* SIGKILL is pending, or has ended it */
+int mountinfo_find(const char *mountpoint, dev_t *ret_device); /* mount id, or -ENOENT */
+
+/* ---- mount_attr.c ---- */
+
+void stat_of_inode(const struct fs_inode *inode, struct stat *ret);
+/* As this host's processes see it: the overlay taken into account. */
+int mount_attributes(struct fs_mount *m, uint64_t inode, struct stat *ret);
+int64_t timespec_ns(struct timespec t);
+struct timespec ns_timespec(int64_t ns);
+int64_t now_ns(void);
+void entry_of(const struct stat *attr, struct fuse_entry_param *ret);
+
+/* ---- handlers ---- */
+
+extern const struct fuse_lowlevel_ops mount_operations;
+
+void on_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
+void on_forget(fuse_req_t req, fuse_ino_t inode, uint64_t count);
+void on_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets);
+void on_readlink(fuse_req_t req, fuse_ino_t inode);
+void on_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+              dev_t rdev);
+void on_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode);
+void on_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name);
+void on_link(fuse_req_t req, fuse_ino_t inode, fuse_ino_t parent, const char *name);
+void on_unlink(fuse_req_t req, fuse_ino_t parent, const char *name);
+void on_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name);
+void on_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t parent2,
+               const char *name2, unsigned flags);
+void on_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+               struct fuse_file_info *fi);
+
+void on_getattr(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi);
+void on_setattr(fuse_req_t req, fuse_ino_t inode, struct stat *attr, int set,
+                struct fuse_file_info *fi);
+void on_statfs(fuse_req_t req, fuse_ino_t inode);
+
+void on_open(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi);
+void on_read(fuse_req_t req, fuse_ino_t inode, size_t size, off_t offset,
+             struct fuse_file_info *fi);
+void on_write(fuse_req_t req, fuse_ino_t inode, const char *data, size_t size,
+              off_t offset, struct fuse_file_info *fi);
+void on_flush(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi);
+void on_fsync(fuse_req_t req, fuse_ino_t inode, int datasync, struct fuse_file_info *fi);
+void on_release(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi);
+/* Tells the kernel of a handle; takes it back where the caller is gone. */
+void handle_reply(fuse_req_t req, struct handle *handle, struct fuse_file_info *fi,
+                  const struct fuse_entry_param *entry);
+
+void on_opendir(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi);
+void on_readdir(fuse_req_t req, fuse_ino_t inode, size_t size, off_t offset,
+                struct fuse_file_info *fi);
+void on_readdirplus(fuse_req_t req, fuse_ino_t inode, size_t size, off_t offset,
+                    struct fuse_file_info *fi);
+void on_releasedir(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi);
+
+/* ---- mount_options.c ---- */
+
+/* The argument for fuse_session_new; *ret is to be freed. */
+int mount_options_parse(const struct fs_mount_options *options, char **ret,
+                        char error[FS_ERROR_BYTES]);
+
+#endif

@@ -1,0 +1,40 @@
+/* notify.c - notifications to the kernel: they may wait for pages and inodes, so a thread
+ * of their own sends them, never the loop (K9). */
+#include "mount_internal.h"
+
+void notify_drop(struct fs_mount *m, uint64_t inode, struct mount_call *calls, int error)
+{
+    struct drop *drop = calloc(1, sizeof(*drop));
+    if (!drop)
+        log_fatal("out of memory for a notification");
+    *drop = (struct drop){.inode = inode, .calls = calls, .error = error};
+    *m->drops_end = drop;
+    m->drops_end = &drop->next;
+    pthread_cond_signal(&m->drops_changed);
+}
+
+void *notifier_main(void *mount)
+{
+    struct fs_mount *m = mount;
+    pthread_mutex_lock(&m->lock);
+    for (;;) {
+        while (!m->drops && !m->stopping)
+            pthread_cond_wait(&m->drops_changed, &m->lock);
+        struct drop *drop = m->drops;
+        if (!drop)
+            break;
+        m->drops = drop->next;
+        if (!m->drops)
+            m->drops_end = &m->drops;
+        m->dropping = true;
+        pthread_mutex_unlock(&m->lock);
+        fuse_lowlevel_notify_inval_inode(m->session, drop->inode, 0, 0);
+        calls_finish(drop->calls, drop->error);
+        free(drop);
+        pthread_mutex_lock(&m->lock);
+        m->dropping = false;
+        pthread_cond_broadcast(&m->idle);
+    }
+    pthread_mutex_unlock(&m->lock);
+    return NULL;
+}

@@ -1,0 +1,1229 @@
+/* test_mount.c - a real FUSE mount over a name space in memory: what programs see, which
+ * operations they cause (K10, K11, K12, K14, K16), how it starts and ends. */
+#include "test_mount_backend.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static struct backend backend;
+static struct fs_mount *mount_;
+static char directory[] = "/tmp/tierce-mount-XXXXXX";
+
+/* ---- Helpers ---- */
+
+static const char *at(const char *name)
+{
+    static char path[4][4400];
+    static unsigned turn;
+    char *to = path[turn++ % array_length(path)];
+    snprintf(to, sizeof(path[0]), "%s/%s", directory, name);
+    return to;
+}
+
+static int set_up(void **state)
+{
+    char error[FS_ERROR_BYTES] = "";
+    struct fs_mount_options options = {.mountpoint = directory, .source = "test"};
+    backend_start(&backend);
+    int result = fs_mount_start(&mount_, &options, &backend.table, error);
+    if (result)
+        print_error("%s\n", error);
+    return result;
+}
+
+static int tear_down(void **state)
+{
+    backend_fail(&backend, 0, 0);
+    backend_hold(&backend, false);
+    if (mount_ && fs_mount_stop(mount_, true) != 0)
+        return -1;
+    fs_mount_free(mount_);
+    mount_ = NULL;
+    backend_stop(&backend);
+    return 0;
+}
+
+static void must(int result)
+{
+    if (result < 0)
+        fail_msg("%s", strerror(errno));
+}
+
+static int must_open(const char *name, int flags)
+{
+    int fd = open(at(name), flags | O_CLOEXEC, 0644);
+    must(fd);
+    return fd;
+}
+
+static void must_write(int fd, const void *data, size_t size)
+{
+    assert_int_equal(write(fd, data, size), size);
+}
+
+/* Runs a command with $D set to the mount. */
+static int run(const char *shell, const char *command)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        setenv("D", directory, 1);
+        execlp(shell, shell, "-c", command, (char *)NULL);
+        _exit(127);
+    }
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+static void assert_value(const char *name, const char *expected)
+{
+    size_t size = 0;
+    char *value = backend_value(&backend, name, &size);
+    assert_non_null(value);
+    assert_string_equal(value, expected);
+    free(value);
+}
+
+static void assert_reads(const char *name, const char *expected)
+{
+    char text[256] = "";
+    int fd = must_open(name, O_RDONLY);
+    ssize_t n = read(fd, text, sizeof(text) - 1);
+    must((int)n);
+    text[n] = '\0';
+    close(fd);
+    assert_string_equal(text, expected);
+}
+
+static void fill(uint8_t *to, size_t size, uint64_t seed)
+{
+    for (size_t i = 0; i < size; i += 8) {
+        uint64_t r = random_next(&seed);
+        memcpy(to + i, &r, min_u64(8, size - i));
+    }
+}
+
+static void assert_bytes(const char *name, const uint8_t *expected, size_t size)
+{
+    size_t got = 0;
+    char *value = backend_value(&backend, name, &got);
+    assert_non_null(value);
+    assert_int_equal(got, size);
+    assert_memory_equal(value, expected, size);
+    free(value);
+    uint8_t *read_back = malloc(size + 1);
+    int fd = must_open(name, O_RDONLY);
+    size_t done = 0;
+    for (ssize_t n; (n = read(fd, read_back + done, size + 1 - done)) > 0;)
+        done += (size_t)n;
+    close(fd);
+    assert_int_equal(done, size);
+    assert_memory_equal(read_back, expected, size);
+    free(read_back);
+}
+
+/* ---- Names ---- */
+
+static void test_names(void **state)
+{
+    struct stat st;
+    char target[64] = "";
+    must(mkdir(at("d"), 0750));
+    must(stat(at("d"), &st));
+    assert_true(S_ISDIR(st.st_mode));
+    assert_int_equal(st.st_mode & 07777, 0750);
+    assert_int_equal(mkdir(at("d"), 0750), -1);
+    assert_int_equal(errno, EEXIST);
+    must(symlink("where/to", at("d/link")));
+    assert_int_equal(readlink(at("d/link"), target, sizeof(target) - 1), 8);
+    assert_string_equal(target, "where/to");
+    must(mkfifo(at("d/fifo"), 0600));
+    must(stat(at("d/fifo"), &st));
+    assert_true(S_ISFIFO(st.st_mode));
+    must(mknod(at("d/null"), S_IFCHR | 0600, makedev(1, 3)));
+    must(stat(at("d/null"), &st));
+    assert_int_equal(st.st_rdev, makedev(1, 3));
+    assert_int_equal(link(at("d/fifo"), at("d/hard")), -1);
+    assert_int_equal(errno, EPERM);
+    assert_int_equal(rmdir(at("d")), -1);
+    assert_int_equal(errno, ENOTEMPTY);
+    must(rename(at("d"), at("e")));
+    assert_int_equal(stat(at("d"), &st), -1);
+    must(unlink(at("e/link")));
+    must(unlink(at("e/fifo")));
+    must(unlink(at("e/null")));
+    must(rmdir(at("e")));
+    assert_int_equal(unlink(at("nothing")), -1);
+    assert_int_equal(errno, ENOENT);
+}
+
+static void test_long_names(void **state)
+{
+    char name[300];
+    memset(name, 'n', sizeof(name));
+    name[255] = '\0';
+    must(mkdir(at(name), 0700));
+    must(rmdir(at(name)));
+    name[255] = 'n';
+    name[256] = '\0';
+    assert_int_equal(mkdir(at(name), 0700), -1);
+    assert_int_equal(errno, ENAMETOOLONG);
+}
+
+static void test_rename_flags(void **state)
+{
+    assert_int_equal(run("sh", "echo a > $D/a; echo b > $D/b"), 0);
+    assert_int_equal(renameat2(AT_FDCWD, at("a"), AT_FDCWD, at("b"), RENAME_NOREPLACE), -1);
+    assert_int_equal(errno, EEXIST);
+    assert_int_equal(renameat2(AT_FDCWD, at("a"), AT_FDCWD, at("b"), RENAME_EXCHANGE), -1);
+    assert_int_equal(errno, EINVAL);
+    must(rename(at("a"), at("b")));
+    assert_reads("b", "a\n");
+}
+
+static void test_attributes(void **state)
+{
+    struct stat st;
+    struct timespec times[2] = {{.tv_sec = 1000, .tv_nsec = 5}, {.tv_sec = 2000}};
+    backend_put(&backend, "f", "value", 5);
+    must(chmod(at("f"), 0604));
+    must(chown(at("f"), 12, 34));
+    must(utimensat(AT_FDCWD, at("f"), times, 0));
+    must(stat(at("f"), &st));
+    assert_int_equal(st.st_mode, S_IFREG | 0604);
+    assert_int_equal(st.st_uid, 12);
+    assert_int_equal(st.st_gid, 34);
+    assert_int_equal(st.st_atim.tv_sec, 1000);
+    assert_int_equal(st.st_atim.tv_nsec, 5);
+    assert_int_equal(st.st_mtim.tv_sec, 2000);
+    must(truncate(at("f"), 2));
+    assert_reads("f", "va");
+    must(truncate(at("f"), 4));
+    must(stat(at("f"), &st));
+    assert_int_equal(st.st_size, 4);
+    assert_int_equal(truncate(at("f"), (off_t)LIMIT_FILE_BYTES + 1), -1);
+    assert_int_equal(errno, EFBIG);
+    struct statvfs vfs;
+    must(statvfs(directory, &vfs));
+    assert_int_equal(vfs.f_blocks, 4 * GiB / 4096);
+    assert_int_equal(vfs.f_namemax, 255);
+}
+
+/* Other hosts' changes are seen by the next call: nothing is cached. */
+static void test_remote_changes(void **state)
+{
+    backend_put(&backend, "f", "one", 3);
+    assert_reads("f", "one");
+    backend_put(&backend, "f", "another", 7);
+    assert_reads("f", "another");
+    int fd = must_open("f", O_RDONLY);
+    char text[16] = "";
+    assert_int_equal(pread(fd, text, 16, 0), 7);
+    backend_put(&backend, "f", "changed", 7);
+    assert_int_equal(pread(fd, text, 16, 0), 7);
+    assert_string_equal(text, "changed");
+    close(fd);
+}
+
+/* ---- K10: one operation, and never an empty value ---- */
+
+static void check_one_operation(const char *shell, const char *command, const char *value)
+{
+    strcpy(backend.watched, "f");
+    for (int existing = 0; existing < 2; existing++) {
+        backend_reset_counts(&backend);
+        assert_int_equal(run(shell, command), 0);
+        assert_value("f", value);
+        assert_reads("f", value);
+        if (backend_total(&backend) != 1 || backend.empties)
+            fail_msg("%s: %s (existing: %d): %u operations, %u times empty", shell, command,
+                     existing, backend_total(&backend), backend.empties);
+    }
+    must(unlink(at("f")));
+}
+
+static void test_shell_redirections(void **state)
+{
+    static const char *const shells[] = {"dash", "bash"};
+    for (size_t i = 0; i < array_length(shells); i++) {
+        const char *shell = shells[i];
+        check_one_operation(shell, "echo v > $D/f", "v\n");
+        check_one_operation(shell, "/bin/echo v > $D/f", "v\n");
+        check_one_operation(shell, "(echo a; echo b) > $D/f", "a\nb\n");
+        check_one_operation(shell, "{ echo a; echo b; } > $D/f", "a\nb\n");
+        check_one_operation(shell, "exec 3> $D/f; echo x >&3; exec 3>&-", "x\n");
+        check_one_operation(shell, "printf %s v | tee $D/f > /dev/null", "v");
+        check_one_operation(shell, "printf %s v | dd of=$D/f status=none", "v");
+    }
+}
+
+static void test_programs(void **state)
+{
+    check_one_operation("sh", "printf %s v > /tmp/tierce-v && cat /tmp/tierce-v > $D/f",
+                        "v");
+    check_one_operation(
+        "sh", "python3 -c \"import os; open(os.environ['D'] + '/f', 'w').write('p')\"",
+        "p");
+    backend_put(&backend, "f", "old", 3);
+    backend_reset_counts(&backend);
+    assert_int_equal(run("sh", "cp /tmp/tierce-v $D/f"), 0);
+    assert_int_equal(backend_total(&backend), 1);
+    assert_int_equal(backend.empties, 0);
+    assert_value("f", "v");
+    unlink("/tmp/tierce-v");
+}
+
+/* An empty value is one all the same, once it is clear that nothing follows. */
+static void test_empty_values(void **state)
+{
+    backend_put(&backend, "f", "old", 3);
+    assert_int_equal(run("dash", ": > $D/f"), 0);
+    assert_value("f", "");
+    assert_int_equal(run("bash", ": > $D/g"), 0);
+    assert_value("g", "");
+    backend_put(&backend, "f", "old", 3);
+    int fd = must_open("f", O_WRONLY | O_TRUNC);
+    close(fd); /* no other descriptor: published here */
+    assert_value("f", "");
+    backend_put(&backend, "f", "old", 3);
+    fd = must_open("f", O_WRONLY | O_TRUNC);
+    int copy = dup(fd);
+    close(copy);
+    assert_value("f", "old");
+    must(fsync(fd));
+    assert_value("f", "");
+    close(fd);
+}
+
+/* A late RELEASE, or another handle's close, must not publish another's new emptiness. */
+static void test_no_foreign_emptiness(void **state)
+{
+    backend_put(&backend, "f", "old", 3);
+    int a = must_open("f", O_WRONLY);
+    must_write(a, "OLD", 3);
+    int b = must_open("f", O_WRONLY | O_TRUNC);
+    close(a);
+    strcpy(backend.watched, "f");
+    backend_reset_counts(&backend);
+    must_write(b, "new", 3);
+    must(close(b));
+    assert_value("f", "new");
+    assert_int_equal(backend.empties, 0);
+    for (int i = 0; i < 100; i++) {
+        int fd = must_open("f", O_WRONLY | O_TRUNC);
+        must_write(fd, "v", 1);
+        must(close(fd));
+    }
+    assert_int_equal(backend.empties, 0);
+}
+
+/* ---- Pending names ---- */
+
+static bool listed(const char *name)
+{
+    DIR *dir = opendir(directory);
+    bool found = false;
+    for (struct dirent *d; (d = readdir(dir));)
+        found |= strcmp(d->d_name, name) == 0;
+    closedir(dir);
+    return found;
+}
+
+static void test_pending_is_local(void **state)
+{
+    struct stat st;
+    struct fs_inode inode;
+    int fd = must_open("f", O_RDWR | O_CREAT | O_TRUNC);
+    must_write(fd, "abc", 3);
+    assert_int_equal(backend_total(&backend), 0);
+    assert_int_equal(backend_stat(&backend, "f", &inode), -ENOENT);
+    must(stat(at("f"), &st));
+    assert_int_equal(st.st_size, 3);
+    assert_reads("f", "abc");
+    assert_true(listed("f"));
+    must(fchmod(fd, 0640));
+    must(fchown(fd, 7, 8));
+    struct timespec times[2] = {{.tv_sec = 100}, {.tv_sec = 200}};
+    must(futimens(fd, times));
+    must(stat(at("f"), &st));
+    assert_int_equal(st.st_mode & 07777, 0640);
+    assert_int_equal(st.st_mtim.tv_sec, 200);
+    must(close(fd));
+    assert_int_equal(backend_total(&backend), 1);
+    assert_int_equal(backend_stat(&backend, "f", &inode), 0);
+    assert_int_equal(inode.mode & 07777, 0640);
+    assert_int_equal(inode.uid, 7);
+    assert_int_equal(inode.gid, 8);
+    assert_int_equal(inode.mtime_ns, 200 * 1000000000ll);
+    assert_int_equal(inode.inode, st.st_ino);
+    assert_value("f", "abc");
+}
+
+static void test_pending_is_made_first(void **state)
+{
+    int fd = must_open("f", O_RDWR | O_CREAT | O_TRUNC);
+    must_write(fd, "abc", 3);
+    assert_int_equal(mkdir(at("f"), 0700), -1);
+    assert_int_equal(errno, EEXIST);
+    close(fd);
+    fd = must_open("g", O_RDWR | O_CREAT | O_TRUNC);
+    must_write(fd, "def", 3);
+    must(rename(at("g"), at("h")));
+    assert_value("h", "def");
+    must_write(fd, "ghi", 3);
+    close(fd);
+    assert_value("h", "defghi");
+    must(mkdir(at("d"), 0700));
+    fd = must_open("d/x", O_RDWR | O_CREAT | O_TRUNC);
+    assert_int_equal(rmdir(at("d")), -1);
+    assert_int_equal(errno, ENOTEMPTY);
+    must(unlink(at("d/x")));
+    must_write(fd, "gone", 4);
+    must(close(fd));
+    must(rmdir(at("d")));
+    assert_int_equal(open(at("f"), O_CREAT | O_EXCL | O_WRONLY, 0600), -1);
+    assert_int_equal(errno, EEXIST);
+}
+
+/* Another host makes the name while it is pending here: the handle goes on there. */
+static void test_pending_made_elsewhere(void **state)
+{
+    struct fs_inode inode;
+    int fd = must_open("f", O_RDWR | O_CREAT | O_TRUNC);
+    must_write(fd, "mine", 4);
+    backend_put(&backend, "f", "theirs", 6);
+    assert_int_equal(backend_stat(&backend, "f", &inode), 0);
+    uint64_t number = inode.inode;
+    must(fsync(fd));
+    assert_value("f", "mine");
+    assert_int_equal(backend_stat(&backend, "f", &inode), 0);
+    assert_int_equal(inode.inode, number);
+    must_write(fd, " more", 5);
+    char text[16] = "";
+    assert_int_equal(pread(fd, text, 16, 0), 9);
+    assert_string_equal(text, "mine more");
+    must(fsync(fd));
+    assert_value("f", "mine more");
+    must(ftruncate(fd, 4));
+    assert_value("f", "mine");
+    backend_put(&backend, "f", "changed", 7);
+    assert_int_equal(pread(fd, text, 16, 0), 7);
+    must(close(fd));
+    assert_reads("f", "changed");
+}
+
+static void test_no_reserved_inodes(void **state)
+{
+    backend.no_inodes = true;
+    assert_int_equal(run("dash", "echo v > $D/f"), 0);
+    assert_value("f", "v\n");
+    assert_int_equal(backend_count(&backend, FS_MAKE), 1);
+    int fd = must_open("g", O_WRONLY | O_CREAT | O_EXCL);
+    close(fd);
+    assert_value("g", "");
+}
+
+/* ---- K11: several handles ---- */
+
+static void test_two_handles(void **state)
+{
+    char text[16] = "";
+    struct stat st;
+    backend_put(&backend, "f", "0123456789", 10);
+    int a = must_open("f", O_RDWR), b = must_open("f", O_RDWR);
+    assert_int_equal(pwrite(a, "AB", 2, 2), 2);
+    assert_int_equal(pread(b, text, 16, 0), 10);
+    assert_string_equal(text, "01AB456789");
+    assert_int_equal(pwrite(b, "xyz", 3, 9), 3);
+    must(fstat(a, &st));
+    assert_int_equal(st.st_size, 12);
+    must(ftruncate(a, 4));
+    assert_value("f", "01AB");
+    assert_int_equal(pwrite(b, "z", 1, 6), 1);
+    must(close(a));
+    must(close(b));
+    assert_bytes("f", (const uint8_t *)"01AB\0\0z", 7);
+}
+
+/* From a local O_TRUNC on, everybody here sees the new value; nobody elsewhere does. */
+static void test_replacing_is_shared_here(void **state)
+{
+    char text[16] = "";
+    backend_put(&backend, "f", "old value", 9);
+    int reader = must_open("f", O_RDONLY);
+    int a = must_open("f", O_RDWR | O_TRUNC);
+    must_write(a, "new", 3);
+    assert_int_equal(pread(reader, text, 16, 0), 3);
+    assert_reads("f", "new");
+    assert_value("f", "old value");
+    must(ftruncate(a, 5));
+    assert_value("f", "old value");
+    must(chmod(at("f"), 0600)); /* carries the value with it */
+    assert_bytes("f", (const uint8_t *)"new\0\0", 5);
+    assert_int_equal(pwrite(a, "!", 1, 5), 1);
+    must(close(a));
+    assert_bytes("f", (const uint8_t *)"new\0\0!", 6);
+    close(reader);
+}
+
+static void test_attributes_of_unwritten_replacement(void **state)
+{
+    backend_put(&backend, "f", "old", 3);
+    int fd = must_open("f", O_WRONLY | O_TRUNC);
+    must(fchmod(fd, 0600));
+    assert_value("f", "old");
+    assert_int_equal(backend_count(&backend, FS_SETATTR), 1);
+    must_write(fd, "new", 3);
+    must(close(fd));
+    assert_value("f", "new");
+    struct fs_inode inode;
+    assert_int_equal(backend_stat(&backend, "f", &inode), 0);
+    assert_int_equal(inode.mode & 07777, 0600);
+}
+
+static void test_times_are_kept(void **state)
+{
+    struct stat st;
+    assert_int_equal(run("sh", "echo data > /tmp/tierce-t && touch -d @12345 /tmp/tierce-t "
+                               "&& cp -p /tmp/tierce-t $D/new && echo old > $D/f && "
+                               "cp -p /tmp/tierce-t $D/f && rm /tmp/tierce-t"),
+                     0);
+    must(stat(at("new"), &st));
+    assert_int_equal(st.st_mtim.tv_sec, 12345);
+    must(stat(at("f"), &st));
+    assert_int_equal(st.st_mtim.tv_sec, 12345);
+    assert_reads("f", "data\n");
+    /* data buffered, then the time: one operation, in that order */
+    int fd = must_open("f", O_WRONLY);
+    backend_reset_counts(&backend);
+    must_write(fd, "DA", 2);
+    struct timespec times[2] = {{.tv_sec = 1}, {.tv_sec = 2}};
+    must(futimens(fd, times));
+    must(close(fd));
+    assert_int_equal(backend_total(&backend), 1);
+    must(stat(at("f"), &st));
+    assert_int_equal(st.st_mtim.tv_sec, 2);
+    assert_reads("f", "DAta\n");
+}
+
+/* K16: shown constant while it is buffered, so that the kernel keeps its pages. */
+static void test_mtime_is_constant_while_buffered(void **state)
+{
+    struct stat first, second;
+    int fd = must_open("f", O_RDWR | O_CREAT | O_TRUNC);
+    must_write(fd, "a", 1);
+    must(fstat(fd, &first));
+    for (uint64_t until = clock_boot_us() + 2000; clock_boot_us() < until;)
+        must_write(fd, "b", 1);
+    must(fstat(fd, &second));
+    assert_int_equal(first.st_mtim.tv_nsec, second.st_mtim.tv_nsec);
+    must(close(fd));
+}
+
+/* ---- K12: appends ---- */
+
+static void test_appends(void **state)
+{
+    assert_int_equal(run("sh", "echo a > $D/f; echo b >> $D/f; echo c >> $D/f"), 0);
+    assert_value("f", "a\nb\nc\n");
+    int a = must_open("f", O_WRONLY | O_APPEND), b = must_open("f", O_RDWR | O_APPEND);
+    for (int i = 0; i < 50; i++) {
+        must_write(a, "A", 1);
+        must_write(b, "B", 1);
+    }
+    must(close(a));
+    char text[200] = "";
+    assert_int_equal(pread(b, text, sizeof(text), 0), 106);
+    must(close(b));
+    assert_int_equal(strspn(text + 6, "AB"), 100);
+    size_t size = 0;
+    char *value = backend_value(&backend, "f", &size);
+    assert_int_equal(size, 106);
+    assert_memory_equal(value, text, 106);
+    free(value);
+}
+
+/* Another host's append comes first: ours goes behind it, and is seen there. */
+static void test_append_lands_elsewhere(void **state)
+{
+    char text[32] = "";
+    struct fs_result result;
+    struct fs_inode inode;
+    struct buf ranges = {0};
+    backend_put(&backend, "f", "12", 2);
+    assert_int_equal(backend_stat(&backend, "f", &inode), 0);
+    int fd = must_open("f", O_RDWR | O_APPEND);
+    must_write(fd, "mine", 4);
+    fs_range_add(&ranges, 0, "theirs", 6);
+    struct fs_op op = {.type = FS_WRITE,
+                       .flags = FS_APPEND,
+                       .inode = inode.inode,
+                       .ranges = ranges.data,
+                       .ranges_size = (uint32_t)ranges.length};
+    assert_int_equal(backend_do(&backend, &op, &result), 0);
+    buf_release(&ranges);
+    must(fsync(fd));
+    assert_value("f", "12theirsmine");
+    assert_int_equal(pread(fd, text, 32, 0), 12);
+    assert_string_equal(text, "12theirsmine");
+    assert_int_equal(pwrite(fd, "x", 1, 0), 1); /* Linux appends here too */
+    must(close(fd));
+    assert_value("f", "12theirsminex");
+}
+
+static void test_append_set_later(void **state)
+{
+    backend_put(&backend, "f", "12", 2);
+    int fd = must_open("f", O_WRONLY);
+    must(fcntl(fd, F_SETFL, O_APPEND));
+    must_write(fd, "34", 2);
+    must(close(fd));
+    assert_value("f", "1234");
+}
+
+/* ---- Large values ---- */
+
+static void test_large_values(void **state)
+{
+    size_t size = 5 * MiB + 12345;
+    uint8_t *data = malloc(size);
+    fill(data, size, 11);
+    strcpy(backend.watched, "big");
+    for (int existing = 0; existing < 2; existing++) {
+        backend_reset_counts(&backend);
+        int fd = must_open("big", O_RDWR | O_CREAT | O_TRUNC);
+        for (size_t done = 0; done < size;) {
+            ssize_t n = write(fd, data + done, min_u64(size - done, 300000));
+            must((int)n);
+            done += (size_t)n;
+        }
+        uint8_t byte;
+        assert_int_equal(pread(fd, &byte, 1, (off_t)size - 1), 1);
+        assert_int_equal(byte, data[size - 1]);
+        must(close(fd));
+        assert_bytes("big", data, size);
+        assert_true(backend_count(&backend, FS_BUILD) >= 4);
+        assert_int_equal(backend_count(&backend, existing ? FS_REPLACE : FS_MAKE), 1);
+        assert_int_equal(backend.empties, 0);
+        data[77]++;
+    }
+    free(data);
+}
+
+static void test_large_random_writes(void **state)
+{
+    enum { SIZE = 3 << 20 };
+    uint8_t *data = malloc(SIZE), block[5000];
+    uint64_t seed = 99;
+    fill(data, SIZE, 5);
+    for (int truncates = 0; truncates < 2; truncates++) {
+        int fd = must_open("f", O_RDWR | O_CREAT | (truncates ? O_TRUNC : 0));
+        assert_int_equal(pwrite(fd, data, SIZE, 0), SIZE);
+        for (int i = 0; i < 500; i++) {
+            size_t length = 1 + random_next(&seed) % sizeof(block);
+            size_t offset = random_next(&seed) % (SIZE - length);
+            fill(block, length, i + 1);
+            memcpy(data + offset, block, length);
+            assert_int_equal(pwrite(fd, block, length, (off_t)offset), length);
+            if (i % 100 == 50)
+                must(fdatasync(fd));
+        }
+        must(close(fd));
+        assert_bytes("f", data, SIZE);
+    }
+    free(data);
+}
+
+/* Cutting into what was built already, then growing again: what was cut is zeros. */
+static void test_cut_of_a_large_replacement(void **state)
+{
+    size_t size = 3 * MiB;
+    uint8_t *data = malloc(size);
+    fill(data, size, 3);
+    int fd = must_open("f", O_RDWR | O_CREAT | O_TRUNC);
+    assert_int_equal(write(fd, data, size), size);
+    must(ftruncate(fd, 1000000));
+    must(ftruncate(fd, 2000000));
+    assert_int_equal(pwrite(fd, data, 10, 2500000), 10);
+    memset(data + 1000000, 0, 1500000);
+    memcpy(data + 2500000, data, 10);
+    must(close(fd));
+    assert_bytes("f", data, 2500010);
+    fd = must_open("f", O_RDWR | O_TRUNC);
+    assert_int_equal(write(fd, data, size), size);
+    must(ftruncate(fd, 0));
+    must(pwrite(fd, "tail", 4, 1500000) == 4 ? 0 : -1);
+    must(close(fd));
+    memset(data, 0, 1500000);
+    memcpy(data + 1500000, "tail", 4);
+    assert_bytes("f", data, 1500004);
+    free(data);
+}
+
+static void test_file_limit(void **state)
+{
+    int fd = must_open("f", O_RDWR | O_CREAT | O_TRUNC);
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(pwrite(fd, "x", 1, (off_t)LIMIT_FILE_BYTES), -1);
+    assert_int_equal(errno, EFBIG);
+    assert_int_equal(pwrite(fd, "x", 1, (off_t)LIMIT_FILE_BYTES - 1), 1);
+    must(close(fd));
+    struct stat st;
+    must(stat(at("f"), &st));
+    assert_int_equal(st.st_size, LIMIT_FILE_BYTES);
+}
+
+static void test_timer_commits(void **state)
+{
+    backend_put(&backend, "f", "old", 3);
+    int fd = must_open("f", O_WRONLY);
+    must_write(fd, "NEW", 3);
+    pthread_mutex_lock(&backend.lock);
+    while (!backend.total)
+        pthread_cond_wait(&backend.changed, &backend.lock);
+    pthread_mutex_unlock(&backend.lock);
+    assert_value("f", "NEW");
+    must(close(fd));
+    assert_int_equal(backend_total(&backend), 1);
+}
+
+static void test_sync_writes(void **state)
+{
+    static const int flags[] = {O_SYNC, O_DSYNC, O_DIRECT};
+    backend_put(&backend, "f", "old", 3);
+    for (size_t i = 0; i < array_length(flags); i++) {
+        char *block = NULL;
+        assert_int_equal(posix_memalign((void **)&block, 4096, 4096), 0);
+        memset(block, 'a' + (int)i, 4096);
+        int fd = must_open("f", O_WRONLY | flags[i]);
+        must_write(fd, block, 4096);
+        size_t size = 0;
+        char *value = backend_value(&backend, "f", &size);
+        assert_int_equal(size, 4096);
+        assert_memory_equal(value, block, 4096);
+        free(value);
+        free(block);
+        must(close(fd));
+    }
+}
+
+static void test_mapped_writes(void **state)
+{
+    backend_put(&backend, "f", "0123456789", 10);
+    int fd = must_open("f", O_RDWR);
+    char *map = mmap(NULL, 10, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    assert_true(map != MAP_FAILED);
+    close(fd);
+    memcpy(map + 3, "abc", 3);
+    must(msync(map, 10, MS_SYNC));
+    must(munmap(map, 10));
+    assert_reads("f", "012abc6789");
+    assert_int_equal(run("sh", "sync -f $D"), 0);
+    pthread_mutex_lock(&backend.lock);
+    while (!backend.total)
+        pthread_cond_wait(&backend.changed, &backend.lock);
+    pthread_mutex_unlock(&backend.lock);
+    assert_value("f", "012abc6789");
+}
+
+/* ---- Errors ---- */
+
+static void test_failed_commits(void **state)
+{
+    char text[16] = "";
+    backend_put(&backend, "f", "old", 3);
+    int fd = must_open("f", O_RDWR);
+    backend_fail(&backend, FS_WRITE, -ENOSPC);
+    assert_int_equal(pwrite(fd, "NEW", 3, 0), 3);
+    assert_int_equal(fsync(fd), -1);
+    assert_int_equal(errno, ENOSPC);
+    assert_int_equal(pread(fd, text, 16, 0), 3);
+    assert_string_equal(text, "old"); /* the kernel's pages went with the buffer */
+    must(fsync(fd));                  /* told once */
+    assert_int_equal(pwrite(fd, "NEW", 3, 0), 3);
+    assert_int_equal(close(fd), -1);
+    assert_int_equal(errno, ENOSPC);
+    fd = must_open("f", O_WRONLY | O_SYNC);
+    assert_int_equal(write(fd, "NEW", 3), -1);
+    assert_int_equal(errno, ENOSPC);
+    must(close(fd));
+    backend_fail(&backend, FS_REPLACE, -EROFS);
+    fd = must_open("f", O_RDWR | O_TRUNC);
+    must_write(fd, "NEW", 3);
+    assert_int_equal(close(fd), -1);
+    assert_int_equal(errno, EROFS);
+    assert_reads("f", "old");
+}
+
+/* The timer's commit has no caller: its error waits for fsync or close. */
+static void test_sticky_errors(void **state)
+{
+    backend_put(&backend, "f", "old", 3);
+    int fd = must_open("f", O_RDWR), other = must_open("f", O_RDWR);
+    backend_fail(&backend, FS_WRITE, -EIO);
+    must_write(fd, "NEW", 3);
+    pthread_mutex_lock(&backend.lock);
+    while (!backend.failed)
+        pthread_cond_wait(&backend.changed, &backend.lock);
+    pthread_mutex_unlock(&backend.lock);
+    must(close(other)); /* it has written nothing */
+    assert_int_equal(close(fd), -1);
+    assert_int_equal(errno, EIO);
+}
+
+static void test_failed_making(void **state)
+{
+    struct stat st;
+    backend_fail(&backend, FS_MAKE, -EROFS);
+    int fd = must_open("f", O_RDWR | O_CREAT | O_TRUNC);
+    must_write(fd, "value", 5);
+    assert_int_equal(fsync(fd), -1);
+    assert_int_equal(errno, EROFS);
+    assert_int_equal(write(fd, "x", 1), -1);
+    assert_int_equal(errno, ESTALE);
+    close(fd);
+    assert_int_equal(stat(at("f"), &st), -1);
+    assert_int_equal(errno, ENOENT);
+    assert_int_equal(mkdir(at("d"), 0700), -1);
+    assert_int_equal(errno, EROFS);
+    backend_fail(&backend, FS_BUILD, -ENOSPC);
+    size_t size = 3 * MiB;
+    char *data = calloc(1, size);
+    fd = must_open("g", O_RDWR | O_CREAT | O_TRUNC);
+    ssize_t n = write(fd, data, size); /* may be told here already */
+    assert_true((n < 0 && errno == ENOSPC) || n > 0);
+    int result = close(fd);
+    assert_true(result == 0 || errno == ENOSPC);
+    assert_true((n >= 0 && (size_t)n == size) ? result < 0 : true);
+    assert_int_equal(stat(at("g"), &st), -1);
+    free(data);
+}
+
+static void test_removed_while_open(void **state)
+{
+    char text[16];
+    struct stat st;
+    backend_put(&backend, "f", "old", 3);
+    int fd = must_open("f", O_RDWR);
+    must_write(fd, "NEW", 3);
+    must(unlink(at("f")));
+    must_write(fd, "more", 4);
+    must(close(fd)); /* silently: there is nothing to write to */
+    assert_int_equal(stat(at("f"), &st), -1);
+    backend_put(&backend, "g", "old", 3);
+    fd = must_open("g", O_RDWR | O_TRUNC);
+    must_write(fd, "whole", 5);
+    must(unlink(at("g")));
+    assert_int_equal(pread(fd, text, 16, 0), 5);
+    must(fstat(fd, &st));
+    assert_int_equal(st.st_size, 5);
+    must(close(fd));
+    assert_int_equal(backend_stat(&backend, "g", &(struct fs_inode){0}), -ENOENT);
+}
+
+/* ---- Directories ---- */
+
+static void make_names(int from, int count)
+{
+    char name[32];
+    for (int i = from; i < from + count; i++) {
+        snprintf(name, sizeof(name), "name-%06d", i);
+        backend_put(&backend, name, "v", 1);
+    }
+}
+
+/* Names that stay are seen exactly once, whatever happens to others meanwhile. */
+static void test_large_directory(void **state)
+{
+    enum { COUNT = 20000 };
+    uint8_t *seen = calloc(COUNT, 1);
+    char name[32];
+    make_names(0, COUNT);
+    for (int pass = 0; pass < 2; pass++) {
+        DIR *dir = opendir(directory);
+        int number, entries = 0;
+        memset(seen, 0, COUNT);
+        for (struct dirent *d; (d = readdir(dir)); entries++) {
+            if (sscanf(d->d_name, "name-%d", &number) == 1 && number < COUNT)
+                seen[number]++;
+            if (pass && entries % 100 == 7) { /* odd ones go, others come */
+                struct fs_result result;
+                snprintf(name, sizeof(name), "name-%06d", (entries * 7 % COUNT) | 1);
+                struct fs_op op = {.type = FS_UNLINK,
+                                   .parent = FS_ROOT_INODE,
+                                   .name = (const uint8_t *)name,
+                                   .name_size = (uint16_t)strlen(name)};
+                backend_do(&backend, &op, &result);
+                snprintf(name, sizeof(name), "aaaa-%06d", entries);
+                backend_put(&backend, name, "w", 1);
+            }
+        }
+        for (int i = 0; i < COUNT; i++)
+            assert_true(seen[i] == 1 || (pass && i % 2 && seen[i] == 0));
+        rewinddir(dir);
+        long place = -1;
+        char after[256] = "";
+        for (int i = 0; i < 5000; i++) {
+            struct dirent *d = readdir(dir);
+            if (i == 2500)
+                place = telldir(dir);
+            if (i == 2501)
+                strcpy(after, d->d_name);
+        }
+        seekdir(dir, place);
+        assert_string_equal(readdir(dir)->d_name, after);
+        closedir(dir);
+    }
+    free(seen);
+}
+
+static void test_pending_names_are_listed_once(void **state)
+{
+    make_names(0, 3000);
+    int fds[3] = {must_open("aaa", O_WRONLY | O_CREAT | O_TRUNC),
+                  must_open("name-001500x", O_WRONLY | O_CREAT | O_TRUNC),
+                  must_open("zzz", O_WRONLY | O_CREAT | O_TRUNC)};
+    DIR *dir = opendir(directory);
+    int found = 0, entries = 0;
+    for (struct dirent *d; (d = readdir(dir)); entries++) {
+        found += strncmp(d->d_name, "aaa", 3) == 0 || strncmp(d->d_name, "zzz", 3) == 0 ||
+                 strcmp(d->d_name, "name-001500x") == 0;
+        if (entries == 10)
+            for (int i = 0; i < 3; i++)
+                must(close(fds[i])); /* made meanwhile */
+    }
+    closedir(dir);
+    assert_int_equal(found, 3);
+    assert_int_equal(entries, 3000 + 3 + 2);
+}
+
+/* ---- K14: interrupted and killed callers ---- */
+
+static pid_t in_child(void (*what)(void))
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        what();
+        _exit(0);
+    }
+    return pid;
+}
+
+static void await_death(pid_t pid)
+{
+    int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    assert_int_equal(poll(&p, 1, 5000), 1);
+    close(fd);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+}
+
+static void child_mkdir(void)
+{
+    mkdir(at("held"), 0700);
+}
+
+static void child_close(void)
+{
+    int fd = open(at("held"), O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    if (write(fd, "value", 5) == 5)
+        close(fd);
+}
+
+static void child_fsync(void)
+{
+    int fd = open(at("f"), O_WRONLY);
+    if (write(fd, "value", 5) == 5)
+        fsync(fd);
+}
+
+static void child_rename_pending(void)
+{
+    rename(at("pending"), at("other"));
+}
+
+static void check_killed(void (*what)(void), bool goes_on)
+{
+    backend_reset_counts(&backend);
+    backend_hold(&backend, true);
+    pid_t pid = in_child(what);
+    backend_await_queued(&backend, 1);
+    kill(pid, SIGKILL);
+    await_death(pid);
+    backend_hold(&backend, false);
+    backend_reset_counts(&backend);
+    (void)goes_on;
+}
+
+static void test_killed_callers(void **state)
+{
+    struct stat st;
+    backend_put(&backend, "f", "old..", 5);
+    check_killed(child_mkdir, false);
+    assert_true(backend.fatal_interrupts > 0);
+    assert_int_equal(stat(at("held"), &st), -1);
+    check_killed(child_close, true); /* what it wrote is committed all the same */
+    assert_value("held", "value");
+    check_killed(child_fsync, true);
+    assert_value("f", "value");
+    int fd = must_open("pending", O_WRONLY | O_CREAT | O_TRUNC);
+    check_killed(child_rename_pending, false);
+    must(close(fd));
+    assert_value("pending", "");
+}
+
+static void on_alarm(int signal_number)
+{
+}
+
+static void child_alarmed(void)
+{
+    struct sigaction action = {.sa_handler = on_alarm};
+    struct itimerval soon = {.it_value = {.tv_usec = 20000}};
+    sigaction(SIGALRM, &action, NULL);
+    setitimer(ITIMER_REAL, &soon, NULL);
+    _exit(mkdir(at("held"), 0700) == 0 ? 0 : 1);
+}
+
+/* A mere SIGALRM is told to the node, which does not let go; a SIGKILL after it is seen. */
+static void test_interrupted_callers(void **state)
+{
+    int status;
+    backend_hold(&backend, true);
+    pid_t pid = in_child(child_alarmed);
+    pthread_mutex_lock(&backend.lock);
+    while (!backend.interrupts)
+        pthread_cond_wait(&backend.changed, &backend.lock);
+    pthread_mutex_unlock(&backend.lock);
+    assert_int_equal(backend.fatal_interrupts, 0);
+    backend_hold(&backend, false);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(WEXITSTATUS(status), 0);
+    must(rmdir(at("held")));
+    backend_hold(&backend, true);
+    backend.interrupts = 0;
+    pid = in_child(child_alarmed);
+    pthread_mutex_lock(&backend.lock);
+    while (!backend.interrupts)
+        pthread_cond_wait(&backend.changed, &backend.lock);
+    pthread_mutex_unlock(&backend.lock);
+    kill(pid, SIGKILL);
+    await_death(pid);
+    backend_hold(&backend, false);
+}
+
+/* ---- Buffers: held commits ---- */
+
+static void *held_writer(void *arg)
+{
+    size_t size = 4 * MiB;
+    uint8_t *data = malloc(size);
+    fill(data, size, 21);
+    int fd = must_open("f", O_WRONLY);
+    assert_int_equal(write(fd, data, size), size);
+    must(close(fd));
+    free(data);
+    return NULL;
+}
+
+/* One commit in flight, one buffer behind it, and the writer waits. */
+static void test_bounded_buffer(void **state)
+{
+    pthread_t thread;
+    size_t size = 4 * MiB;
+    uint8_t *data = malloc(size);
+    fill(data, size, 21);
+    backend_put(&backend, "f", "", 0);
+    backend_hold(&backend, true);
+    pthread_create(&thread, NULL, held_writer, NULL);
+    backend_await_queued(&backend, 1);
+    pthread_mutex_lock(&backend.lock);
+    assert_int_equal(backend.queued_count, 1);
+    pthread_mutex_unlock(&backend.lock);
+    backend_hold(&backend, false);
+    pthread_join(thread, NULL);
+    assert_bytes("f", data, size);
+    free(data);
+}
+
+/* ---- Start and end ---- */
+
+static void test_umount(void **state)
+{
+    int fd = must_open("f", O_WRONLY | O_CREAT | O_TRUNC);
+    must_write(fd, "value", 5);
+    assert_int_equal(fs_mount_stop(mount_, false), -EBUSY);
+    assert_value("f", "value"); /* committed before it was tried */
+    must_write(fd, "!", 1);     /* and the mount goes on */
+    must(close(fd));
+    assert_value("f", "value!");
+    assert_false(backend.unmounted);
+    must(umount(directory));
+    backend_await_unmounted(&backend);
+    assert_int_equal(fs_mount_stop(mount_, false), 0);
+    fs_mount_free(mount_);
+    mount_ = NULL;
+}
+
+static void test_forced_stop(void **state)
+{
+    int fd = must_open("f", O_WRONLY | O_CREAT | O_TRUNC);
+    must_write(fd, "value", 5);
+    assert_int_equal(fs_mount_stop(mount_, true), 0);
+    assert_true(backend.unmounted);
+    fs_mount_free(mount_);
+    mount_ = NULL;
+    assert_value("f", "value");
+    close(fd);
+}
+
+static int try_start(const char *mountpoint, const char *options,
+                     char error[FS_ERROR_BYTES])
+{
+    struct fs_mount *m;
+    struct fs_mount_options o = {
+        .mountpoint = mountpoint, .options = options, .source = "a,b"};
+    error[0] = '\0';
+    int result = fs_mount_start(&m, &o, &backend.table, error);
+    if (result == 0) {
+        assert_int_equal(fs_mount_stop(m, true), 0);
+        fs_mount_free(m);
+    }
+    return result;
+}
+
+static void test_bad_starts(void **state)
+{
+    char error[FS_ERROR_BYTES], other[] = "/tmp/tierce-other-XXXXXX";
+    assert_int_equal(try_start("/tmp/tierce-nowhere", NULL, error), -ENOENT);
+    assert_non_null(strstr(error, "mkdir -p /tmp/tierce-nowhere"));
+    assert_int_equal(try_start("/dev/null", NULL, error), -ENOTDIR);
+    assert_non_null(strstr(error, "/dev/null"));
+    assert_int_equal(try_start(directory, "ro,frobnicate=1,noexec", error), -EINVAL);
+    assert_non_null(strstr(error, "frobnicate=1"));
+    assert_int_equal(try_start(directory, NULL, error), -EBUSY);
+    assert_non_null(strstr(error, directory));
+    assert_non_null(mkdtemp(other));
+    assert_int_equal(try_start(other, "ro,nosuid,nodev,noexec,noatime,x-systemd.automount,"
+                                      "_netdev,default_permissions,allow_other",
+                               error),
+                     0);
+    rmdir(other);
+}
+
+/* A daemon that was killed leaves a dead mount; the next one takes its place. */
+static void test_dead_mount_is_replaced(void **state)
+{
+    char error[FS_ERROR_BYTES], other[] = "/tmp/tierce-dead-XXXXXX";
+    struct stat st;
+    assert_non_null(mkdtemp(other));
+    int ready[2];
+    assert_int_equal(pipe(ready), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct backend own;
+        struct fs_mount *m;
+        struct fs_mount_options o = {.mountpoint = other, .source = "dead"};
+        close(open(directory, O_RDONLY));
+        backend_start(&own);
+        if (fs_mount_start(&m, &o, &own.table, error) != 0 || write(ready[1], "r", 1) != 1)
+            _exit(1);
+        for (;;)
+            pause();
+    }
+    char byte;
+    close(ready[1]);
+    assert_int_equal(read(ready[0], &byte, 1), 1);
+    close(ready[0]);
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    assert_int_equal(stat(other, &st), -1);
+    assert_int_equal(errno, ENOTCONN);
+    assert_int_equal(try_start(other, NULL, error), 0);
+    must(stat(other, &st));
+    rmdir(other);
+}
+
+static void on_test_alarm(int signal_number)
+{
+    static const char text[] = "a test hangs; unmounting\n";
+    if (write(2, text, sizeof(text) - 1) < 0)
+        _exit(3);
+    umount2(directory, MNT_FORCE); /* ends all requests: callers get ECONNABORTED */
+    umount2(directory, MNT_DETACH);
+    _exit(3);
+}
+
+#define mounted(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        mounted(test_names),
+        mounted(test_long_names),
+        mounted(test_rename_flags),
+        mounted(test_attributes),
+        mounted(test_remote_changes),
+        mounted(test_shell_redirections),
+        mounted(test_programs),
+        mounted(test_empty_values),
+        mounted(test_no_foreign_emptiness),
+        mounted(test_pending_is_local),
+        mounted(test_pending_is_made_first),
+        mounted(test_pending_made_elsewhere),
+        mounted(test_no_reserved_inodes),
+        mounted(test_two_handles),
+        mounted(test_replacing_is_shared_here),
+        mounted(test_attributes_of_unwritten_replacement),
+        mounted(test_times_are_kept),
+        mounted(test_mtime_is_constant_while_buffered),
+        mounted(test_appends),
+        mounted(test_append_lands_elsewhere),
+        mounted(test_append_set_later),
+        mounted(test_large_values),
+        mounted(test_large_random_writes),
+        mounted(test_cut_of_a_large_replacement),
+        mounted(test_file_limit),
+        mounted(test_timer_commits),
+        mounted(test_sync_writes),
+        mounted(test_mapped_writes),
+        mounted(test_failed_commits),
+        mounted(test_sticky_errors),
+        mounted(test_failed_making),
+        mounted(test_removed_while_open),
+        mounted(test_large_directory),
+        mounted(test_pending_names_are_listed_once),
+        mounted(test_killed_callers),
+        mounted(test_interrupted_callers),
+        mounted(test_bounded_buffer),
+        mounted(test_umount),
+        mounted(test_forced_stop),
+        mounted(test_bad_starts),
+        mounted(test_dead_mount_is_replaced),
+    };
+    if (!mkdtemp(directory))
+        return 1;
+    signal(SIGALRM, on_test_alarm);
+    alarm(100);
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    rmdir(directory);
+    return failed;
+}

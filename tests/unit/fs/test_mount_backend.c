@@ -1,0 +1,318 @@
+/* test_mount_backend.c - a node for the mount's tests. */
+#include "test_mount_backend.h"
+
+#include <errno.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { SESSION = 7, INODES = 10000 };
+
+struct queued {
+    struct queued *next;
+    struct fs_request *request;
+    bool killed; /* to be answered -EINTR */
+};
+
+static int evaluate(struct backend *b, const struct fs_op *op, uint64_t session,
+                    struct fs_result *ret)
+{
+    struct fs_view view = memory_view(&b->memory);
+    uint64_t reserved = op->type == FS_RESERVE ? op->size : 0;
+    struct fs_change *change =
+        memory_begin(&b->memory, session,
+                     max_u64(clock_real_us(), b->memory.timestamp_us + 1 + reserved));
+    int error = fs_evaluate(&view, op, change, ret);
+    if (error) {
+        memory_abort(&b->memory);
+        return error;
+    }
+    b->memory.timestamp_us = change->timestamp_us;
+    memory_commit(&b->memory);
+    return 0;
+}
+
+static void watch(struct backend *b)
+{
+    struct fs_inode inode;
+    if (b->watched[0] && backend_stat(b, b->watched, &inode) == 0 && inode.size == 0)
+        b->empties++;
+}
+
+/* With the lock held. */
+static void perform(struct backend *b, struct queued *q)
+{
+    struct fs_request *r = q->request;
+    struct fs_op op;
+    ensure(fs_op_decode(r->op.data, r->op.length, &op) == 0);
+    ensure(r->subject == fs_op_subject(&op));
+    if (q->killed) {
+        r->error = -EINTR;
+    } else if (b->fail_type == (uint32_t)op.type) {
+        r->error = b->fail_error;
+        b->failed++;
+    } else {
+        r->result = (struct fs_result){0};
+        r->error = evaluate(b, &op, SESSION, &r->result);
+        b->counts[op.type]++;
+        b->total++;
+        watch(b);
+    }
+}
+
+static struct queued *ready(struct backend *b)
+{
+    if (!b->held)
+        return b->first;
+    struct queued *q = b->first;
+    while (q && !q->killed)
+        q = q->next;
+    return q;
+}
+
+static void dequeue(struct backend *b, struct queued *q)
+{
+    struct queued **at = &b->first;
+    while (*at != q)
+        at = &(*at)->next;
+    *at = q->next;
+    if (b->end == &q->next)
+        b->end = at;
+}
+
+static void *loop_main(void *arg)
+{
+    struct backend *b = arg;
+    pthread_mutex_lock(&b->lock);
+    for (;;) {
+        struct queued *q;
+        while (!(q = ready(b)) && !b->stopping)
+            pthread_cond_wait(&b->changed, &b->lock);
+        if (!q)
+            break;
+        if (b->delay_us) {
+            pthread_mutex_unlock(&b->lock);
+            usleep(b->delay_us);
+            pthread_mutex_lock(&b->lock);
+        }
+        dequeue(b, q);
+        perform(b, q);
+        b->queued_count--;
+        pthread_cond_broadcast(&b->changed);
+        pthread_mutex_unlock(&b->lock);
+        q->request->done(q->request);
+        free(q);
+        pthread_mutex_lock(&b->lock);
+    }
+    pthread_mutex_unlock(&b->lock);
+    return NULL;
+}
+
+/* ---- What the mount calls ---- */
+
+static void on_submit(void *context, struct fs_request *request)
+{
+    struct backend *b = context;
+    struct queued *q = calloc(1, sizeof(*q));
+    ensure(q);
+    q->request = request;
+    pthread_mutex_lock(&b->lock);
+    *b->end = q;
+    b->end = &q->next;
+    b->queued_count++;
+    pthread_cond_broadcast(&b->changed);
+    pthread_mutex_unlock(&b->lock);
+}
+
+static void on_interrupt(void *context, struct fs_request *request, bool fatal)
+{
+    struct backend *b = context;
+    pthread_mutex_lock(&b->lock);
+    b->interrupts++;
+    b->fatal_interrupts += fatal;
+    for (struct queued *q = b->first; q; q = q->next)
+        if (q->request == request)
+            q->killed |= fatal;
+    pthread_cond_broadcast(&b->changed);
+    pthread_mutex_unlock(&b->lock);
+}
+
+static uint64_t on_take_inode(void *context)
+{
+    struct backend *b = context;
+    pthread_mutex_lock(&b->lock);
+    bool any = !b->no_inodes && b->next_inode < b->last_inode;
+    uint64_t inode = any ? b->next_inode++ : 0;
+    pthread_mutex_unlock(&b->lock);
+    return inode;
+}
+
+static void on_space(void *context, uint64_t *ret_free, uint64_t *ret_total,
+                     uint64_t *ret_keys)
+{
+    struct backend *b = context;
+    *ret_free = 1 * GiB;
+    *ret_total = 4 * GiB;
+    *ret_keys = b->memory.count;
+}
+
+static void on_unmounted(void *context)
+{
+    struct backend *b = context;
+    pthread_mutex_lock(&b->lock);
+    b->unmounted = true;
+    pthread_cond_broadcast(&b->changed);
+    pthread_mutex_unlock(&b->lock);
+}
+
+/* ---- What the tests call ---- */
+
+void backend_start(struct backend *b)
+{
+    *b = (struct backend){.end = NULL};
+    b->end = &b->first;
+    memory_init(&b->memory);
+    b->memory.timestamp_us = clock_real_us();
+    pthread_mutex_init(&b->lock, NULL);
+    pthread_cond_init(&b->changed, NULL);
+    struct fs_result result;
+    for (int i = 0; i < INODES / 1000; i++) {
+        struct fs_op op = {.type = FS_RESERVE, .size = 1000};
+        ensure(evaluate(b, &op, SESSION, &result) == 0);
+        b->next_inode = b->next_inode ? b->next_inode : result.value;
+    }
+    b->last_inode = result.value + 1000;
+    b->table = (struct fs_backend){
+        .context = b,
+        .view = memory_view(&b->memory),
+        .submit = on_submit,
+        .interrupt = on_interrupt,
+        .take_inode = on_take_inode,
+        .space = on_space,
+        .unmounted = on_unmounted,
+    };
+    ensure(pthread_create(&b->loop, NULL, loop_main, b) == 0);
+}
+
+void backend_stop(struct backend *b)
+{
+    pthread_mutex_lock(&b->lock);
+    b->stopping = true;
+    b->held = false;
+    pthread_cond_broadcast(&b->changed);
+    pthread_mutex_unlock(&b->lock);
+    pthread_join(b->loop, NULL);
+    pthread_mutex_destroy(&b->lock);
+    pthread_cond_destroy(&b->changed);
+    memory_release(&b->memory);
+}
+
+void backend_hold(struct backend *b, bool held)
+{
+    pthread_mutex_lock(&b->lock);
+    b->held = held;
+    pthread_cond_broadcast(&b->changed);
+    pthread_mutex_unlock(&b->lock);
+}
+
+void backend_await_queued(struct backend *b, unsigned count)
+{
+    pthread_mutex_lock(&b->lock);
+    while (b->queued_count < count)
+        pthread_cond_wait(&b->changed, &b->lock);
+    pthread_mutex_unlock(&b->lock);
+}
+
+void backend_await_unmounted(struct backend *b)
+{
+    pthread_mutex_lock(&b->lock);
+    while (!b->unmounted)
+        pthread_cond_wait(&b->changed, &b->lock);
+    pthread_mutex_unlock(&b->lock);
+}
+
+void backend_fail(struct backend *b, uint32_t type, int error)
+{
+    pthread_mutex_lock(&b->lock);
+    b->fail_type = type;
+    b->fail_error = error;
+    pthread_mutex_unlock(&b->lock);
+}
+
+/* Also waits for what is on its way. */
+void backend_reset_counts(struct backend *b)
+{
+    pthread_mutex_lock(&b->lock);
+    while (b->queued_count)
+        pthread_cond_wait(&b->changed, &b->lock);
+    memset(b->counts, 0, sizeof(b->counts));
+    b->total = b->failed = b->empties = 0;
+    pthread_mutex_unlock(&b->lock);
+}
+
+unsigned backend_total(struct backend *b)
+{
+    pthread_mutex_lock(&b->lock);
+    unsigned total = b->total;
+    pthread_mutex_unlock(&b->lock);
+    return total;
+}
+
+unsigned backend_count(struct backend *b, uint32_t type)
+{
+    pthread_mutex_lock(&b->lock);
+    unsigned count = b->counts[type];
+    pthread_mutex_unlock(&b->lock);
+    return count;
+}
+
+int backend_do(struct backend *b, const struct fs_op *op, struct fs_result *ret)
+{
+    pthread_mutex_lock(&b->lock);
+    int error = evaluate(b, op, SESSION + 1, ret);
+    pthread_mutex_unlock(&b->lock);
+    return error;
+}
+
+int backend_stat(struct backend *b, const char *name, struct fs_inode *ret)
+{
+    struct fs_view view = memory_view(&b->memory);
+    struct buf scratch = {0};
+    uint64_t number;
+    int error = fs_lookup(&view, FS_ROOT_INODE, name, strlen(name), &number);
+    if (!error)
+        error = fs_stat(&view, number, &scratch, ret);
+    ret->inline_bytes = NULL;
+    buf_release(&scratch);
+    return error;
+}
+
+char *backend_value(struct backend *b, const char *name, size_t *ret_size)
+{
+    struct fs_view view = memory_view(&b->memory);
+    struct fs_inode inode;
+    if (backend_stat(b, name, &inode) != 0)
+        return NULL;
+    char *value = calloc(1, inode.size + 1);
+    ensure(value);
+    ensure(fs_read(&view, inode.inode, 0, inode.size, (uint8_t *)value, ret_size) == 0);
+    return value;
+}
+
+void backend_put(struct backend *b, const char *name, const void *data, size_t size)
+{
+    struct buf ranges = {0};
+    struct fs_result result;
+    if (size)
+        fs_range_add(&ranges, 0, data, size);
+    struct fs_op op = {.type = FS_MAKE,
+                       .flags = FS_OVER,
+                       .parent = FS_ROOT_INODE,
+                       .name = (const uint8_t *)name,
+                       .name_size = (uint16_t)strlen(name),
+                       .mode = S_IFREG | 0644,
+                       .size = size,
+                       .ranges = ranges.data,
+                       .ranges_size = (uint32_t)ranges.length};
+    ensure(backend_do(b, &op, &result) == 0);
+    buf_release(&ranges);
+}

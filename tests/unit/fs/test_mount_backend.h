@@ -1,0 +1,53 @@
+/*
+ * test_mount_backend.h - a node for the mount's tests: a name space in memory, a loop thread
+ * that evaluates what the mount submits, and handles to delay, hold and fail it. It counts
+ * operations, and remembers whether a watched name was ever without a value.
+ */
+#ifndef TIERCE_TEST_MOUNT_BACKEND_H
+#define TIERCE_TEST_MOUNT_BACKEND_H
+
+#include "memory_view.h"
+
+struct queued;
+
+struct backend {
+    struct memory memory;
+    struct fs_backend table; /* for fs_mount_start */
+    pthread_t loop;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    struct queued *first, **end;
+    bool stopping, unmounted;
+    bool held;               /* operations stay queued */
+    unsigned delay_us;       /* of each */
+    uint32_t fail_type;      /* operations of this type fail ... */
+    int fail_error;          /* ... with this */
+    bool no_inodes;          /* take_inode gives none */
+    unsigned queued_count;   /* submitted, not done */
+    unsigned interrupts, fatal_interrupts;
+    unsigned counts[16], total; /* done, without those that failed by fail_type */
+    unsigned failed;
+    uint64_t next_inode, last_inode;
+    char watched[256]; /* in the root */
+    unsigned empties;  /* how often it was there without a byte, after an operation */
+};
+
+void backend_start(struct backend *b);
+void backend_stop(struct backend *b);
+void backend_hold(struct backend *b, bool held);
+/* Waits until so many operations are queued. */
+void backend_await_queued(struct backend *b, unsigned count);
+void backend_await_unmounted(struct backend *b);
+void backend_fail(struct backend *b, uint32_t type, int error);
+void backend_reset_counts(struct backend *b);
+unsigned backend_total(struct backend *b);
+unsigned backend_count(struct backend *b, uint32_t type);
+/* Another host's doing: an operation that does not come from the mount. */
+int backend_do(struct backend *b, const struct fs_op *op, struct fs_result *ret);
+/* What a name in the root holds there, NUL-terminated; to be freed. NULL: no such name. */
+char *backend_value(struct backend *b, const char *name, size_t *ret_size);
+int backend_stat(struct backend *b, const char *name, struct fs_inode *ret);
+/* Another host replaces, or makes, a name in the root. */
+void backend_put(struct backend *b, const char *name, const void *data, size_t size);
+
+#endif
