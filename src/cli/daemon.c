@@ -18,8 +18,7 @@
 
 enum { REPORT_READY = 'R', REPORT_FAILED = 'F' };
 
-/* ---- The child
- * ----------------------------------------------------------------------------------- */
+/* ---- The child ------------------------------------------------------------------- */
 
 static int report(int fd, char kind, const char *text)
 {
@@ -96,8 +95,7 @@ static int run_child(struct node_run_options *options, int fd)
     return CLI_FAILED;
 }
 
-/* ---- The parent
- * ---------------------------------------------------------------------------------- */
+/* ---- The parent ------------------------------------------------------------------ */
 
 static size_t read_report(int fd, char *to, size_t size)
 {

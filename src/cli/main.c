@@ -145,8 +145,7 @@ static const struct option_row {
 
 enum { OPTION_HELP = 'h', OPTIONS_MAX = array_length(option_rows) + 2 };
 
-/* ---- Speaking
- * ------------------------------------------------------------------------------------ */
+/* ---- Speaking -------------------------------------------------------------------- */
 
 int cli_fail(const char *format, ...)
 {
@@ -227,9 +226,7 @@ static int help(int argc, char **argv)
     return cli_flush();
 }
 
-/* ---- Options
- * -------------------------------------------------------------------------------------
- */
+/* ---- Options --------------------------------------------------------------------- */
 
 struct option_set {
     char letters[2 * OPTIONS_MAX + 3];

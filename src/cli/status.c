@@ -16,9 +16,7 @@ static const char *leader_name(const struct node_status *s)
     return NULL;
 }
 
-/* ---- JSON
- * -------------------------------------------------------------------------------------
- */
+/* ---- JSON ------------------------------------------------------------------------ */
 
 static void json_text(struct buf *to, const char *key, const char *value)
 {
@@ -94,8 +92,7 @@ static void format_json(struct buf *to, const struct node_status *s)
     buf_printf(to, "}\n");
 }
 
-/* ---- For people
- * ---------------------------------------------------------------------------------- */
+/* ---- For people ------------------------------------------------------------------ */
 
 static void format_bytes(char to[32], uint64_t bytes)
 {

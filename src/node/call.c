@@ -243,9 +243,7 @@ int node_call_stop(const char *data, char error[NODE_ERROR_BYTES])
     return result;
 }
 
-/* ---- Keys
- * -------------------------------------------------------------------------------------------
- */
+/* ---- Keys ------------------------------------------------------------------------ */
 
 struct key_path {
     char text[LIMIT_PATH_BYTES + 1];

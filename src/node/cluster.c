@@ -33,8 +33,7 @@ void cluster_key_token(struct fs_key *key, uint64_t id)
     key->size += 8;
 }
 
-/* ---- Records
- * ------------------------------------------------------------------------------ */
+/* ---- Records --------------------------------------------------------------------- */
 
 void members_encode(const struct members *members, struct buf *to)
 {
@@ -149,8 +148,7 @@ int token_record_decode(const void *data, size_t length, struct token_record *re
     return 0;
 }
 
-/* ---- Operations
- * --------------------------------------------------------------------------- */
+/* ---- Operations ------------------------------------------------------------------ */
 
 void node_op_encode(const struct node_op *op, struct buf *to)
 {

@@ -1,9 +1,7 @@
 /*
- * control.c - the control socket's requests: their life, and the commands on the node
- * itself.
+ * control.c - the control socket's requests: their life, and the commands on the node itself.
  *
- *   frame --> control_begin --> [pager work] [operation committed] ... --> one answer,
- * freed
+ *   frame --> control_begin --> [pager] [operation committed] ... --> one answer, freed
  *
  * Each stage holds the control_request; where its connection is closed meanwhile, the
  * stages run on (an operation on its way is not called back) and the answer is dropped.
@@ -124,8 +122,7 @@ void control_closed(struct node *n, struct wire_connection *c)
         r->connection = NULL;
 }
 
-/* ---- Commands on the node itself
- * ---------------------------------------------------------------- */
+/* ---- Commands on the node itself ------------------------------------------------- */
 
 static void control_status(struct control_request *r, struct reader *frame)
 {

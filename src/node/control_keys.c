@@ -93,9 +93,7 @@ static void submit(struct control_request *r, const struct fs_op *op,
         client_submit(r->node, &r->op);
 }
 
-/* ---- The walk
- * --------------------------------------------------------------------------------------
- */
+/* ---- The walk -------------------------------------------------------------------- */
 
 static int check_name(const char *name, size_t size)
 {
@@ -154,9 +152,7 @@ static int walk(const struct fs_view *view, struct key_call *k)
     return 0;
 }
 
-/* ---- GET
- * ----------------------------------------------------------------------------------------------
- */
+/* ---- GET ------------------------------------------------------------------------- */
 
 static int check_readable(struct key_call *k, uint32_t mode)
 {
@@ -227,9 +223,7 @@ void control_get(struct control_request *r, struct reader *frame)
         control_malformed(r);
 }
 
-/* ---- PUT
- * ----------------------------------------------------------------------------------------------
- */
+/* ---- PUT ------------------------------------------------------------------------- */
 
 static void put_walk(struct pager_task *task);
 static void put_walked(struct pager_task *task);
@@ -351,9 +345,7 @@ void control_put(struct control_request *r, struct reader *frame)
         put_piece(r, k);
 }
 
-/* ---- DEL
- * ----------------------------------------------------------------------------------------------
- */
+/* ---- DEL ------------------------------------------------------------------------- */
 
 static void del_walk(struct pager_task *task)
 {
@@ -408,9 +400,7 @@ void control_del(struct control_request *r, struct reader *frame)
         control_malformed(r);
 }
 
-/* ---- LIST
- * ---------------------------------------------------------------------------------------------
- */
+/* ---- LIST ------------------------------------------------------------------------ */
 
 static int list_name(void *arg, const uint8_t *name, size_t name_size, uint64_t inode,
                      uint8_t type)

@@ -55,8 +55,7 @@ bool node_address_valid(const char *address)
     return !wire_address_split(address, 0, host, &port) && host[0] && port;
 }
 
-/* ---- The text of tierce.conf
- * ---------------------------------------------------------------- */
+/* ---- The text of tierce.conf ----------------------------------------------------- */
 
 struct conf_parser {
     struct directory *d;
@@ -277,8 +276,7 @@ void directory_conf_format(const struct directory *d, struct buf *to)
     }
 }
 
-/* ---- Files
- * ------------------------------------------------------------------------------------ */
+/* ---- Files ----------------------------------------------------------------------- */
 
 char *directory_file(const char *path, const char *name)
 {
@@ -426,8 +424,7 @@ int directory_lock(const char *path, int *ret_fd, char error[NODE_ERROR_BYTES])
     return result;
 }
 
-/* ---- The whole
- * -------------------------------------------------------------------------------- */
+/* ---- The whole ------------------------------------------------------------------- */
 
 static bool has_file(const char *path, const char *name)
 {

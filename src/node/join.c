@@ -1,8 +1,8 @@
 /*
  * join.c - letting a host in: the JOIN frame, its answer, and what lies between.
  *
- *   JOIN --> checked --> NODE_OP_JOIN, committed --> the CA's key is read (pager) and
- * signs
+ *   JOIN --> checked --> NODE_OP_JOIN, committed --> the CA's key is read and signs
+ * (pager)
  *        --> JOIN_ANSWER, and the connection ends
  *
  * The operation takes the token for this key. When the answer is lost, the same request

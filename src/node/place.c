@@ -44,8 +44,7 @@ static bool is_dots(const char *name)
     return !strcmp(name, ".") || !strcmp(name, "..");
 }
 
-/* ---- What is there
- * ---------------------------------------------------------------------------- */
+/* ---- What is there --------------------------------------------------------------- */
 
 enum contents {
     CONTENTS_NONE,       /* a lost+found, our lock file at most */
@@ -106,8 +105,7 @@ static int judge(const struct place *p, bool join, char error[NODE_ERROR_BYTES])
     return 0;
 }
 
-/* ---- Removing
- * --------------------------------------------------------------------------------- */
+/* ---- Removing -------------------------------------------------------------------- */
 
 static int remove_inside(int parent_fd, const char *name, bool (*keep)(const char *name));
 
@@ -150,8 +148,7 @@ static bool keep_lock(const char *name)
     return !strcmp(name, "lost+found") || !strcmp(name, DIRECTORY_LOCK);
 }
 
-/* ---- The place
- * -------------------------------------------------------------------------------- */
+/* ---- The place ------------------------------------------------------------------- */
 
 static int sync_parent(const char *path)
 {

@@ -18,8 +18,7 @@
 
 enum { JOIN_TIMEOUT_MS = 10000 };
 
-/* ---- Name and addresses
- * ---------------------------------------------------------------------------- */
+/* ---- Name and addresses ---------------------------------------------------------- */
 
 static int choose_name(const struct node_setup *setup, struct directory *d,
                        char error[NODE_ERROR_BYTES])
@@ -169,9 +168,7 @@ static void add_member(struct members *members, const struct directory *d)
     strcpy(m->address, d->advertise);
 }
 
-/* ---- init: identity
- * --------------------------------------------------------------------------------------
- */
+/* ---- init: identity -------------------------------------------------------------- */
 
 static int make_identity(struct directory *d, char **ret_ca_key,
                          char error[NODE_ERROR_BYTES])
@@ -198,8 +195,7 @@ static int make_identity(struct directory *d, char **ret_ca_key,
     return 0;
 }
 
-/* ---- init: the first entry
- * -------------------------------------------------------------------------------- */
+/* ---- init: the first entry ------------------------------------------------------- */
 
 static uint64_t put_record(void *context, const void *key, size_t key_size,
                            const void *value, size_t value_size)
@@ -373,9 +369,7 @@ int node_init(const struct node_setup *setup, char **ret_token,
     return result;
 }
 
-/* ---- join
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- join ------------------------------------------------------------------------ */
 
 struct joining {
     struct place place;

@@ -1,0 +1,375 @@
+/* test_cluster_codec.c - records of class C, node operations, a status, JOIN and its
+ * answer: round trips, and nothing but exactly these bytes. */
+#include "common.h"
+
+#include <errno.h>
+
+typedef int (*decoder)(const void *data, size_t length);
+
+/* Every prefix is refused, and so is a byte too many; the copies let a sanitizer see
+ * reads beyond the end. */
+static void assert_exact(const struct buf *whole, decoder decode, int refusal)
+{
+    assert_false(whole->failed);
+    for (size_t length = 0; length < whole->length; length++) {
+        uint8_t *copy = malloc(length ? length : 1);
+        assert_non_null(copy);
+        memcpy(copy, whole->data, length);
+        assert_int_equal(decode(copy, length), refusal);
+        free(copy);
+    }
+    assert_int_equal(decode(whole->data, whole->length), 0);
+    uint8_t *longer = malloc(whole->length + 1);
+    assert_non_null(longer);
+    memcpy(longer, whole->data, whole->length);
+    longer[whole->length] = 0;
+    assert_int_equal(decode(longer, whole->length + 1), refusal);
+    free(longer);
+}
+
+/* Bytes changed at random end in a value or a refusal, never elsewhere. */
+static void shake(const struct buf *whole, decoder decode)
+{
+    uint64_t seed = 7370;
+    uint8_t *copy = malloc(whole->length);
+    assert_non_null(copy);
+    for (int i = 0; i < 20000; i++) {
+        memcpy(copy, whole->data, whole->length);
+        for (int k = 0; k < 1 + i % 3; k++)
+            copy[random_next(&seed) % whole->length] = (uint8_t)random_next(&seed);
+        decode(copy, whole->length);
+    }
+    free(copy);
+}
+
+/* ---- Keys ------------------------------------------------------------------------ */
+
+static void test_keys_are_apart(void **state)
+{
+    struct fs_key config, ca, one, two;
+    cluster_key_config(&config);
+    cluster_key_ca(&ca);
+    cluster_key_token(&one, 1);
+    cluster_key_token(&two, 256);
+    assert_int_equal(config.size, 7);
+    assert_memory_equal(config.bytes, "Cconfig", 7);
+    assert_int_equal(ca.size, 3);
+    assert_memory_equal(ca.bytes, "Cca", 3);
+    assert_int_equal(one.size, 14);
+    assert_memory_equal(one.bytes, "Ctoken\0\0\0\0\0\0\0\1", 14);
+    assert_true(memcmp(one.bytes, two.bytes, 14) < 0);
+}
+
+/* ---- Records --------------------------------------------------------------------- */
+
+static struct members members_example(void)
+{
+    struct members m = {.count = 2};
+    m.list[0] = (struct member){.id = 1, .voter = true, .name = "a", .address = "h:1"};
+    m.list[1] = (struct member){.id = 2, .name = "b", .address = "[::1]:2"};
+    return m;
+}
+
+static void assert_same_members(const struct members *a, const struct members *b)
+{
+    assert_int_equal(a->count, b->count);
+    for (uint32_t i = 0; i < a->count; i++) {
+        assert_int_equal(a->list[i].id, b->list[i].id);
+        assert_int_equal(a->list[i].voter, b->list[i].voter);
+        assert_string_equal(a->list[i].name, b->list[i].name);
+        assert_string_equal(a->list[i].address, b->list[i].address);
+    }
+}
+
+static struct members last_members;
+
+static int decode_members(const void *data, size_t length)
+{
+    return members_decode(data, length, &last_members);
+}
+
+static void test_members(void **state)
+{
+    struct members m = members_example();
+    struct buf b = {0};
+    members_encode(&m, &b);
+    assert_exact(&b, decode_members, -EBADMSG);
+    assert_same_members(&m, &last_members);
+    assert_string_equal(members_find(&m, 2)->name, "b");
+    assert_null(members_find(&m, 3));
+    shake(&b, decode_members);
+    buf_release(&b);
+}
+
+static void test_members_are_checked(void **state)
+{
+    struct members m = members_example();
+    struct buf b = {0};
+    m.list[1].id = 1; /* twice */
+    members_encode(&m, &b);
+    assert_int_equal(decode_members(b.data, b.length), -EBADMSG);
+    buf_clear(&b);
+    m.list[1].id = 0;
+    members_encode(&m, &b);
+    assert_int_equal(decode_members(b.data, b.length), -EBADMSG);
+    buf_clear(&b);
+    m = members_example();
+    members_encode(&m, &b);
+    b.data[12] = 2; /* a kind of member that is not known */
+    assert_int_equal(decode_members(b.data, b.length), -EBADMSG);
+    put_u32(b.data, LIMIT_MEMBERS + 1);
+    assert_int_equal(decode_members(b.data, b.length), -EBADMSG);
+    put_u32(b.data, UINT32_MAX);
+    assert_int_equal(decode_members(b.data, b.length), -EBADMSG);
+    buf_release(&b);
+}
+
+static int decode_ca(const void *data, size_t length)
+{
+    char *key, *cert;
+    int result = ca_decode(data, length, &key, &cert);
+    if (!result) {
+        free(key);
+        free(cert);
+    }
+    return result;
+}
+
+static void test_ca(void **state)
+{
+    char *key = NULL, *cert = NULL;
+    struct buf b = {0};
+    ca_encode("the key", "the certificate", &b);
+    assert_exact(&b, decode_ca, -EBADMSG);
+    assert_int_equal(ca_decode(b.data, b.length, &key, &cert), 0);
+    assert_string_equal(key, "the key");
+    assert_string_equal(cert, "the certificate");
+    free(key);
+    free(cert);
+    shake(&b, decode_ca);
+    buf_release(&b);
+}
+
+static struct token_record last_record;
+
+static int decode_record(const void *data, size_t length)
+{
+    return token_record_decode(data, length, &last_record);
+}
+
+static void test_token_record(void **state)
+{
+    struct token_record r = {.expires_us = 5, .node_id = 6};
+    struct buf b = {0};
+    memset(r.secret_hash, 1, sizeof(r.secret_hash));
+    memset(r.key_hash, 2, sizeof(r.key_hash));
+    token_record_encode(&r, &b);
+    assert_exact(&b, decode_record, -EBADMSG);
+    assert_memory_equal(&r, &last_record, sizeof(r));
+    buf_release(&b);
+}
+
+/* ---- Operations ------------------------------------------------------------------ */
+
+static struct node_op last_op;
+
+static int decode_op(const void *data, size_t length)
+{
+    return node_op_decode(data, length, &last_op);
+}
+
+static struct node_op join_example(void)
+{
+    struct node_op op = {.type = NODE_OP_JOIN,
+                         .token_id = 3,
+                         .next_token_id = 4,
+                         .name = "n3",
+                         .address = "h:3",
+                         .record = {.expires_us = 99}};
+    memset(op.secret, 3, sizeof(op.secret));
+    memset(op.key_hash, 4, sizeof(op.key_hash));
+    memset(op.record.secret_hash, 5, sizeof(op.record.secret_hash));
+    return op;
+}
+
+static void check_op(const struct node_op *op)
+{
+    struct buf b = {0};
+    node_op_encode(op, &b);
+    assert_int_equal(b.data[0], op->type);
+    assert_true(b.data[0] >= NODE_OP_FIRST); /* told from those of fs.h by it */
+    assert_exact(&b, decode_op, -EPROTO);
+    assert_int_equal(last_op.type, op->type);
+    assert_int_equal(last_op.node_id, op->node_id);
+    assert_int_equal(last_op.nonce, op->nonce);
+    assert_int_equal(last_op.token_id, op->token_id);
+    assert_int_equal(last_op.next_token_id, op->next_token_id);
+    assert_memory_equal(&last_op.record, &op->record, sizeof(op->record));
+    assert_memory_equal(last_op.secret, op->secret, sizeof(op->secret));
+    assert_memory_equal(last_op.key_hash, op->key_hash, sizeof(op->key_hash));
+    assert_string_equal(last_op.name, op->name);
+    assert_string_equal(last_op.address, op->address);
+    shake(&b, decode_op);
+    buf_release(&b);
+}
+
+static void test_operations(void **state)
+{
+    struct node_op session = {.type = NODE_OP_SESSION, .node_id = 1, .nonce = 2};
+    struct node_op invite = {
+        .type = NODE_OP_INVITE, .token_id = 7, .record = {.expires_us = 8}};
+    struct node_op join = join_example();
+    struct node_op promote = {.type = NODE_OP_PROMOTE, .node_id = 9};
+    check_op(&session);
+    check_op(&invite);
+    check_op(&join);
+    check_op(&promote);
+}
+
+static void refuse_op(const struct node_op *op)
+{
+    struct buf b = {0};
+    node_op_encode(op, &b);
+    assert_int_equal(decode_op(b.data, b.length), -EPROTO);
+    buf_release(&b);
+}
+
+static void test_operations_are_checked(void **state)
+{
+    struct node_op op = join_example();
+    strcpy(op.name, "a b");
+    refuse_op(&op);
+    op = join_example();
+    op.name[0] = 0;
+    refuse_op(&op);
+    op = join_example();
+    strcpy(op.address, "nowhere");
+    refuse_op(&op);
+    op = join_example();
+    op.next_token_id = op.token_id;
+    refuse_op(&op);
+    op = join_example();
+    op.record.node_id = 1; /* a token that is used already */
+    refuse_op(&op);
+    op = (struct node_op){.type = NODE_OP_INVITE};
+    refuse_op(&op);
+    op = (struct node_op){.type = NODE_OP_SESSION};
+    refuse_op(&op);
+    op = (struct node_op){.type = NODE_OP_PROMOTE};
+    refuse_op(&op);
+    for (int type = 0; type < 256; type++) {
+        uint8_t bytes[9] = {(uint8_t)type};
+        if (type < NODE_OP_SESSION || type > NODE_OP_PROMOTE)
+            assert_int_equal(decode_op(bytes, sizeof(bytes)), -EPROTO);
+    }
+}
+
+/* ---- Status ---------------------------------------------------------------------- */
+
+static struct node_status last_status;
+
+static int decode_status(const void *data, size_t length)
+{
+    return node_status_decode(data, length, &last_status);
+}
+
+static void test_status(void **state)
+{
+    static struct node_status s;
+    s = (struct node_status){.name = "n1",
+                             .id = 1,
+                             .cluster = {2},
+                             .role = NODE_LEARNER,
+                             .term = 3,
+                             .leader = 4,
+                             .commit = 5,
+                             .applied = 6,
+                             .last = 7,
+                             .quorum = true,
+                             .mountpoint = "/mnt",
+                             .version = "1",
+                             .pid = 8,
+                             .keys = 9,
+                             .log_bytes = 10,
+                             .disk_free_bytes = 11,
+                             .refused = 12,
+                             .member_count = 2};
+    s.members[0] =
+        (struct node_member){.name = "n1", .id = 1, .address = "h:1", .voter = true};
+    s.members[1] = (struct node_member){
+        .name = "n2", .id = 2, .address = "h:2", .reachable = true, .applied = 3};
+    struct buf b = {0};
+    node_status_encode(&s, &b);
+    memset(&last_status, 0, sizeof(last_status));
+    assert_exact(&b, decode_status, -EPROTO);
+    assert_memory_equal(&s, &last_status, sizeof(s));
+    shake(&b, decode_status);
+    buf_release(&b);
+}
+
+/* ---- JOIN ------------------------------------------------------------------------ */
+
+static struct join_request last_request;
+static struct join_answer last_answer;
+
+static int decode_request(const void *data, size_t length)
+{
+    return join_request_decode(data, length, &last_request);
+}
+
+static int decode_answer(const void *data, size_t length)
+{
+    return join_answer_decode(data, length, &last_answer);
+}
+
+static void test_join_request(void **state)
+{
+    static struct join_request r;
+    r = (struct join_request){
+        .token_id = 1, .name = "n", .address = "h:1", .request_pem = "PEM"};
+    memset(r.secret, 7, sizeof(r.secret));
+    struct buf b = {0};
+    join_request_encode(&r, &b);
+    assert_exact(&b, decode_request, -EPROTO);
+    assert_memory_equal(&r, &last_request, sizeof(r));
+    shake(&b, decode_request);
+    buf_release(&b);
+}
+
+static void test_join_answer(void **state)
+{
+    static struct join_answer a;
+    a = (struct join_answer){.node_id = 2,
+                             .cluster_id = {9},
+                             .ca_pem = "CA",
+                             .cert_pem = "CERT",
+                             .next_token = "tierce1:"};
+    a.members = members_example();
+    struct buf b = {0};
+    join_answer_encode(&a, &b);
+    assert_exact(&b, decode_answer, -EPROTO);
+    assert_int_equal(last_answer.node_id, 2);
+    assert_int_equal(last_answer.cluster_id[0], 9);
+    assert_string_equal(last_answer.ca_pem, "CA");
+    assert_string_equal(last_answer.cert_pem, "CERT");
+    assert_string_equal(last_answer.next_token, "tierce1:");
+    assert_same_members(&last_answer.members, &a.members);
+    shake(&b, decode_answer);
+    buf_clear(&b);
+    a.node_id = 5; /* who is no member was not let in */
+    join_answer_encode(&a, &b);
+    assert_int_equal(decode_answer(b.data, b.length), -EPROTO);
+    buf_release(&b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_keys_are_apart),         cmocka_unit_test(test_members),
+        cmocka_unit_test(test_members_are_checked),    cmocka_unit_test(test_ca),
+        cmocka_unit_test(test_token_record),           cmocka_unit_test(test_operations),
+        cmocka_unit_test(test_operations_are_checked), cmocka_unit_test(test_status),
+        cmocka_unit_test(test_join_request),           cmocka_unit_test(test_join_answer),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
