@@ -166,9 +166,7 @@ static void test_a_majority_confirms(void **state)
     solo_free(&s);
 }
 
-/* ---- Peers
- * ----------------------------------------------------------------------------------------
- */
+/* ---- Peers ------------------------------------------------------------------------- */
 
 static void test_entries_wait_for_sent(void **state)
 {
@@ -397,9 +395,7 @@ static void test_a_leader_with_quorum_stays(void **state)
     solo_free(&s);
 }
 
-/* ---- Visible
- * ------------------------------------------------------------------------------------------
- */
+/* ---- Visible ----------------------------------------------------------------------- */
 
 static void test_visible_waits_for_the_connected(void **state)
 {
@@ -522,9 +518,7 @@ static void test_visible_after_an_election(void **state)
     solo_free(&s);
 }
 
-/* ---- Membership
- * ------------------------------------------------------------------------------------------
- */
+/* ---- Membership -------------------------------------------------------------------- */
 
 static void test_config_changes_one_at_a_time(void **state)
 {
@@ -610,9 +604,7 @@ static void test_a_removed_leader_steps_down(void **state)
     solo_free(&s);
 }
 
-/* ---- Transfer
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- Transfer ---------------------------------------------------------------------- */
 
 static struct raft_event transfer_to(uint64_t peer)
 {
@@ -698,9 +690,7 @@ static void test_an_ineligible_leader_hands_over(void **state)
     solo_free(&s);
 }
 
-/* ---- Bounds
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- Bounds ------------------------------------------------------------------------ */
 
 static void test_the_largest_update_fits(void **state)
 {
