@@ -613,6 +613,7 @@ int main(void)
         with(test_certificate_of_another_ca),
         with(test_dial_into_another_ca),
         with(test_ca_certificate_as_a_node),
+        with(test_certificate_of_another_cluster),
         with(test_wrong_hellos),
         with(test_malformed_hello),
         with(test_no_hello_first),
