@@ -15,8 +15,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* ---- Life
- * ------------------------------------------------------------------------------------ */
+/* ---- Life ------------------------------------------------------------------------ */
 
 static void on_timer(evutil_socket_t fd, short what, void *context);
 static void on_later(evutil_socket_t fd, short what, void *context);
@@ -127,9 +126,7 @@ static void on_later(evutil_socket_t fd, short what, void *context)
     connection_leave(c);
 }
 
-/* ---- Time
- * ----------------------------------------------------------------------------------------
- */
+/* ---- Time ------------------------------------------------------------------------ */
 
 void connection_set_timer(struct wire_connection *c, uint64_t from_us, uint64_t ms)
 {
@@ -202,8 +199,7 @@ static void frame_is_whole(struct wire_connection *c)
     c->frame_length = 0;
 }
 
-/* ---- Frames out
- * ------------------------------------------------------------------------------------ */
+/* ---- Frames out ------------------------------------------------------------------ */
 
 struct lent_part {
     void (*release)(void *owner);
@@ -301,9 +297,7 @@ static void send_hello(struct wire_connection *c)
     buf_release(&value);
 }
 
-/* ---- Frames in
- * ---------------------------------------------------------------------------------------
- */
+/* ---- Frames in ------------------------------------------------------------------- */
 
 static void refuse_hello(struct wire_connection *c, const char *what)
 {
@@ -464,8 +458,7 @@ static bool takes_frames(const struct wire_connection *c)
     return c->state == CONNECTION_HELLO || c->state == CONNECTION_OPEN;
 }
 
-/* ---- Callbacks of the stream
- * --------------------------------------------------------------------------- */
+/* ---- Callbacks of the stream ----------------------------------------------------- */
 
 static void on_readable(struct bufferevent *bev, void *context)
 {
@@ -639,8 +632,7 @@ int connection_start_local(struct wire_connection *c, int fd)
     return 0;
 }
 
-/* ---- The public face
- * ----------------------------------------------------------------------------------- */
+/* ---- The public face ------------------------------------------------------------- */
 
 enum wire_peer_kind wire_kind(const struct wire_connection *c)
 {
