@@ -169,6 +169,8 @@ void connection_leave(struct wire_connection *c);
 void connection_fail(struct wire_connection *c, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 void connection_set_timer(struct wire_connection *c, uint64_t from_us, uint64_t ms);
+/* send.c: the first frame, before the connection is open. */
+void connection_send_hello(struct wire_connection *c);
 /* Takes over a connected socket, in every case. */
 void connection_start_tls(struct wire_connection *c, int fd);
 int connection_start_local(struct wire_connection *c, int fd);
