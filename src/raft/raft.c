@@ -193,9 +193,7 @@ static int receive_handle(struct raft *r, const struct raft_event *e)
     return receivers[m->type](r, e);
 }
 
-/* ---- Life
- * -----------------------------------------------------------------------------------------
- */
+/* ---- Life -------------------------------------------------------------------------- */
 
 static bool configs_are_valid(const struct raft_options *o, uint64_t last)
 {
@@ -270,9 +268,7 @@ void raft_free(struct raft *r)
     free(r);
 }
 
-/* ---- The step
- * ----------------------------------------------------------------------------------------
- */
+/* ---- The step ---------------------------------------------------------------------- */
 
 static const handler handlers[] = {
     [RAFT_TICK] = tick_handle,
@@ -331,9 +327,7 @@ int raft_step(struct raft *r, const struct raft_event *e, uint64_t now_us,
     return 0;
 }
 
-/* ---- Questions
- * -----------------------------------------------------------------------------------------
- */
+/* ---- Questions --------------------------------------------------------------------- */
 
 enum raft_role raft_role(const struct raft *r)
 {

@@ -63,7 +63,8 @@ struct raft_options {
     const struct raft_run *runs;
     size_t run_count;
     uint64_t commit; /* proven committed; at least base_index */
-    /* The newest configuration at or below `commit`, and the one after it, if any. */
+    /* The newest configuration at or below `commit`, and the one after it, if any. Where
+     * the log has two beyond `commit`: these two, for the former must be committed. */
     struct raft_config config;
     uint64_t config_index;
     struct raft_config pending_config;
@@ -151,7 +152,7 @@ struct raft_update {
     bool hard_state_changed;
     bool truncate;
     uint64_t truncate_to;
-    uint64_t append_first, append_last; /* 0, 0: none */
+    uint64_t append_first, append_last; /* 0, 0: none, and always of RAFT_PROPOSE */
     uint64_t generation;                /* current; tags the append (G3) */
     bool want_noop;                     /* became leader */
     bool role_changed;                  /* role, term or leader differ from before */

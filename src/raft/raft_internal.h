@@ -228,9 +228,7 @@ void transfer_tick(struct raft *r);
 uint64_t transfer_best(const struct raft *r);
 bool peer_is_reachable(const struct raft *r, const struct peer *p, uint64_t now_us);
 
-/* ---- check.c
- * -------------------------------------------------------------------------------------
- */
+/* ---- check.c ----------------------------------------------------------------------- */
 
 void check_state(
     const struct raft *r); /* all of raft_check() but the walk over the runs */

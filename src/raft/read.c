@@ -12,8 +12,7 @@
 
 #include "raft_internal.h"
 
-/* ---- Rounds ---------------------------------------------------------------------------
- */
+/* ---- Rounds ------------------------------------------------------------ */
 
 static uint64_t round_of(const struct peer *p)
 {
@@ -45,8 +44,7 @@ int read_handle(struct raft *r, const struct raft_event *e)
     return 0;
 }
 
-/* ---- Visible --------------------------------------------------------------------------
- */
+/* ---- Visible ------------------------------------------------------------ */
 
 static bool peer_lags(const struct raft *r, const struct peer *p)
 {

@@ -13,8 +13,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* ---- Waiting
- * ----------------------------------------------------------------------------------- */
+/* ---- Waiting --------------------------------------------------------------------- */
 
 struct deadline {
     uint64_t end_us; /* 0: none */
@@ -45,8 +44,7 @@ static int wait_for(int fd, short events, struct deadline deadline)
     }
 }
 
-/* ---- Streams: the same frames over a socket, or over TLS
- * ------------------------------------------ */
+/* ---- Streams: the same frames over a socket, or over TLS ------------------------- */
 
 struct stream {
     int fd;
@@ -167,8 +165,7 @@ static int receive_frame(struct stream *s, uint8_t type, uint16_t stream, struct
     }
 }
 
-/* ---- The control socket
- * ------------------------------------------------------------------------------ */
+/* ---- The control socket ---------------------------------------------------------- */
 
 int wire_call_local_open(const char *path, int *ret_fd)
 {
@@ -201,9 +198,7 @@ int wire_call_local(int fd, const void *request, size_t length, unsigned timeout
     return rc < 0 ? rc : receive_frame(&s, WIRE_CONTROL_ANSWER, stream, ret_answer);
 }
 
-/* ---- Joining
- * -------------------------------------------------------------------------------------------
- */
+/* ---- Joining --------------------------------------------------------------------- */
 
 static int connect_address(const struct addrinfo *a, struct deadline deadline,
                            int *ret_fd)

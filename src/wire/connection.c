@@ -1,5 +1,6 @@
 /*
- * connection.c - one connection: handshake, HELLO, frames in, frames out, its end.
+ * connection.c - one connection: handshake, HELLO, frames in, its end. (Frames out:
+ * send.c.)
  *
  * W4: handlers may end any connection, their own included. So every callback of the loop
  * counts itself in `busy`, nothing is freed while it is above 0, and connection_leave()
@@ -15,8 +16,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* ---- Life
- * ------------------------------------------------------------------------------------ */
+/* ---- Life ------------------------------------------------------------------------ */
 
 static void on_timer(evutil_socket_t fd, short what, void *context);
 static void on_later(evutil_socket_t fd, short what, void *context);
@@ -127,9 +127,7 @@ static void on_later(evutil_socket_t fd, short what, void *context)
     connection_leave(c);
 }
 
-/* ---- Time
- * ----------------------------------------------------------------------------------------
- */
+/* ---- Time ------------------------------------------------------------------------ */
 
 void connection_set_timer(struct wire_connection *c, uint64_t from_us, uint64_t ms)
 {
@@ -202,108 +200,7 @@ static void frame_is_whole(struct wire_connection *c)
     c->frame_length = 0;
 }
 
-/* ---- Frames out
- * ------------------------------------------------------------------------------------ */
-
-struct lent_part {
-    void (*release)(void *owner);
-    void *owner;
-};
-
-static void give_back(const void *data, size_t length, void *context)
-{
-    struct lent_part *lent = context;
-    lent->release(lent->owner);
-    free(lent);
-}
-
-static void release_parts(const struct wire_part *parts, size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        if (parts[i].release)
-            parts[i].release(parts[i].owner);
-}
-
-/* Releases the part in every case, now or when it has been sent (W6). */
-static int append_part(struct evbuffer *output, const struct wire_part *part)
-{
-    if (part->release && part->length > COPIED_PART_BYTES) {
-        struct lent_part *lent = malloc(sizeof(*lent));
-        if (lent) {
-            *lent = (struct lent_part){.release = part->release, .owner = part->owner};
-            if (evbuffer_add_reference(output, part->data, part->length, give_back,
-                                       lent) == 0)
-                return 0;
-            free(lent);
-        }
-        part->release(part->owner);
-        return -ENOMEM;
-    }
-    int rc = part->length ? evbuffer_add(output, part->data, part->length) : 0;
-    if (part->release)
-        part->release(part->owner);
-    return rc < 0 ? -ENOMEM : 0;
-}
-
-static int append_frame(struct wire_connection *c, struct frame_header header,
-                        const struct wire_part *parts, size_t count)
-{
-    struct evbuffer *output = bufferevent_get_output(c->bev);
-    uint8_t bytes[WIRE_FRAME_HEADER];
-    frame_header_put(bytes, header);
-    int rc = evbuffer_add(output, bytes, sizeof(bytes)) < 0 ? -ENOMEM : 0;
-    size_t i = 0;
-    while (rc == 0 && i < count)
-        rc = append_part(output, &parts[i++]);
-    if (rc < 0) { /* the stream holds a torn frame */
-        release_parts(parts + i, count - i);
-        connection_fail(c, "no memory to send to %s", c->peer);
-        return -ENOTCONN;
-    }
-    c->endpoint->counters.bytes_out += WIRE_FRAME_HEADER + header.length;
-    return 0;
-}
-
-static int check_queue(struct wire_connection *c)
-{
-    size_t queued = wire_queued_bytes(c);
-    if (queued < LIMIT_SEND_QUEUE_BYTES)
-        return 0;
-    c->full = true;
-    if (queued > QUEUE_END_BYTES) {
-        connection_fail(c, "%s reads too slowly: %zu bytes wait for it", c->peer, queued);
-        return -ENOTCONN;
-    }
-    return -ENOBUFS;
-}
-
-/* Of a joiner's frames only the answer it asked for is let through (W1). */
-static bool may_send(const struct wire_connection *c, uint8_t type)
-{
-    if (c->state != CONNECTION_OPEN)
-        return false;
-    return c->kind != WIRE_PEER_JOINER || (c->joined && type == WIRE_JOIN_ANSWER);
-}
-
-static void send_hello(struct wire_connection *c)
-{
-    struct buf value = {0};
-    c->endpoint->hello.clock_us = clock_real_us();
-    wire_hello_encode(&c->endpoint->hello, &value);
-    if (value.failed) {
-        connection_fail(c, "no memory to greet %s", c->peer);
-    } else {
-        struct frame_header header = {.type = WIRE_HELLO,
-                                      .length = (uint32_t)value.length};
-        append_frame(c, header,
-                     &(struct wire_part){.data = value.data, .length = value.length}, 1);
-    }
-    buf_release(&value);
-}
-
-/* ---- Frames in
- * ---------------------------------------------------------------------------------------
- */
+/* ---- Frames in ------------------------------------------------------------------- */
 
 static void refuse_hello(struct wire_connection *c, const char *what)
 {
@@ -464,8 +361,7 @@ static bool takes_frames(const struct wire_connection *c)
     return c->state == CONNECTION_HELLO || c->state == CONNECTION_OPEN;
 }
 
-/* ---- Callbacks of the stream
- * --------------------------------------------------------------------------- */
+/* ---- Callbacks of the stream ----------------------------------------------------- */
 
 static void on_readable(struct bufferevent *bev, void *context)
 {
@@ -530,7 +426,7 @@ static void connection_secured(struct wire_connection *c)
                         (unsigned long long)node_id, (unsigned long long)c->peer_id);
     } else {
         c->peer_id = node_id;
-        send_hello(c);
+        connection_send_hello(c);
     }
 }
 
@@ -639,8 +535,7 @@ int connection_start_local(struct wire_connection *c, int fd)
     return 0;
 }
 
-/* ---- The public face
- * ----------------------------------------------------------------------------------- */
+/* ---- The public face ------------------------------------------------------------- */
 
 enum wire_peer_kind wire_kind(const struct wire_connection *c)
 {
@@ -665,36 +560,6 @@ void wire_set_tag(struct wire_connection *c, void *tag)
 void *wire_tag(const struct wire_connection *c)
 {
     return c->tag;
-}
-
-size_t wire_queued_bytes(const struct wire_connection *c)
-{
-    return c->bev ? evbuffer_get_length(bufferevent_get_output(c->bev)) : 0;
-}
-
-int wire_send(struct wire_connection *c, uint8_t type, uint16_t stream,
-              const struct wire_part *parts, size_t count)
-{
-    size_t length = 0;
-    for (size_t i = 0; i < count; i++) {
-        ensure(parts[i].length <= LIMIT_FRAME_BYTES - length);
-        length += parts[i].length;
-    }
-    if (!may_send(c, type)) {
-        release_parts(parts, count);
-        return -ENOTCONN;
-    }
-    struct frame_header header = {
-        .type = type, .stream = stream, .length = (uint32_t)length};
-    int rc = append_frame(c, header, parts, count);
-    return rc < 0 ? rc : check_queue(c);
-}
-
-int wire_send_bytes(struct wire_connection *c, uint8_t type, uint16_t stream,
-                    const void *value, size_t length)
-{
-    struct wire_part part = {.data = value, .length = length};
-    return wire_send(c, type, stream, &part, 1);
 }
 
 void wire_close(struct wire_connection *c)

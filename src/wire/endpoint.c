@@ -8,8 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* ---- Accepting
- * ------------------------------------------------------------------------------- */
+/* ---- Accepting ------------------------------------------------------------------- */
 
 /* W8: what is beyond a limit is closed before it costs anything. */
 static bool within_limits(const struct wire_endpoint *e, bool local)
@@ -121,8 +120,7 @@ static void remove_last_listener(struct wire_endpoint *e)
     evconnlistener_free(l->listener);
 }
 
-/* ---- Listening on the TLS port
- * --------------------------------------------------------------------- */
+/* ---- Listening on the TLS port --------------------------------------------------- */
 
 static int socket_port(int fd, uint16_t *ret)
 {
@@ -259,9 +257,7 @@ uint16_t wire_listen_port(const struct wire_endpoint *e)
     return port;
 }
 
-/* ---- Life
- * ---------------------------------------------------------------------------------------------
- */
+/* ---- Life ------------------------------------------------------------------------ */
 
 int wire_endpoint_new(struct wire_endpoint **ret, struct event_base *loop,
                       const struct wire_identity *identity,

@@ -24,8 +24,7 @@ enum {
     CLUSTER_ID_DIGITS = 2 * WIRE_CLUSTER_ID_BYTES,
 };
 
-/* ---- PEM
- * ------------------------------------------------------------------------------- */
+/* ---- PEM ------------------------------------------------------------------------- */
 
 static BIO *pem_open(const char *pem)
 {
@@ -103,8 +102,7 @@ static char *request_text(X509_REQ *request)
     return text;
 }
 
-/* ---- Parts of a certificate
- * ---------------------------------------------------------------- */
+/* ---- Parts of a certificate ------------------------------------------------------ */
 
 static bool name_add(X509_NAME *name, int nid, const char *text)
 {
@@ -158,8 +156,7 @@ static X509 *certificate_begin(EVP_PKEY *key, unsigned days)
     return NULL;
 }
 
-/* ---- Making them
- * --------------------------------------------------------------------------- */
+/* ---- Making them ----------------------------------------------------------------- */
 
 static X509 *make_ca_certificate(EVP_PKEY *key, const uint8_t id[WIRE_CLUSTER_ID_BYTES])
 {
@@ -308,8 +305,7 @@ out:
     return rc;
 }
 
-/* ---- Hashes
- * ------------------------------------------------------------------------------------ */
+/* ---- Hashes ---------------------------------------------------------------------- */
 
 void wire_hash(const void *data, size_t length, uint8_t ret[WIRE_HASH_BYTES])
 {
@@ -352,8 +348,7 @@ int wire_pki_request_key_hash(const char *request_pem, uint8_t ret[WIRE_HASH_BYT
     return 0;
 }
 
-/* ---- Reading them
- * -------------------------------------------------------------------------------- */
+/* ---- Reading them ---------------------------------------------------------------- */
 
 /* The subject's one entry of that kind, when it is exactly `digits` hex digits. */
 static int subject_hex(const X509 *certificate, int nid, size_t digits, void *ret)

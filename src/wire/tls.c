@@ -10,8 +10,7 @@
 #include <openssl/err.h>
 #include <sys/socket.h>
 
-/* ---- Contexts
- * ------------------------------------------------------------------------------ */
+/* ---- Contexts -------------------------------------------------------------------- */
 
 static SSL_CTX *context_begin(void)
 {
@@ -86,8 +85,7 @@ SSL_CTX *tls_joiner_context_new(void)
     return context;
 }
 
-/* ---- A socket that raises no signal
- * ---------------------------------------------------------- */
+/* ---- A socket that raises no signal ---------------------------------------------- */
 
 static int quiet_write(BIO *bio, const char *data, int length)
 {
@@ -130,8 +128,7 @@ int tls_attach(SSL *ssl, int fd)
     return 0;
 }
 
-/* ---- What went wrong
- * ------------------------------------------------------------------------- */
+/* ---- What went wrong ------------------------------------------------------------- */
 
 void tls_error_text(unsigned long code, char *to, size_t size)
 {

@@ -65,8 +65,7 @@ struct wire_timeouts {
     unsigned hello_ms, frame_ms, joiner_ms, closing_ms;
 };
 
-/* ---- frame.c
- * --------------------------------------------------------------------------- */
+/* ---- frame.c --------------------------------------------------------------------- */
 
 struct frame_header {
     uint8_t type;
@@ -95,8 +94,7 @@ enum frame_verdict {
 enum frame_verdict frame_judge(enum wire_peer_kind kind, enum frame_phase phase,
                                const struct frame_header *header);
 
-/* ---- pki.c
- * ------------------------------------------------------------------------------- */
+/* ---- pki.c ----------------------------------------------------------------------- */
 
 /* NULL where the PEM text is not one. */
 X509 *pki_read_certificate(const char *pem);
@@ -110,8 +108,7 @@ int pki_certificate_hash(const X509 *certificate, uint8_t ret[WIRE_HASH_BYTES]);
  * another X509_V_ERR_*. */
 int pki_verify(X509 *certificate, X509 *ca);
 
-/* ---- tls.c
- * --------------------------------------------------------------------------------- */
+/* ---- tls.c ----------------------------------------------------------------------- */
 
 /* One context for both directions. -EINVAL with `error`. */
 int tls_context_new(SSL_CTX **ret, const struct wire_identity *identity,
@@ -123,8 +120,7 @@ int tls_attach(SSL *ssl, int fd);
 /* What went wrong, from an OpenSSL error code (0: not known); for a log. */
 void tls_error_text(unsigned long code, char *to, size_t size);
 
-/* ---- connection.c
- * -------------------------------------------------------------------------- */
+/* ---- connection.c ---------------------------------------------------------------- */
 
 enum connection_state {
     CONNECTION_CONNECTING,
@@ -173,27 +169,26 @@ void connection_leave(struct wire_connection *c);
 void connection_fail(struct wire_connection *c, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 void connection_set_timer(struct wire_connection *c, uint64_t from_us, uint64_t ms);
+/* send.c: the first frame, before the connection is open. */
+void connection_send_hello(struct wire_connection *c);
 /* Takes over a connected socket, in every case. */
 void connection_start_tls(struct wire_connection *c, int fd);
 int connection_start_local(struct wire_connection *c, int fd);
 
-/* ---- dial.c
- * ---------------------------------------------------------------------------------- */
+/* ---- dial.c ---------------------------------------------------------------------- */
 
 /* Resolves and connects; then connection_start_tls(). Fails from the loop only. */
 int dial_new(struct wire_connection *c, const char *host, uint16_t port);
 void dial_go_on(struct wire_connection *c);
 void dial_free(struct wire_connection *c);
 
-/* ---- local.c
- * --------------------------------------------------------------------------------- */
+/* ---- local.c --------------------------------------------------------------------- */
 
 /* The address of a socket file, also where its path is longer than sun_path: then through
  * *ret_directory, which the caller closes (-1 where there is none). */
 int local_address(const char *path, struct sockaddr_un *ret, int *ret_directory);
 
-/* ---- endpoint.c
- * -------------------------------------------------------------------------------- */
+/* ---- endpoint.c ------------------------------------------------------------------ */
 
 struct listener {
     struct wire_endpoint *endpoint;

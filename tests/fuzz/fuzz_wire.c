@@ -70,8 +70,7 @@ static void fuzz_frames(const uint8_t *data, size_t size)
     }
 }
 
-/* ---- A node's control socket
- * ------------------------------------------------------------------ */
+/* ---- A node's control socket ----------------------------------------------------- */
 
 static void echo(void *context, struct wire_connection *c, const struct wire_frame *frame)
 {

@@ -337,9 +337,7 @@ static void packet_deliver(struct cluster *c, const struct packet *p)
     check(!step_all(c, n, &e, p));
 }
 
-/* ---- Life
- * ----------------------------------------------------------------------------------------
- */
+/* ---- Life -------------------------------------------------------------------------- */
 
 struct cluster *cluster_make(uint32_t voters, uint32_t total, uint64_t seed)
 {
@@ -536,9 +534,7 @@ void cluster_drain(struct cluster *c, uint64_t id, uint64_t peer)
     cluster_event(c, id, (struct raft_event){.type = RAFT_SENT, .peer = peer});
 }
 
-/* ---- Time
- * ------------------------------------------------------------------------------------------
- */
+/* ---- Time -------------------------------------------------------------------------- */
 
 static size_t packet_next(const struct cluster *c)
 {

@@ -203,6 +203,19 @@ static void test_votes_count_once_and_only_voters(void **state)
 /* ---- The log
  * ------------------------------------------------------------------------------------ */
 
+static void test_who_grants_stops_asking(void **state)
+{
+    struct solo s = solo_new(3, NULL);
+    solo_append(&s, 2, 5, 0, 0, NULL, 0);
+    solo_tick(&s, 2 * T_US);
+    assert_int_equal(raft_role(s.raft), RAFT_CANDIDATE);
+    s.now_us += T_US;
+    assert_true(granted(&s, vote(3, 5, 0, 0))); /* it had no vote yet in this term */
+    assert_int_equal(raft_role(s.raft), RAFT_FOLLOWER);
+    assert_true(s.u.deadline_us >= s.now_us + T_US);
+    solo_free(&s);
+}
+
 static void test_answers_wait_for_the_disk(void **state)
 {
     struct solo s = solo_new(3, NULL);
@@ -473,6 +486,7 @@ int main(void)
         cmocka_unit_test(test_a_live_leader_is_not_disturbed),
         cmocka_unit_test(test_pre_vote_terms),
         cmocka_unit_test(test_votes_count_once_and_only_voters),
+        cmocka_unit_test(test_who_grants_stops_asking),
         cmocka_unit_test(test_answers_wait_for_the_disk),
         cmocka_unit_test(test_only_what_is_missing_is_appended),
         cmocka_unit_test(test_match_is_verified_with_this_leader),

@@ -166,9 +166,7 @@ static void test_a_majority_confirms(void **state)
     solo_free(&s);
 }
 
-/* ---- Peers
- * ----------------------------------------------------------------------------------------
- */
+/* ---- Peers ------------------------------------------------------------------------- */
 
 static void test_entries_wait_for_sent(void **state)
 {
@@ -397,9 +395,7 @@ static void test_a_leader_with_quorum_stays(void **state)
     solo_free(&s);
 }
 
-/* ---- Visible
- * ------------------------------------------------------------------------------------------
- */
+/* ---- Visible ----------------------------------------------------------------------- */
 
 static void test_visible_waits_for_the_connected(void **state)
 {
@@ -522,9 +518,7 @@ static void test_visible_after_an_election(void **state)
     solo_free(&s);
 }
 
-/* ---- Membership
- * ------------------------------------------------------------------------------------------
- */
+/* ---- Membership -------------------------------------------------------------------- */
 
 static void test_config_changes_one_at_a_time(void **state)
 {
@@ -571,6 +565,25 @@ static void test_config_changes_one_at_a_time(void **state)
     solo_free(&s);
 }
 
+/* A change is in force when appended: who is out holds nothing up from then on. */
+static void test_a_removal_counts_at_once(void **state)
+{
+    struct solo s = settled(2);
+    solo_propose(&s, 1);
+    solo_durable(&s, 2);
+    solo_step(&s, (struct raft_event){.type = RAFT_READ});
+    uint64_t round = s.u.read_round;
+    assert_int_equal(s.u.commit, 1);
+    assert_true(s.u.confirmed_round < round);
+    struct raft_config alone = {.count = 1, .members = {{1, true}}};
+    assert_int_equal(config_change(&s, &alone), 0);
+    assert_int_equal(s.u.commit, 2);
+    assert_int_equal(s.u.confirmed_round, round);
+    solo_durable(&s, 3);
+    assert_int_equal(s.u.commit, 3);
+    solo_free(&s);
+}
+
 static void test_a_removed_leader_steps_down(void **state)
 {
     struct raft_config rest = {.count = 2, .members = {{2, true}, {3, true}}};
@@ -591,9 +604,7 @@ static void test_a_removed_leader_steps_down(void **state)
     solo_free(&s);
 }
 
-/* ---- Transfer
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- Transfer ---------------------------------------------------------------------- */
 
 static struct raft_event transfer_to(uint64_t peer)
 {
@@ -679,9 +690,7 @@ static void test_an_ineligible_leader_hands_over(void **state)
     solo_free(&s);
 }
 
-/* ---- Bounds
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- Bounds ------------------------------------------------------------------------ */
 
 static void test_the_largest_update_fits(void **state)
 {
@@ -740,6 +749,7 @@ int main(void)
         cmocka_unit_test(test_visible_takes_in_who_has_caught_up),
         cmocka_unit_test(test_visible_after_an_election),
         cmocka_unit_test(test_config_changes_one_at_a_time),
+        cmocka_unit_test(test_a_removal_counts_at_once),
         cmocka_unit_test(test_a_removed_leader_steps_down),
         cmocka_unit_test(test_transfer_waits_for_the_target),
         cmocka_unit_test(test_transfer_to_the_best),

@@ -36,8 +36,7 @@ void cluster_certify(const struct cluster *cl, uint64_t node_id, char **ret_cert
     free(request);
 }
 
-/* ---- Sides
- * ------------------------------------------------------------------------------- */
+/* ---- Sides ----------------------------------------------------------------------- */
 
 static void saw_opened(void *context, struct wire_connection *c,
                        const struct wire_hello *hello)
@@ -157,8 +156,7 @@ const struct wire_counters *counters_of(const struct side *s)
     return wire_endpoint_counters(s->endpoint);
 }
 
-/* ---- A raw peer
- * ---------------------------------------------------------------------------- */
+/* ---- A raw peer ------------------------------------------------------------------ */
 
 struct raw raw_connect(struct side *to)
 {

@@ -68,8 +68,7 @@ const struct wire_counters *counters_of(const struct side *s);
             event_base_loop(loop, EVLOOP_ONCE);                                          \
     } while (0)
 
-/* ---- A raw peer
- * ---------------------------------------------------------------------------- */
+/* ---- A raw peer ------------------------------------------------------------------ */
 
 struct raw {
     struct event_base *loop;

@@ -48,8 +48,7 @@ static void listen_local(struct setting *t)
     assert_int_equal(wire_listen_local(t->s->endpoint, t->path, error), 0);
 }
 
-/* ---- A blocking call, in a thread while the loop runs here
- * ------------------------------------ */
+/* ---- A blocking call, in a thread while the loop runs here ----------------------- */
 
 struct call {
     struct setting *setting;
@@ -108,9 +107,7 @@ static struct call join_call(struct setting *t)
     return call;
 }
 
-/* ---- Joining
- * -------------------------------------------------------------------------------------
- */
+/* ---- Joining --------------------------------------------------------------------- */
 
 static void welcome(struct side *s, struct wire_connection *c,
                     const struct wire_frame *frame)
@@ -204,8 +201,7 @@ static void test_join_is_cut(void **state)
     assert_non_null(strstr(call.error, "closed the connection"));
 }
 
-/* ---- The control socket
- * ---------------------------------------------------------------------------- */
+/* ---- The control socket ---------------------------------------------------------- */
 
 static void echo(struct side *s, struct wire_connection *c,
                  const struct wire_frame *frame)

@@ -223,8 +223,7 @@ static void test_a_peer_far_behind_is_cut_off(void **state)
     free(chunk);
 }
 
-/* ---- Ends
- * ------------------------------------------------------------------------------------ */
+/* ---- Ends ------------------------------------------------------------------------ */
 
 static void close_it(struct side *s, struct wire_connection *c)
 {
@@ -375,8 +374,7 @@ static void test_free_with_all_open(void **state)
     p->a = side_new(p->cl, p->loop, 1);
 }
 
-/* ---- Dialing
- * ------------------------------------------------------------------------------------ */
+/* ---- Dialing --------------------------------------------------------------------- */
 
 static void test_dial_closed_port(void **state)
 {
@@ -451,8 +449,7 @@ static void test_dial_wrong_node(void **state)
     assert_int_equal(counters_of(p->a)->refused_handshakes, 1);
 }
 
-/* ---- Listening
- * ------------------------------------------------------------------------------------ */
+/* ---- Listening ------------------------------------------------------------------- */
 
 static void test_listen_errors(void **state)
 {
@@ -516,8 +513,7 @@ static void test_a_thousand_connections(void **state)
     p->a = side_new(p->cl, p->loop, 1);
 }
 
-/* ---- How long a round takes
- * ------------------------------------------------------------------------- */
+/* ---- How long a round takes ------------------------------------------------------ */
 
 enum { ROUNDS = 5000, PING_BYTES = 200 };
 

@@ -57,8 +57,7 @@ static struct raw raw_node(struct setting *t)
     return r;
 }
 
-/* ---- Before the handshake is done
- * ------------------------------------------------------------ */
+/* ---- Before the handshake is done ------------------------------------------------ */
 
 static void test_garbage(void **state)
 {
@@ -169,9 +168,26 @@ static void test_ca_certificate_as_a_node(void **state)
     raw_close(&r);
 }
 
-/* ---- HELLO
- * --------------------------------------------------------------------------------------
- */
+/* Signed by the same CA, for another cluster. */
+static void test_certificate_of_another_cluster(void **state)
+{
+    struct setting *t = *state;
+    struct cluster other = *t->cl;
+    char *cert, *key;
+    other.id[0] ^= 1;
+    cluster_certify(&other, 9, &cert, &key);
+    struct raw r = raw_connect(t->s);
+    raw_handshake(&r, &(struct raw_tls){.cert = cert, .key = key});
+    raw_send_hello(&r, t->cl, 9);
+    assert_int_equal(raw_until_closed(&r), 0);
+    assert_int_equal(t->s->opened, 0);
+    assert_int_equal(counters_of(t->s)->refused_handshakes, 1);
+    raw_close(&r);
+    free(cert);
+    free(key);
+}
+
+/* ---- HELLO ----------------------------------------------------------------------- */
 
 /* Says something else than a right HELLO; the node must close. */
 static void expect_refused_hello(struct setting *t, uint8_t type, const struct buf *value)
@@ -270,8 +286,7 @@ static void test_dialed_node_lies_in_its_hello(void **state)
     side_free(liar);
 }
 
-/* ---- A proven peer
- * ------------------------------------------------------------------------------ */
+/* ---- A proven peer --------------------------------------------------------------- */
 
 static void test_second_hello(void **state)
 {
@@ -421,9 +436,7 @@ static void test_errors_nobody_reads(void **state)
     raw_close(&r);
 }
 
-/* ---- Joiners
- * ---------------------------------------------------------------------------------------
- */
+/* ---- Joiners --------------------------------------------------------------------- */
 
 static struct raw raw_joiner(struct setting *t)
 {
@@ -536,9 +549,7 @@ static void test_joiner_has_little_time(void **state)
     raw_close(&r);
 }
 
-/* ---- Limits
- * ------------------------------------------------------------------------------------------
- */
+/* ---- Limits ---------------------------------------------------------------------- */
 
 static void test_unproven_limit(void **state)
 {
@@ -613,6 +624,7 @@ int main(void)
         with(test_certificate_of_another_ca),
         with(test_dial_into_another_ca),
         with(test_ca_certificate_as_a_node),
+        with(test_certificate_of_another_cluster),
         with(test_wrong_hellos),
         with(test_malformed_hello),
         with(test_no_hello_first),
