@@ -1,7 +1,7 @@
 /*
- * memory_view.h - a store that is an ordered map in memory: it offers a view of itself and
- * takes in changes, each whole or not at all. The view may be called by any thread, the rest
- * by one at a time.
+ * memory_view.h - a store that is an ordered map in memory: it offers a view of itself
+ * and takes in changes, each whole or not at all. The view may be called by any thread,
+ * the rest by one at a time.
  */
 #ifndef TIERCE_TEST_MEMORY_VIEW_H
 #define TIERCE_TEST_MEMORY_VIEW_H
