@@ -147,6 +147,17 @@ static void test_overwrites(void **state)
     check_overwrites(order, 1024, 4 * written * 7 / 2);
 }
 
+/* What is left of one extent is a few, not sixteen. */
+static void test_cut_into_few(void **state)
+{
+    assert_int_equal(op_replace(&m, file, 0, 0, data, 65536, 65536), 0);
+    assert_int_equal(check_count(&view).extents, 1);
+    assert_int_equal(op_write(&m, file, 4096, data, 4096), 0);
+    assert_int_equal(check_count(&view).extents, 5); /* of 1, 1, 2, 4, 8 grains */
+    assert_int_equal(op_write(&m, file, 0, data, 65536), 0);
+    assert_int_equal(check_count(&view).extents, 1);
+}
+
 static void test_largest_operation(void **state)
 {
     struct buf ranges = {0};
@@ -388,6 +399,37 @@ static void test_replace_drops(void **state)
     assert_int_equal(m.count, 3);
 }
 
+/* Void extents behind more live ones than one RECLAIM looks at: it gets there. */
+static void test_reclaim_advances(void **state)
+{
+    enum { SLOTS = 1200, LIVE = 1100 };
+    sparse(file, SLOTS);
+    assert_int_equal(op_truncate(&m, file, 5000), 0);
+    assert_true(m.change.records <= 1024 + 64);
+    sparse(file, LIVE);
+    assert_int_equal(check_count(&view).void_extents, 8 * (SLOTS - LIVE));
+    assert_int_equal(op_write(&m, file, 0, "y", 1), 0);
+    assert_int_equal(m.change.records, 2); /* an extent and the inode: nothing of trims */
+    unsigned batches = 0;
+    while (op_reclaim(&m))
+        assert_true(++batches <= 3);
+    assert_int_equal(check_count(&view).void_extents, 0);
+    assert_int_equal(check_count(&view).contents, 0);
+    assert_int_equal(check_count(&view).extents, 8 * LIVE);
+}
+
+/* Removed with few extents left and trims still recorded: the P record goes too. */
+static void test_drop_of_trimmed(void **state)
+{
+    sparse(file, 193); /* 8 to a slot; 64 slots to a trim's unit */
+    assert_int_equal(op_truncate(&m, file, 5000), 0);
+    assert_true(op_reclaim(&m));
+    assert_int_equal(check_count(&view).void_extents, (193 - 64) * 8 - 1024);
+    assert_int_equal(check_count(&view).contents, 1);
+    assert_int_equal(op_unlink(&m, ROOT, "f"), 0);
+    assert_int_equal(m.count, 1);
+}
+
 /* ---- Errors of the view ---- */
 
 /* Fails call 1, 2, ... of the operation until it comes through; then it is done. */
@@ -619,6 +661,7 @@ int main(void)
         TEST(small_appends),
         TEST(large_appends),
         TEST(overwrites),
+        TEST(cut_into_few),
         TEST(largest_operation),
         TEST(inline_becomes_extents),
         TEST(file_limits),
@@ -628,6 +671,8 @@ int main(void)
         TEST(abandon),
         TEST(drop_is_bounded),
         TEST(replace_drops),
+        TEST(reclaim_advances),
+        TEST(drop_of_trimmed),
         TEST(view_eagain),
         TEST(view_eio),
         TEST(read_errors),
