@@ -7,7 +7,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 enum { CALL_STATUS_TIMEOUT_MS = 10000 };
@@ -227,18 +230,43 @@ static int wait_for_end(const char *data, char error[NODE_ERROR_BYTES])
     return result;
 }
 
+/* A descriptor that becomes readable when the node's process ends; -1: its pid cannot be
+ * seen from here (another pid namespace), or it is this process (a test). */
+static int watch_process(const struct call *c)
+{
+    struct ucred peer = {0};
+    socklen_t size = sizeof(peer);
+    if (getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) || peer.pid <= 0 ||
+        peer.pid == getpid())
+        return -1;
+    return (int)syscall(SYS_pidfd_open, peer.pid, 0);
+}
+
+static void wait_for_process(int pidfd)
+{
+    struct pollfd p = {.fd = pidfd, .events = POLLIN};
+    while (pidfd >= 0 && poll(&p, 1, -1) < 0 && errno == EINTR)
+        ;
+}
+
 int node_call_stop(const char *data, char error[NODE_ERROR_BYTES])
 {
     struct call c;
+    int pidfd = -1;
     int result = call_open(&c, data, "stop the node", error);
     if (!result) {
+        pidfd = watch_process(&c);
         call_begin(&c, CONTROL_STOP);
         result = call_ask(&c, 0, error);
         if (result == -EPIPE || result == -ECONNRESET) /* it ended, which was asked for */
             result = 0;
         if (!result)
             result = wait_for_end(data, error);
+        if (!result)
+            wait_for_process(pidfd);
     }
+    if (pidfd >= 0)
+        close(pidfd);
     call_close(&c);
     return result;
 }

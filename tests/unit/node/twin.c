@@ -1,0 +1,250 @@
+/* twin.c - see twin.h. */
+#include "twin.h"
+
+#include <errno.h>
+#include <event2/thread.h>
+
+/* ---- The view -------------------------------------------------------------------- */
+
+static int view_get(void *context, const void *key, size_t key_size, struct buf *to,
+                    uint64_t *ret_timestamp)
+{
+    return store_get(context, key, key_size, 0, to, ret_timestamp);
+}
+
+struct scan {
+    int (*each)(void *arg, const struct fs_item *item);
+    void *arg;
+};
+
+static int scan_item(void *arg, const struct store_item *item)
+{
+    struct scan *scan = arg;
+    struct fs_item i = {.key = item->key,
+                        .key_size = item->key_size,
+                        .value = item->value,
+                        .value_size = item->value_size,
+                        .timestamp_us = item->timestamp_us};
+    return scan->each(scan->arg, &i);
+}
+
+static int view_scan(void *context, const void *from, size_t from_size, const void *to,
+                     size_t to_size, int (*each)(void *arg, const struct fs_item *item),
+                     void *arg)
+{
+    struct scan scan = {each, arg};
+    return store_scan(context, from, from_size, to, to_size, scan_item, &scan);
+}
+
+/* ---- Operations ------------------------------------------------------------------ */
+
+static void run_jobs(struct store *s)
+{
+    char error[STORE_ERROR_BYTES];
+    for (struct store_job *job; (job = store_take_job(s));) {
+        ensure(!store_run_job(job, error));
+        store_finish_job(s, job);
+    }
+}
+
+static uint64_t put_record(void *context, const void *key, size_t key_size,
+                           const void *value, size_t value_size)
+{
+    return store_builder_put(context, key, key_size, value, value_size);
+}
+
+static int evaluate_own(const struct buf *bytes, struct fs_change *change)
+{
+    struct node_op op;
+    if (node_op_decode(bytes->data, bytes->length, &op) || op.type != NODE_OP_INVITE)
+        return -EPROTO;
+    struct fs_key key;
+    struct buf value = {0};
+    cluster_key_token(&key, op.token_id);
+    token_record_encode(&op.record, &value);
+    change->put(change->context, key.bytes, key.size, value.data, value.length);
+    change->records = 1;
+    buf_release(&value);
+    return 0;
+}
+
+static int evaluate_op(struct node *n, const struct buf *bytes, struct fs_change *change,
+                       struct fs_result *result)
+{
+    struct fs_op op;
+    if (bytes->data[0] >= NODE_OP_FIRST)
+        return evaluate_own(bytes, change);
+    int error = fs_op_decode(bytes->data, bytes->length, &op);
+    return error ? error : fs_evaluate(&n->view, &op, change, result);
+}
+
+static void append(struct node *n, struct store_builder *b)
+{
+    struct store_entry head = {.index = store_last_index(n->store) + 1, .term = 1};
+    struct store_bytes *bytes = NULL, *applied = NULL;
+    uint64_t newest;
+    store_chain(n->store, &head.prev_term, &head.prev_crc, &newest);
+    ensure(!store_builder_finish(b, &head, &bytes));
+    ensure(!store_append(n->store, bytes, false));
+    run_jobs(n->store);
+    ensure(!store_apply(n->store, head.index, &head, &applied));
+    store_bytes_unref(bytes);
+    store_bytes_unref(applied);
+}
+
+static void commit(struct node *n, struct client_op *op)
+{
+    struct store_builder b = {0};
+    struct fs_result result = {0};
+    uint64_t now = max_u64(clock_real_us(), node_last_timestamp(n) + 1);
+    store_builder_begin(&b, now);
+    struct fs_change change = {
+        .context = &b, .put = put_record, .timestamp_us = now, .session = 1};
+    op->error = n->error;
+    if (!op->error)
+        op->error = evaluate_op(n, &op->op, &change, &result);
+    if (!op->error && change.records)
+        append(n, &b);
+    store_builder_release(&b);
+    fs_result_encode(&result, op->result);
+    op->done(op);
+}
+
+void client_submit(struct node *n, struct client_op *op)
+{
+    if (n->hold_next) {
+        n->hold_next = false;
+        n->held = op;
+    } else {
+        commit(n, op);
+    }
+}
+
+/* ---- What the node's other files offer -------------------------------------------- */
+
+const struct fs_view *node_view(struct node *n)
+{
+    return &n->view;
+}
+
+const struct directory *node_directory(const struct node *n)
+{
+    return &n->directory;
+}
+
+const struct members *node_members(const struct node *n)
+{
+    return &n->directory.members;
+}
+
+uint64_t node_last_timestamp(const struct node *n)
+{
+    uint64_t term, timestamp;
+    uint32_t crc;
+    store_chain(n->store, &term, &crc, &timestamp);
+    return timestamp;
+}
+
+void node_fill_status(struct node *n, struct node_status *ret)
+{
+    *ret = (struct node_status){.id = n->directory.node_id, .role = NODE_LEADER};
+    strcpy(ret->name, n->directory.name);
+    strcpy(ret->mountpoint, "/mnt/t");
+}
+
+void node_stop(struct node *n, bool force, void (*answer)(void *context, int error),
+               void *context)
+{
+    answer(context, n->busy ? -EBUSY : 0);
+    if (!n->busy)
+        event_base_loopexit(n->loop, NULL);
+}
+
+void pager_submit(struct node *n, struct pager_task *task)
+{
+    task->work(task);
+    task->done(task);
+}
+
+/* ---- Life ------------------------------------------------------------------------- */
+
+static void on_frame(void *context, struct wire_connection *c, const struct wire_frame *f)
+{
+    control_frame(context, c, f);
+}
+
+static void on_closed(void *context, struct wire_connection *c, const char *reason)
+{
+    struct node *n = context;
+    control_closed(n, c);
+    if (n->held) {
+        struct client_op *op = n->held;
+        n->held = NULL;
+        commit(n, op);
+        n->dropped++;
+    }
+}
+
+static void *run_loop(void *context)
+{
+    struct node *n = context;
+    event_base_dispatch(n->loop);
+    wire_endpoint_free(n->endpoint);
+    store_close(n->store);
+    event_base_free(n->loop);
+    directory_release(&n->directory); /* the lock last: who waits for the end sees it */
+    return NULL;
+}
+
+static void open_store(struct node *n)
+{
+    struct directory *d = &n->directory;
+    struct store_options options = {
+        .io = &store_io_posix, .path = d->path, .segment_bytes = d->segment_bytes};
+    struct store_recovery recovery;
+    char error[STORE_ERROR_BYTES];
+    memcpy(options.cluster_id, d->cluster_id, sizeof(d->cluster_id));
+    ensure(!store_open(&n->store, &options, &recovery, error));
+    n->view = (struct fs_view){.context = n->store, .get = view_get, .scan = view_scan};
+}
+
+static void open_socket(struct node *n)
+{
+    struct directory *d = &n->directory;
+    struct wire_identity identity = {.ca_pem = d->ca_pem,
+                                     .cert_pem = d->cert_pem,
+                                     .key_pem = d->key_pem,
+                                     .node_id = d->node_id};
+    struct wire_hello hello = {.version = WIRE_PROTOCOL_VERSION, .node_id = d->node_id};
+    struct wire_handlers handlers = {
+        .context = n, .frame = on_frame, .closed = on_closed};
+    char error[WIRE_ERROR_BYTES], *path = directory_file(d->path, DIRECTORY_SOCKET);
+    memcpy(identity.cluster_id, d->cluster_id, sizeof(d->cluster_id));
+    memcpy(hello.cluster_id, d->cluster_id, sizeof(d->cluster_id));
+    ensure(path);
+    ensure(
+        !wire_endpoint_new(&n->endpoint, n->loop, &identity, &hello, &handlers, error));
+    ensure(!wire_listen_local(n->endpoint, path, error));
+    free(path);
+}
+
+struct node *twin_start(const char *data)
+{
+    struct node *n = calloc(1, sizeof(*n));
+    char error[NODE_ERROR_BYTES];
+    ensure(n);
+    ensure(!directory_open(&n->directory, data, error));
+    ensure(!evthread_use_pthreads());
+    n->loop = event_base_new();
+    ensure(n->loop);
+    open_store(n);
+    open_socket(n);
+    ensure(!pthread_create(&n->thread, NULL, run_loop, n));
+    return n;
+}
+
+void twin_join(struct node *n)
+{
+    ensure(!pthread_join(n->thread, NULL));
+    free(n);
+}

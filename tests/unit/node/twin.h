@@ -1,0 +1,31 @@
+/*
+ * twin.h - a node without consensus: a data directory made by init, its store, and the
+ * control socket on a loop thread. Operations are evaluated, appended and applied on the
+ * spot.
+ */
+#ifndef TIERCE_TEST_NODE_TWIN_H
+#define TIERCE_TEST_NODE_TWIN_H
+
+#include "node_internal.h"
+
+struct node {
+    struct directory directory;
+    struct event_base *loop;
+    struct wire_endpoint *endpoint;
+    struct store *store;
+    struct fs_view view;
+    pthread_t thread;
+    /* What the next operations and stops meet: */
+    _Atomic int error;        /* of every operation; 0: none */
+    _Atomic bool busy;        /* stop: files are open */
+    _Atomic bool hold_next;   /* an operation waits until a connection was closed */
+    struct client_op *held;   /* loop */
+    _Atomic uint64_t dropped; /* connections that closed while an operation was held */
+};
+
+/* Ends the test where it cannot. `data`: where init has been run. */
+struct node *twin_start(const char *data);
+/* After its loop has ended (STOP), frees it. */
+void twin_join(struct node *n);
+
+#endif
