@@ -241,9 +241,10 @@ write_beats() {
         fi
     done >"$work/beats" 2>"$work/beats.errors"
 }
+touch "$work/beats"
 LC_ALL=C write_beats &
 writer=$!
-beats_beyond() { [ "$(wc -l <"$work/beats" 2>/dev/null || echo 0)" -gt "$1" ]; }
+beats_beyond() { [ "$(wc -l <"$work/beats")" -gt "$1" ]; }
 wait_until 30 "the loop writes" beats_beyond 100
 
 say "kill -9 of the leader, in the middle of it."

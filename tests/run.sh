@@ -39,7 +39,7 @@ for argument in "$@"; do
         parts+=("$argument")
         ;;
     *)
-        sed -n 's/^# \{0,1\}//; 2,17p' "$0" >&2
+        sed -n 's/^# \{0,1\}//; 2,16p' "$0" >&2
         exit 2
         ;;
     esac
@@ -169,7 +169,7 @@ part_asan() {
         { fail_one 'build with address sanitizer'; return; }
     ASAN_OPTIONS=detect_stack_use_after_return=1 \
         UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-        meson_tests asan 240 build-asan
+        meson_tests asan 240 build-asan --timeout-multiplier 3
 }
 
 part_tsan() {
@@ -183,7 +183,7 @@ part_tsan() {
     fi
     # Its memory layout does not stand much randomisation of addresses.
     TSAN_OPTIONS=halt_on_error=1:suppressions=$root/tests/lib/tsan.supp \
-        meson_tests tsan 240 build-tsan --wrapper 'setarch -R' "${tests[@]}"
+        meson_tests tsan 240 build-tsan --timeout-multiplier 5 --wrapper 'setarch -R' "${tests[@]}"
 }
 
 part_cluster() {

@@ -515,7 +515,7 @@ def test_names_of_any_bytes(t):
     c = t.shared()
     os.mkdir(c.path(0, 'bytes'))
     names = [bytes([b]) for b in range(1, 256) if b not in b'/.']
-    names += [b'...', b'.hidden', b' ', b'-rf', b'a\nb', b'\xff\xfe', 'naïve'.encode(),
+    names += [b'...', b'.hidden', b'  ', b'-rf', b'a\nb', b'\xff\xfe', 'naïve'.encode(),
               b'x' * 255, bytes(b for b in range(1, 256) if b != ord('/')), b'%s%n', b'a' * 254]
     for k, name in enumerate(names):
         write_file(c.path(k % 3, b'bytes', name), name)
