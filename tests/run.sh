@@ -129,7 +129,8 @@ meson_tests() { # WHAT SECONDS BUILD TEST...
     run_limited "$seconds" "$meson" test -C "$directory" --no-rebuild --num-processes 2 \
         --print-errorlogs "$@"
     local status=$?
-    "$python" tests/lib/count_meson.py "$directory"/meson-logs/testlog.json |
+    # With a wrapper the log's name has the wrapper's in it.
+    "$python" tests/lib/count_meson.py "$directory"/meson-logs/testlog*.json |
         tee "$work/output"
     take_counts "$what" $status
 }
@@ -183,7 +184,8 @@ part_tsan() {
     fi
     # Its memory layout does not stand much randomisation of addresses.
     TSAN_OPTIONS=halt_on_error=1:suppressions=$root/tests/lib/tsan.supp \
-        meson_tests tsan 240 build-tsan --timeout-multiplier 5 --wrapper 'setarch -R' "${tests[@]}"
+        meson_tests tsan 240 build-tsan --timeout-multiplier 5 \
+        --wrapper 'setarch -R' "${tests[@]}"
 }
 
 part_cluster() {
