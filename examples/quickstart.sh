@@ -28,7 +28,7 @@ writer=
 nodes=(a b c)
 declare -A pids=()
 
-# ---- Telling, running, waiting ----------------------------------------------------------
+# ---- Telling, running, waiting -------------------------------------------------------
 
 say() {
     printf '\n'
@@ -109,7 +109,7 @@ while True:
     break'
 }
 
-# ---- Cleaning up, whatever happened -------------------------------------------------------
+# ---- Cleaning up, whatever happened --------------------------------------------------
 
 cleanup() {
     local status=$? name pid
@@ -151,7 +151,7 @@ trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-# ---- 1. Build -------------------------------------------------------------------------------
+# ---- 1. Build ------------------------------------------------------------------------
 
 say "Building tierce (into build/), after installing what it needs."
 "$root/tests/lib/deps.sh"
@@ -165,7 +165,7 @@ for name in "${nodes[@]}"; do
     mkdir -p "$(mnt "$name")"
 done
 
-# ---- 2. Three nodes -------------------------------------------------------------------------
+# ---- 2. Three nodes ------------------------------------------------------------------
 
 say "The first node makes the cluster: an id, a certificate authority, its own certificate, and" \
     "an empty name space. With a mountpoint it also starts and mounts. It prints the line with" \
@@ -194,7 +194,7 @@ say "A new node votes once it has caught up, which takes a moment."
 wait_until 30 "all three nodes vote" three_voters
 run tierce status --data "$(data a)"
 
-# ---- 3. One view ----------------------------------------------------------------------------
+# ---- 3. One view ---------------------------------------------------------------------
 
 say "Written through one mount, read through the others."
 run_line "echo 'hello from a' > $(mnt a)/greeting"
@@ -216,7 +216,7 @@ echo
 expect "the answer on b" "$(cat "$(mnt b)/notes/answer")" 42
 run tierce ls --data "$(data b)" /notes
 
-# ---- 4. The leader dies -----------------------------------------------------------------------
+# ---- 4. The leader dies --------------------------------------------------------------
 
 leader=$(field a leader)
 survivors=()
@@ -241,9 +241,10 @@ write_beats() {
         fi
     done >"$work/beats" 2>"$work/beats.errors"
 }
+touch "$work/beats"
 LC_ALL=C write_beats &
 writer=$!
-beats_beyond() { [ "$(wc -l <"$work/beats" 2>/dev/null || echo 0)" -gt "$1" ]; }
+beats_beyond() { [ "$(wc -l <"$work/beats")" -gt "$1" ]; }
 wait_until 30 "the loop writes" beats_beyond 100
 
 say "kill -9 of the leader, in the middle of it."
@@ -275,7 +276,7 @@ printf '\n# Node %s leads now. %s writes returned, none failed; the longest paus
 run cat "$(mnt "$witness")/beat"
 expect "the last write, read on $witness" "$(cat "$(mnt "$witness")/beat")" "$last"
 
-# ---- 5. It comes back -------------------------------------------------------------------------
+# ---- 5. It comes back ----------------------------------------------------------------
 
 say "Node $leader comes back: the same command starts it after a crash, a reboot or a stop."
 wait_until 10 "the killed process has ended" ended "${pids[$leader]}"
@@ -290,7 +291,7 @@ printf '# It has applied entry %s; the others had committed %s.\n' \
 run cat "$(mnt "$leader")/beat"
 expect "the last write, read on $leader" "$(cat "$(mnt "$leader")/beat")" "$last"
 
-# ---- 6. The end -------------------------------------------------------------------------------
+# ---- 6. The end ----------------------------------------------------------------------
 
 if [ $keep = yes ]; then
     say "The cluster is left running. Its mounts are"

@@ -39,7 +39,7 @@ for argument in "$@"; do
         parts+=("$argument")
         ;;
     *)
-        sed -n 's/^# \{0,1\}//; 2,17p' "$0" >&2
+        sed -n 's/^# \{0,1\}//; 2,16p' "$0" >&2
         exit 2
         ;;
     esac
@@ -129,7 +129,8 @@ meson_tests() { # WHAT SECONDS BUILD TEST...
     run_limited "$seconds" "$meson" test -C "$directory" --no-rebuild --num-processes 2 \
         --print-errorlogs "$@"
     local status=$?
-    "$python" tests/lib/count_meson.py "$directory"/meson-logs/testlog.json |
+    # With a wrapper the log's name has the wrapper's in it.
+    "$python" tests/lib/count_meson.py "$directory"/meson-logs/testlog*.json |
         tee "$work/output"
     take_counts "$what" $status
 }
@@ -150,7 +151,7 @@ matching_tests() { # BUILD PATTERN...
         done
 }
 
-# ---- The parts ---------------------------------------------------------------------------
+# ---- The parts -----------------------------------------------------------------------
 
 part_build() { build build -Dwerror=true || fail_one 'build'; }
 
@@ -169,7 +170,7 @@ part_asan() {
         { fail_one 'build with address sanitizer'; return; }
     ASAN_OPTIONS=detect_stack_use_after_return=1 \
         UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-        meson_tests asan 240 build-asan
+        meson_tests asan 240 build-asan --timeout-multiplier 3
 }
 
 part_tsan() {
@@ -183,7 +184,8 @@ part_tsan() {
     fi
     # Its memory layout does not stand much randomisation of addresses.
     TSAN_OPTIONS=halt_on_error=1:suppressions=$root/tests/lib/tsan.supp \
-        meson_tests tsan 240 build-tsan --wrapper 'setarch -R' "${tests[@]}"
+        meson_tests tsan 240 build-tsan --timeout-multiplier 5 \
+        --wrapper 'setarch -R' "${tests[@]}"
 }
 
 part_cluster() {
@@ -235,7 +237,7 @@ part_bench() {
     fi
 }
 
-# ---- All together --------------------------------------------------------------------------
+# ---- All together --------------------------------------------------------------------
 
 begun=$SECONDS
 if ! tests/lib/deps.sh; then

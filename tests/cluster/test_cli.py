@@ -47,7 +47,7 @@ def nothing_made(path):
     check(not left, f'{path} was left half-made: {left}')
 
 
-# ---- Usage ------------------------------------------------------------------------------------
+# ---- Usage ---------------------------------------------------------------------------
 
 
 def test_help_and_version(t):
@@ -82,7 +82,7 @@ def test_usage_errors(t):
         check(not result.out.strip() or not arguments, f'a usage error on stdout\n{result}')
 
 
-# ---- init, join, invite -----------------------------------------------------------------------
+# ---- init, join, invite --------------------------------------------------------------
 
 
 def test_init_alone(t):
@@ -223,7 +223,7 @@ def test_used_token(t):
     c.check_running()
 
 
-# ---- Data directories and mountpoints -----------------------------------------------------------
+# ---- Data directories and mountpoints ------------------------------------------------
 
 
 def test_bad_data_directories(t):
@@ -338,7 +338,7 @@ def test_bad_certificates(t):
     c.start(0)
 
 
-# ---- Running nodes ------------------------------------------------------------------------------
+# ---- Running nodes -------------------------------------------------------------------
 
 
 def test_status(t):

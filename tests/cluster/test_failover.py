@@ -251,6 +251,8 @@ class FsyncedWriter:
         try:
             with open(self.cluster.path(self.node, f'{self.name}-log'), 'ab', 0) as log:
                 for k in range(10 ** 6):
+                    if self.cluster.closed:  # the test has failed, the mount is gone
+                        return
                     fd = os.open(self.cluster.path(self.node, f'{self.name}-{k}'),
                                  os.O_WRONLY | os.O_CREAT, 0o644)
                     try:

@@ -55,7 +55,7 @@ def fails_with(expected, call, *arguments, **keywords):
                       f' expected {errno.errorcode[expected]}')
 
 
-# ---- Content -------------------------------------------------------------------------------
+# ---- Content -------------------------------------------------------------------------
 
 
 def random_size(r):
@@ -140,7 +140,7 @@ def test_writes_at_any_offset(t):
             raise Failure(f'turn {turn}: what {i} wrote differs from what {j} reads')
 
 
-# ---- A tree ---------------------------------------------------------------------------------
+# ---- A tree --------------------------------------------------------------------------
 
 
 def make_tree(root, r, files=3000):
@@ -215,7 +215,7 @@ def test_copy_a_tree(t):
     check('tree' not in os.listdir(c.path(2)), 'a removed tree is still listed elsewhere')
 
 
-# ---- Many writers ----------------------------------------------------------------------------
+# ---- Many writers --------------------------------------------------------------------
 
 
 def test_writers_of_one_directory(t):
@@ -306,7 +306,7 @@ def test_exclusive_create_has_one_winner(t):
                 'each name was made once')
 
 
-# ---- echo here, cat there ---------------------------------------------------------------------
+# ---- echo here, cat there ------------------------------------------------------------
 
 
 def watch_key(path, last, seen):
@@ -433,7 +433,7 @@ def test_replace_is_whole(t):
     check(min(r.result(30) for r in readers) > 5, 'few reads fell among the writes')
 
 
-# ---- Names -------------------------------------------------------------------------------------
+# ---- Names ---------------------------------------------------------------------------
 
 
 def test_rename_over_is_atomic(t):
@@ -515,7 +515,7 @@ def test_names_of_any_bytes(t):
     c = t.shared()
     os.mkdir(c.path(0, 'bytes'))
     names = [bytes([b]) for b in range(1, 256) if b not in b'/.']
-    names += [b'...', b'.hidden', b' ', b'-rf', b'a\nb', b'\xff\xfe', 'naïve'.encode(),
+    names += [b'...', b'.hidden', b'  ', b'-rf', b'a\nb', b'\xff\xfe', 'naïve'.encode(),
               b'x' * 255, bytes(b for b in range(1, 256) if b != ord('/')), b'%s%n', b'a' * 254]
     for k, name in enumerate(names):
         write_file(c.path(k % 3, b'bytes', name), name)
@@ -535,7 +535,7 @@ def test_names_of_any_bytes(t):
     check_equal(os.statvfs(c.path(1)).f_namemax, 255, 'f_namemax')
 
 
-# ---- Limits and attributes -----------------------------------------------------------------------
+# ---- Limits and attributes -----------------------------------------------------------
 
 
 def test_file_size_limit(t):

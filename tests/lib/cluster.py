@@ -396,6 +396,11 @@ class Cluster:
                         found.append(int(entry))
         return found
 
+    def mounts(self):
+        """Every mount below this cluster's own directory, the innermost first."""
+        points = [line.split()[1] for line in open('/proc/self/mounts')]
+        return [p for p in reversed(points) if p.startswith(self.base + '/')]
+
     def kill_all(self):
         for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):
@@ -409,11 +414,8 @@ class Cluster:
         deadline = time.monotonic() + 10
         while self.processes() and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
-        for node in self.nodes:
-            while is_mounted(node.mount):
-                unmount_lazily(node.mount)
-            if self.disk:
-                unmount_lazily(node.data)
+        for path in self.mounts():
+            unmount_lazily(path)
         shutil.rmtree(self.base, ignore_errors=True)
         self.closed = True
         _open_clusters.remove(self)

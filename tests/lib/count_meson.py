@@ -43,7 +43,7 @@ def main():
     try:
         with open(sys.argv[1]) as f:
             programs = [json.loads(line) for line in f if line.strip()]
-    except FileNotFoundError:
+    except (FileNotFoundError, IndexError):
         programs = []
     for program in programs:
         counts = count_program(program)
