@@ -72,8 +72,7 @@ struct chain chain_after(const struct store_entry *entry)
                           .crc = entry->crc};
 }
 
-/* ---- No key twice (G2)
- * ------------------------------------------------------------------- */
+/* ---- No key twice (G2) ------------------------------------------------------------- */
 
 /* Open addressing over the offsets of the records seen so far; 0 is free, as no data
  * record begins there. */
@@ -166,8 +165,7 @@ int store_entry_each(const void *data, size_t length,
     return 0;
 }
 
-/* ---- Building
- * --------------------------------------------------------------------------- */
+/* ---- Building ---------------------------------------------------------------------- */
 
 void store_builder_begin(struct store_builder *b, uint64_t timestamp_us)
 {

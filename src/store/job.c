@@ -62,8 +62,7 @@ struct store_job *store_take_job(struct store *s)
     return s->running;
 }
 
-/* ---- The log thread
- * ----------------------------------------------------------------------- */
+/* ---- The log thread ---------------------------------------------------------------- */
 
 static int fail_segment(struct store_job *job, const struct segment *segment, int rc,
                         const char *what, char error[STORE_ERROR_BYTES])
@@ -257,8 +256,7 @@ int store_run_job(struct store_job *job, char error[STORE_ERROR_BYTES])
     return rc;
 }
 
-/* ---- The loop again
- * ------------------------------------------------------------------------ */
+/* ---- The loop again ---------------------------------------------------------------- */
 
 static void finish_space(struct store *s, const struct op *op)
 {

@@ -69,9 +69,7 @@ bool store_continues(const struct store *s, const struct store_entry *entry)
     return chain_continues(&s->end, entry);
 }
 
-/* ---- Room
- * -------------------------------------------------------------------------------------
- */
+/* ---- Room -------------------------------------------------------------------------- */
 
 static uint64_t room_left(const struct segment *segment)
 {
@@ -134,9 +132,7 @@ int store_refresh_space(struct store *s)
     return 0;
 }
 
-/* ---- Append
- * -------------------------------------------------------------------------------------
- */
+/* ---- Append ------------------------------------------------------------------------ */
 
 /* Leaves the active segment for the spare, and asks for the next one. */
 static int roll(struct store *s)
@@ -205,8 +201,7 @@ void store_set_generation(struct store *s, uint64_t generation)
     s->generation = generation;
 }
 
-/* ---- Truncate (G3)
- * ------------------------------------------------------------------------------ */
+/* ---- Truncate (G3) ----------------------------------------------------------------- */
 
 /* The ahead view of what stays. Nobody leads with a log it drops entries of, but what is
  * ahead stays visible as long as it is there. */
@@ -281,8 +276,7 @@ int store_truncate(struct store *s, uint64_t index, uint64_t generation)
     return 0;
 }
 
-/* ---- Small files
- * ----------------------------------------------------------------------------------- */
+/* ---- Small files ------------------------------------------------------------------- */
 
 int store_set_hard_state(struct store *s, uint64_t term, uint64_t vote)
 {
@@ -311,9 +305,7 @@ int store_set_commit_hint(struct store *s, uint64_t commit)
     return 0;
 }
 
-/* ---- Apply
- * ---------------------------------------------------------------------------------------
- */
+/* ---- Apply ------------------------------------------------------------------------- */
 
 struct store_bytes *store_entry_cached(struct store *s, uint64_t index)
 {

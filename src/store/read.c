@@ -140,8 +140,7 @@ bool store_read_retry(struct store *s, uint64_t begun)
     return __atomic_load_n(&s->sequence, __ATOMIC_ACQUIRE) != begun;
 }
 
-/* ---- On the loop: with what is ahead
- * ----------------------------------------------------- */
+/* ---- On the loop: with what is ahead ----------------------------------------------- */
 
 int store_get_ahead(struct store *s, const void *key, size_t key_size, struct buf *to,
                     uint64_t *ret_timestamp)
@@ -203,8 +202,7 @@ int store_scan_ahead(struct store *s, const void *from, size_t from_size, const 
     return rc;
 }
 
-/* ---- Entries
- * ----------------------------------------------------------------------------- */
+/* ---- Entries ----------------------------------------------------------------------- */
 
 struct store_read {
     struct segment *segment; /* a reference; NULL: the entries are in `bytes` */

@@ -48,8 +48,7 @@ struct recovery {
     uint64_t cut_bytes;
 };
 
-/* ---- Small files
- * --------------------------------------------------------------------------- */
+/* ---- Small files ------------------------------------------------------------------- */
 
 static int fail_format(struct recovery *r, int rc, const char *path, const char *what)
 {
@@ -124,8 +123,7 @@ static int load_commit_hint(struct recovery *r)
     return check_cluster(r, hint.cluster_id, path.text);
 }
 
-/* ---- The list of files
- * ------------------------------------------------------------------------ */
+/* ---- The list of files ------------------------------------------------------------- */
 
 static int id_list_add(struct id_list *list, uint64_t id)
 {
@@ -185,8 +183,7 @@ static int list_log(struct recovery *r, bool *ret_missing)
     return r->sizes ? 0 : store_fail_call(r->error, -ENOMEM, "read", path.text);
 }
 
-/* ---- Opening segments
- * --------------------------------------------------------------------------- */
+/* ---- Opening segments -------------------------------------------------------------- */
 
 /* The header is synced before the file gets its name: a bad one was never torn. */
 static int read_segment_head(struct recovery *r, struct segment *segment,
@@ -234,9 +231,7 @@ static int open_segment(struct recovery *r, size_t i)
     return read_segment_head(r, segment, path.text);
 }
 
-/* ---- Walking
- * -------------------------------------------------------------------------------------
- */
+/* ---- Walking ----------------------------------------------------------------------- */
 
 /* At least `length` bytes at `offset`, unless the file ends before. */
 static int look(struct recovery *r, uint64_t offset, size_t length, const uint8_t **ret,
@@ -374,9 +369,7 @@ static int walk(struct recovery *r)
     }
 }
 
-/* ---- Judging
- * --------------------------------------------------------------------------------------
- */
+/* ---- Judging ----------------------------------------------------------------------- */
 
 static int fail_damage(struct recovery *r, const char *what, uint64_t proof)
 {
@@ -385,12 +378,12 @@ static int fail_damage(struct recovery *r, const char *what, uint64_t proof)
         segment_path(&path, r->s->path, r->at->file_id);
     else
         log_directory_path(&path, r->s->path);
-    return store_fail(r->error, -EBADMSG,
-                      "%s, offset %llu: entry %llu is missing or damaged, and was committed "
-                      "here: %s %llu; " REMEDY,
-                      path.text, (unsigned long long)r->end_offset,
-                      (unsigned long long)(r->s->end.index + 1), what,
-                      (unsigned long long)proof);
+    return store_fail(
+        r->error, -EBADMSG,
+        "%s, offset %llu: entry %llu is missing or damaged, and was committed "
+        "here: %s %llu; " REMEDY,
+        path.text, (unsigned long long)r->end_offset,
+        (unsigned long long)(r->s->end.index + 1), what, (unsigned long long)proof);
 }
 
 /* The position that ends the last segment. */
@@ -451,8 +444,7 @@ static int measure_tail(struct recovery *r)
     return 0;
 }
 
-/* ---- Making it durable (G4)
- * -------------------------------------------------------------------------- */
+/* ---- Making it durable (G4) -------------------------------------------------------- */
 
 /* A restart may have read from the page cache what a failed sync left clean there and not
  * on disk. Such bytes are in the last segment, above the hint: written again, they are
@@ -571,8 +563,7 @@ static int sync_directories(struct recovery *r)
     return rc == 0 ? 0 : store_fail_call(r->error, rc, "sync", s->path);
 }
 
-/* ---- What the running store needs
- * --------------------------------------------------------------------- */
+/* ---- What the running store needs -------------------------------------------------- */
 
 static int make_first_segment(struct recovery *r)
 {
@@ -614,9 +605,7 @@ static int make_spare(struct recovery *r)
                    : store_fail_call(r->error, rc, "look at the free space of", s->path);
 }
 
-/* ---- All of it
- * ----------------------------------------------------------------------------------------
- */
+/* ---- All of it --------------------------------------------------------------------- */
 
 static int load(struct recovery *r)
 {

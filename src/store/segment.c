@@ -49,8 +49,7 @@ int segment_head_decode(const uint8_t *data, size_t length, struct segment_head 
     return 0;
 }
 
-/* ---- Names
- * ---------------------------------------------------------------------------------- */
+/* ---- Names ------------------------------------------------------------------------- */
 
 void log_directory_path(struct path *ret, const char *directory)
 {
@@ -69,8 +68,7 @@ void segment_spare_path(struct path *ret, const char *directory, uint64_t file_i
              (unsigned long long)file_id);
 }
 
-/* ---- In memory
- * ------------------------------------------------------------------------------ */
+/* ---- In memory --------------------------------------------------------------------- */
 
 struct segment *segment_new(const struct store_io *io, uint64_t file_id)
 {
@@ -163,8 +161,7 @@ uint32_t segment_entry_length(const struct segment *segment, uint64_t index)
     return (uint32_t)(end - segment->offsets[i]);
 }
 
-/* ---- On disk
- * -------------------------------------------------------------------------------- */
+/* ---- On disk ----------------------------------------------------------------------- */
 
 int segment_make_spare(struct store *s, struct segment *segment,
                        char error[STORE_ERROR_BYTES])

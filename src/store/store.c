@@ -15,8 +15,7 @@ static int check_options(const struct store_options *options,
     return 0;
 }
 
-/* ---- Making
- * ------------------------------------------------------------------------------- */
+/* ---- Making ------------------------------------------------------------------------ */
 
 static int is_segment_name(void *arg, const char *name)
 {
@@ -125,8 +124,7 @@ int store_create(const struct store_options *options, char error[STORE_ERROR_BYT
     return rc == 0 ? 0 : store_fail_call(error, rc, "make", state.text);
 }
 
-/* ---- Opening and closing
- * -------------------------------------------------------------------- */
+/* ---- Opening and closing ----------------------------------------------------------- */
 
 static struct store *store_new(const struct store_options *options)
 {

@@ -11,8 +11,7 @@
 #include <stdatomic.h>
 #include <urcu-bp.h>
 
-/* ---- Bounds and formats
- * ---------------------------------------------------------------- */
+/* ---- Bounds and formats ------------------------------------------------------------ */
 
 enum {
     FORMAT_VERSION = 1,
@@ -41,8 +40,7 @@ int store_fail(char error[STORE_ERROR_BYTES], int code, const char *format, ...)
 int store_fail_call(char error[STORE_ERROR_BYTES], int code, const char *what,
                     const char *path);
 
-/* ---- Whole reads and writes
- * ------------------------------------------------------------ */
+/* ---- Whole reads and writes -------------------------------------------------------- */
 
 /* Bytes read, fewer only at the file's end; or a negative errno. */
 ssize_t read_full(const struct store_io *io, int fd, void *to, size_t length,
@@ -52,8 +50,7 @@ int write_full(const struct store_io *io, int fd, struct iovec *iov, int count,
                uint64_t offset);
 bool all_zero(const uint8_t *data, size_t length);
 
-/* ---- Read-side sections (RCU)
- * ------------------------------------------------------------- */
+/* ---- Read-side sections (RCU) ------------------------------------------------------ */
 
 void reading_begin(void);
 void reading_end(void);
@@ -63,8 +60,7 @@ void reading_defer(struct rcu_head *head, void (*release)(struct rcu_head *head)
 void reading_deferred(void);
 void reading_barrier(void); /* waits for everything that was deferred */
 
-/* ---- Entry record
- * ------------------------------------------------------------------------- */
+/* ---- Entry record ------------------------------------------------------------------ */
 
 /* Only the entry record's own STORE_ENTRY_HEADER bytes. */
 int entry_head_decode(const void *data, size_t length, struct store_entry *ret);
@@ -79,8 +75,7 @@ struct chain {
 bool chain_continues(const struct chain *end, const struct store_entry *entry);
 struct chain chain_after(const struct store_entry *entry);
 
-/* ---- Segments
- * ------------------------------------------------------------------------------- */
+/* ---- Segments ---------------------------------------------------------------------- */
 
 /*
  *            OP_SPACE                 OP_ROLL               roll, open
@@ -132,8 +127,7 @@ int segment_make_spare(struct store *s, struct segment *segment,
 int segment_activate(struct store *s, struct segment *segment,
                      char error[STORE_ERROR_BYTES]);
 
-/* ---- Skip list
- * ------------------------------------------------------------------------------ */
+/* ---- Skip list --------------------------------------------------------------------- */
 
 /* Stands last in its owner; the key's bytes follow the tower. */
 struct skip_node {
@@ -166,8 +160,7 @@ struct skip_node *skip_put(struct skip_list *list, struct skip_node *node);
 /* Takes the key's node out and returns it, or NULL. */
 struct skip_node *skip_remove(struct skip_list *list, const void *key, size_t size);
 
-/* ---- Keydir
- * ---------------------------------------------------------------------------------- */
+/* ---- Keydir ------------------------------------------------------------------------ */
 
 struct keydir_node { /* never changed once it is published */
     uint64_t timestamp_us;
@@ -195,8 +188,7 @@ void keydir_commit(struct keydir *keydir, struct keydir_change *change,
                    const struct store_bytes *entry, bool shared);
 void keydir_release(struct keydir *keydir); /* no readers */
 
-/* ---- Ahead: what a leader has appended and not applied
- * -------------------------------------- */
+/* ---- Ahead: what a leader has appended and not applied ----------------------------- */
 
 struct ahead_node {
     uint64_t index;
@@ -214,8 +206,7 @@ void ahead_applied(struct skip_list *ahead, const struct store_bytes *entry,
                    uint64_t index);
 void ahead_clear(struct skip_list *ahead);
 
-/* ---- Tail: the entries in memory
- * ---------------------------------------------------------------- */
+/* ---- Tail: the entries in memory --------------------------------------------------- */
 
 struct tail_entry {
     struct store_bytes *bytes;
@@ -237,9 +228,7 @@ void tail_pop_last(struct tail *tail);
 void tail_trim(struct tail *tail, uint64_t applied);
 void tail_release(struct tail *tail);
 
-/* ---- Jobs
- * ------------------------------------------------------------------------------------------
- */
+/* ---- Jobs -------------------------------------------------------------------------- */
 
 enum op_kind {
     OP_APPEND,
@@ -280,9 +269,7 @@ int job_reserve(struct store *s, size_t more);
 struct op *job_add(struct store *s, enum op_kind kind);
 void job_free(struct store_job *job);
 
-/* ---- State files
- * ---------------------------------------------------------------------------------------
- */
+/* ---- State files ------------------------------------------------------------------- */
 
 struct hard_state {
     uint64_t sequence, term, vote;
@@ -312,9 +299,7 @@ int hard_state_read(const struct store_io *io, int fd, struct hard_state *ret,
 int commit_hint_read(const struct store_io *io, int fd, struct commit_hint *ret,
                      int *ret_slot);
 
-/* ---- The store
- * -------------------------------------------------------------------------------------------
- */
+/* ---- The store --------------------------------------------------------------------- */
 
 enum spare_state { SPARE_NONE, SPARE_PENDING, SPARE_READY };
 

@@ -54,11 +54,10 @@ struct memory_disk {
     int descriptors[DESCRIPTORS]; /* file + 1; 0: free */
     uint64_t calls, fail_call, power_call, capacity;
     int fail_error;
-    bool cold;
+    bool cold, forgetful;
 };
 
-/* ---- Contents
- * ------------------------------------------------------------------------------- */
+/* ---- Contents ---------------------------------------------------------------------- */
 
 static struct content *content_new(void)
 {
@@ -153,8 +152,7 @@ static bool content_equal(const struct content *a, const struct content *b)
     return true;
 }
 
-/* ---- Names
- * ------------------------------------------------------------------------------------ */
+/* ---- Names ------------------------------------------------------------------------- */
 
 static struct name *names_find(const struct names *names, const char *path)
 {
@@ -203,8 +201,7 @@ static bool in_directory(const char *path, const char *directory)
            !strchr(path + length + 1, '/');
 }
 
-/* ---- Loose changes
- * ----------------------------------------------------------------------------- */
+/* ---- Loose changes ----------------------------------------------------------------- */
 
 static struct change *change_add(struct memory_disk *disk, enum change_kind kind,
                                  int file)
@@ -241,16 +238,17 @@ static void change_apply(const struct change *change, struct content **files,
     }
 }
 
-/* Makes the chosen changes part of what is synced. */
+/* Makes the chosen changes part of what is synced; or forgets that they are not. */
 static void settle(struct memory_disk *disk,
                    bool (*chosen)(const struct change *change, const void *arg),
-                   const void *arg)
+                   const void *arg, bool forget)
 {
     size_t left = 0;
     for (size_t i = 0; i < disk->loose_count; i++) {
         struct change *change = &disk->loose[i];
         if (chosen(change, arg)) {
-            change_apply(change, disk->synced, &disk->synced_names, change->length);
+            if (!forget)
+                change_apply(change, disk->synced, &disk->synced_names, change->length);
             free(change->data);
         } else {
             disk->loose[left++] = *change;
@@ -272,8 +270,7 @@ static bool of_directory(const struct change *change, const void *arg)
             in_directory(change->from, arg));
 }
 
-/* ---- The calls
- * ------------------------------------------------------------------------------------ */
+/* ---- The calls --------------------------------------------------------------------- */
 
 static bool power_is_gone(const struct memory_disk *disk)
 {
@@ -444,8 +441,8 @@ static int memory_sync(void *context, int fd)
     struct memory_disk *disk = context;
     pthread_mutex_lock(&disk->lock);
     int file = file_of(disk, fd), rc = call(disk);
-    if (rc == 0)
-        settle(disk, of_file, &file);
+    if (rc == 0 || disk->forgetful)
+        settle(disk, of_file, &file, rc != 0);
     pthread_mutex_unlock(&disk->lock);
     return rc;
 }
@@ -530,7 +527,7 @@ static int memory_sync_dir(void *context, const char *path)
     pthread_mutex_lock(&disk->lock);
     int rc = call(disk);
     if (rc == 0)
-        settle(disk, of_directory, path);
+        settle(disk, of_directory, path, false);
     pthread_mutex_unlock(&disk->lock);
     return rc;
 }
@@ -585,8 +582,7 @@ struct store_io memory_disk_io(struct memory_disk *disk)
     };
 }
 
-/* ---- For tests
- * ---------------------------------------------------------------------------------- */
+/* ---- For tests --------------------------------------------------------------------- */
 
 struct memory_disk *memory_disk_new(void)
 {
@@ -634,6 +630,11 @@ void memory_disk_set_capacity(struct memory_disk *disk, uint64_t bytes)
 void memory_disk_set_cold(struct memory_disk *disk, bool cold)
 {
     disk->cold = cold;
+}
+
+void memory_disk_set_forgetful(struct memory_disk *disk, bool forgetful)
+{
+    disk->forgetful = forgetful;
 }
 
 unsigned memory_disk_open_count(const struct memory_disk *disk)
@@ -685,7 +686,9 @@ struct memory_disk *memory_disk_crash(const struct memory_disk *disk, const bool
 struct memory_disk *memory_disk_copy(const struct memory_disk *disk)
 {
     struct memory_disk *copy = copy_synced(disk);
-    start_now(copy);
+    for (int i = 0; i < disk->file_count; i++)
+        copy->now[i] = content_copy(disk->now[i]);
+    copy->names = disk->names;
     for (size_t i = 0; i < disk->loose_count; i++) {
         const struct change *from = &disk->loose[i];
         struct change *change = change_add(copy, from->kind, from->file);
@@ -695,7 +698,6 @@ struct memory_disk *memory_disk_copy(const struct memory_disk *disk)
             ensure(change->data);
             memcpy(change->data, from->data, from->length);
         }
-        change_apply(change, copy->now, &copy->names, change->length);
     }
     return copy;
 }

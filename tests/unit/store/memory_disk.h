@@ -31,6 +31,9 @@ void memory_disk_cut_power(struct memory_disk *disk, uint64_t number);
 void memory_disk_set_capacity(struct memory_disk *disk, uint64_t bytes);
 /* pread_nowait answers -EAGAIN. */
 void memory_disk_set_cold(struct memory_disk *disk, bool cold);
+/* A sync that fails leaves the bytes in the cache, clean, and not on disk, as Linux does.
+ */
+void memory_disk_set_forgetful(struct memory_disk *disk, bool forgetful);
 /* Open descriptors. */
 unsigned memory_disk_open_count(const struct memory_disk *disk);
 
@@ -41,7 +44,7 @@ size_t memory_disk_loose(const struct memory_disk *disk);
  * only. */
 struct memory_disk *memory_disk_crash(const struct memory_disk *disk, const bool *keep,
                                       size_t torn);
-/* A new disk as after kill -9: all of it, loose changes still loose. */
+/* A new disk as after kill -9: all of it, what is loose or forgotten still so. */
 struct memory_disk *memory_disk_copy(const struct memory_disk *disk);
 
 /* Direct access for tests that damage files; they abort where the file is not there. */

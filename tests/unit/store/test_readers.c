@@ -154,23 +154,25 @@ static void test_readers(void **state)
     fixture_release(&f);
 }
 
-/* A rename puts the new name before it takes the old one away: one of them is always
- * there. */
+/* ---- Renames ----------------------------------------------------------------------- */
+
+enum { FILLERS = 60, RENAMES = 2000 };
+
+static int count_names(void *arg, const struct store_item *item)
+{
+    ++*(unsigned *)arg;
+    return 0;
+}
+
+/* A file is renamed to a higher name, over and over. The new name is put before the old
+ * one goes, so a scan upwards, with no retry, meets at least one of them. */
 static void *name_watcher(void *arg)
 {
     struct shared *shared = arg;
     while (!shared->stop) {
-        uint64_t begun = store_read_begin(shared->s);
-        struct buf a = {0}, b = {0};
-        int found_a = store_get(shared->s, "a", 1, 0, &a, NULL);
-        int found_b = store_get(shared->s, "b", 1, 0, &b, NULL);
-        if (!store_read_retry(shared->s, begun))
-            ensure((found_a == 0) != (found_b == 0));
-        buf_release(&a);
-        buf_release(&b);
-        /* One scan, without retry: both may be there, never none. */
-        char last[8] = "";
-        store_scan(shared->s, "a", 1, "c", 1, see_ordered, last);
+        unsigned names = 0;
+        store_scan(shared->s, "n", 1, "o", 1, count_names, &names);
+        ensure(names >= 1); /* more, where renames overtook the scan */
         shared->reads++;
     }
     return NULL;
@@ -180,21 +182,28 @@ static void test_rename(void **state)
 {
     struct fixture f;
     pthread_t thread;
+    char names[FILLERS + 2][8];
+    struct put puts[FILLERS + 2];
     fixture_init(&f, 1 << 20);
     fixture_reopen(&f);
-    put_one(&f, "a", "x");
+    put_one(&f, "n000000", "x");
     struct shared shared = {.s = f.s};
     assert_int_equal(pthread_create(&thread, NULL, name_watcher, &shared), 0);
-    for (int i = 0; i < 2000 || shared.reads == 0; i++) {
-        struct put there[] = {{"a", NULL}, {"b", "x"}},
-                   back[] = {{"a", "x"}, {"b", NULL}};
-        append(&f, 1, i % 2 ? back : there, 2);
+    for (unsigned i = 0; i < RENAMES || shared.reads < RENAMES; i++) {
+        /* The tombstone first, and much to do before the new name comes. */
+        for (unsigned k = 0; k < FILLERS + 2; k++) {
+            snprintf(names[k], sizeof(names[k]), "z%05u", k);
+            puts[k] = (struct put){names[k], "filler", 0};
+        }
+        snprintf(names[0], sizeof(names[0]), "n%06u", i % 1000000);
+        puts[0].value = NULL;
+        snprintf(names[FILLERS + 1], sizeof(names[0]), "n%06u", (i + 1) % 1000000);
+        append(&f, 1, puts, FILLERS + 2);
         run(&f);
         apply_to(&f, store_last_index(f.s));
     }
     shared.stop = true;
     pthread_join(thread, NULL);
-    store_check(f.s);
     fixture_release(&f);
 }
 

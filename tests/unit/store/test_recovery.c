@@ -6,8 +6,7 @@
 
 static const char long_value[] = "a value of more than sixteen bytes";
 
-/* ---- Helpers
- * ------------------------------------------------------------------------------- */
+/* ---- Helpers ----------------------------------------------------------------------- */
 
 /* Entries 1 .. count in one segment, closed; their commit fields are `commit` or, where
  * that is 0, 0. */
@@ -85,8 +84,7 @@ static void expect_damaged(struct fixture *f, const char *proof)
     assert_non_null(strstr(f->error, "d/log"));
 }
 
-/* ---- The table of G6
- * ----------------------------------------------------------------------------- */
+/* ---- The table of G6 --------------------------------------------------------------- */
 
 /*
  * Six entries, entry `at` spoiled, the hint, and what the entries say was committed. The
@@ -265,8 +263,7 @@ static void test_spares_and_strangers(void **state)
     fixture_release(&f);
 }
 
-/* ---- The commit hint
- * ---------------------------------------------------------------------------------- */
+/* ---- The commit hint --------------------------------------------------------------- */
 
 static void test_hint_may_be_lost(void **state)
 {
@@ -304,8 +301,7 @@ static void test_hint_slots(void **state)
     fixture_release(&f);
 }
 
-/* ---- The hard state (G5)
- * ----------------------------------------------------------------------------------- */
+/* ---- The hard state (G5) ----------------------------------------------------------- */
 
 static void set_hard_state(struct fixture *f, uint64_t term, uint64_t vote)
 {
@@ -353,9 +349,7 @@ static void test_hard_state_missing(void **state)
     fixture_release(&f);
 }
 
-/* ---- Other directories
- * -----------------------------------------------------------------------------------------
- */
+/* ---- Other directories ------------------------------------------------------------- */
 
 static void test_no_store(void **state)
 {
