@@ -285,6 +285,10 @@ static int find_pending(struct node *n, struct raft_options *o)
             return -EIO;
         struct members members;
         if (entry_config(b->data, b->length, &members)) {
+            if (o->pending_config_index) { /* a later change proves this one committed */
+                o->config = o->pending_config;
+                o->config_index = o->pending_config_index;
+            }
             members_to_raft(&members, &o->pending_config);
             o->pending_config_index = i;
             n->members = members;
