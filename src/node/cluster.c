@@ -1,5 +1,5 @@
 /* cluster.c - the bytes of what a cluster keeps about itself (class C), and of the
- * operations that change it. Their evaluation is in apply.c. */
+ * operations that change it. Their evaluation is in evaluate.c. */
 #include "node_internal.h"
 
 #include <errno.h>

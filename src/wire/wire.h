@@ -38,7 +38,7 @@ enum wire_frame_type {
     WIRE_RAFT_APPEND = 0x12,
     WIRE_RAFT_APPEND_REPLY = 0x13,
     WIRE_RAFT_TIMEOUT_NOW = 0x14,
-    /* operations: a node (or the local command line) to the leader (or its node) */
+    /* operations: a node to the leader */
     WIRE_OPERATION = 0x20,
     WIRE_ANSWER = 0x21,
     /* the local command line to its node; never accepted on the TLS port */
@@ -49,8 +49,8 @@ enum wire_frame_type {
 /* The first byte of an ANSWER, JOIN_ANSWER or CONTROL_ANSWER. */
 enum wire_status {
     WIRE_OK = 0,
-    WIRE_FAILED = 1,     /* an errno follows (u32, Linux numbering), and may be text */
-    WIRE_NOT_LEADER = 2, /* the leader's id (u64, 0: not known) and address follow */
+    WIRE_FAILED = 1,     /* with an errno (u32, Linux numbering) */
+    WIRE_NOT_LEADER = 2, /* ask again: the core tells who leads */
     WIRE_NO_QUORUM = 3,
     WIRE_EXPIRED = 4, /* the request is below the session's window, or the session is over */
     WIRE_REFUSED = 5, /* text says why */
@@ -66,7 +66,7 @@ struct wire_frame {
 struct wire_hello {
     uint16_t version;
     uint8_t cluster_id[WIRE_CLUSTER_ID_BYTES];
-    uint64_t node_id; /* 0: a joiner, or the local command line */
+    uint64_t node_id; /* 0: a joiner */
     uint64_t features;
     uint64_t clock_us; /* CLOCK_REALTIME when it was sent (G2) */
     char name[LIMIT_NAME_BYTES + 1];
