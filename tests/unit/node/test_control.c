@@ -542,6 +542,37 @@ static void test_tokens_that_are_refused_leave_nothing(void **state)
     free(next);
 }
 
+/* Whatever a joiner's own program let pass. */
+static void test_server_checks_a_joiner_itself(void **state)
+{
+    char error[NODE_ERROR_BYTES] = "", *text = invite(), *key = NULL, *pem = NULL;
+    struct token t;
+    struct join_request r = {.name = "a b", .address = "h:1"};
+    assert_int_equal(token_parse(text, &t, error), 0);
+    assert_int_equal(wire_pki_make_key(&key), 0);
+    assert_int_equal(wire_pki_make_request(key, &pem), 0);
+    strcpy(r.request_pem, pem);
+    r.token_id = t.id;
+    memcpy(r.secret, t.secret, sizeof(r.secret));
+    for (int i = 0; i < 3; i++) {
+        struct buf request = {0}, answer = {0};
+        join_request_encode(&r, &request);
+        assert_int_equal(wire_call_join(address, t.ca_hash, request.data, request.length,
+                                        10000, &answer, error),
+                         0);
+        assert_int_equal(answer.data[0], WIRE_REFUSED);
+        buf_release(&request);
+        buf_release(&answer);
+        strcpy(r.name, "n9");
+        strcpy(r.address, i == 0 ? "nowhere" : "h:1");
+        r.request_pem[40] ^= i == 1;
+    }
+    assert_int_equal(twin->directory.members.count, 1);
+    free(text);
+    free(key);
+    free(pem);
+}
+
 /* Without a majority the outcome is open: the key stays, and the same command goes on. */
 static void test_join_is_run_again(void **state)
 {
@@ -611,6 +642,7 @@ int main(void)
         WITH_TWIN(test_stop_waits_for_the_end),
         WITH_TWIN(test_join_and_the_next),
         WITH_TWIN(test_tokens_that_are_refused_leave_nothing),
+        WITH_TWIN(test_server_checks_a_joiner_itself),
         WITH_TWIN(test_join_is_run_again),
         WITH_TWIN(test_join_with_a_token_of_its_own),
     };

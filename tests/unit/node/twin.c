@@ -209,8 +209,20 @@ void pager_submit(struct node *n, struct pager_task *task)
 
 /* ---- Life ------------------------------------------------------------------------- */
 
+/* An operation that was held ends when its connection is long gone. */
+static void release_held(struct node *n)
+{
+    struct client_op *op = n->held;
+    if (!op || !n->held_closed)
+        return;
+    n->held = NULL;
+    commit(n, op);
+    n->dropped++;
+}
+
 static void on_frame(void *context, struct wire_connection *c, const struct wire_frame *f)
 {
+    release_held(context);
     if (f->type == WIRE_JOIN)
         join_frame(context, c, f);
     else
@@ -221,12 +233,8 @@ static void on_closed(void *context, struct wire_connection *c, const char *reas
 {
     struct node *n = context;
     control_closed(n, c);
-    if (n->held) {
-        struct client_op *op = n->held;
-        n->held = NULL;
-        commit(n, op);
-        n->dropped++;
-    }
+    if (n->held)
+        n->held_closed = true;
 }
 
 static void *run_loop(void *context)
