@@ -64,7 +64,7 @@ static struct buf *call_begin(struct call *c, enum control_command command)
     return &c->request;
 }
 
-static int no_quorum(const struct call *c, const char *text, char error[NODE_ERROR_BYTES])
+static int no_quorum(const struct call *c, char error[NODE_ERROR_BYTES])
 {
     return node_error(
         error, -EROFS,
@@ -129,7 +129,7 @@ static int read_status(struct call *c, char error[NODE_ERROR_BYTES])
         if (status == WIRE_FAILED && code && code < 4096)
             return failed(c, (int)code, text, error);
         if (status == WIRE_NO_QUORUM)
-            return no_quorum(c, text, error);
+            return no_quorum(c, error);
         if (status == WIRE_REFUSED)
             return node_error(error, -EINVAL, "cannot %s: %s", c->what, text);
     }

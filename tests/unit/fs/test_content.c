@@ -639,7 +639,7 @@ static void test_reads_are_of_one_version(void **state)
     assert_int_equal(op_write(&m, file, 0, data, 1), 0);
     assert_int_equal(pthread_create(&thread, NULL, write_values, &w), 0);
     unsigned versions = 0, last = 0;
-    for (int i = 0; i < 20000 && versions < 300; i++) {
+    while (versions < 300) {
         size_t length;
         assert_int_equal(fs_read(&view, file, 0, sizeof(got), got, &length), 0);
         for (size_t at = 1; at < length; at++)
@@ -649,7 +649,6 @@ static void test_reads_are_of_one_version(void **state)
     }
     w.stop = true;
     pthread_join(thread, NULL);
-    assert_true(versions >= 300);
     while (op_reclaim(&m))
         ;
 }

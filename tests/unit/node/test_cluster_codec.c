@@ -304,6 +304,8 @@ static void test_status(void **state)
     assert_exact(&b, decode_status, -EPROTO);
     assert_memory_equal(&s, &last_status, sizeof(s));
     shake(&b, decode_status);
+    b.data[28] = NODE_LEARNER + 1; /* after name, id and cluster */
+    assert_int_equal(decode_status(b.data, b.length), -EPROTO);
     buf_release(&b);
 }
 

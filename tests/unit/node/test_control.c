@@ -5,17 +5,34 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 
 static struct node *twin;
 static char *data;
+static char address[32]; /* of the twin's TLS port */
+
+/* A port that nobody listens on just now. */
+static void choose_address(void)
+{
+    struct sockaddr_in a = {.sin_family = AF_INET};
+    socklen_t size = sizeof(a);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof(a)), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &size), 0);
+    snprintf(address, sizeof(address), "127.0.0.1:%u", ntohs(a.sin_port));
+    close(fd);
+}
 
 static int start(void **state)
 {
     char error[NODE_ERROR_BYTES] = "", *token = NULL;
     if (scratch_make(state))
         return -1;
+    choose_address();
     data = directory_file(*state, "data");
-    struct node_setup setup = {.data = data, .name = "n1", .listen = "127.0.0.1:7398"};
+    struct node_setup setup = {.data = data, .name = "n1", .listen = address};
     if (node_init(&setup, &token, error))
         return -1;
     free(token);
@@ -211,6 +228,7 @@ static void test_errors_are_explained(void **state)
     assert_int_equal(put("a/../b", 1, 1, error), -EINVAL);
     assert_int_equal(put("./b", 1, 1, error), -EINVAL);
     assert_int_equal(node_call_get(data, "a", append_value, &value, error), -EISDIR);
+    assert_int_equal(node_call_get(data, "a/b/c", append_value, &value, error), -ENOTDIR);
     assert_int_equal(node_call_get(data, "no", append_value, &value, error), -ENOENT);
     assert_int_equal(node_call_get(data, "no/no", append_value, &value, error), -ENOENT);
     assert_int_equal(node_call_ls(data, "no", take_name, &n, error), -ENOENT);
@@ -374,7 +392,7 @@ static void test_status_and_invite(void **state)
     assert_int_equal(status.id, twin->directory.node_id);
     assert_int_equal(node_call_invite(data, 90, &text, error), 0);
     assert_int_equal(token_parse(text, &token, error), 0);
-    assert_string_equal(token.addresses, "127.0.0.1:7398");
+    assert_string_equal(token.addresses, address);
     cluster_key_token(&key, token.id);
     assert_int_equal(store_get(twin->store, key.bytes, key.size, 0, &value, NULL), 0);
     assert_int_equal(token_record_decode(value.data, value.length, &record), 0);
@@ -426,6 +444,184 @@ static void test_stop_waits_for_the_end(void **state)
     twin = twin_start(data); /* for the end of the test */
 }
 
+/* ---- Joining
+ * ----------------------------------------------------------------------------- */
+
+static int join_as(void **state, const char *where, const char *name, const char *token,
+                   char **ret_next, char *error)
+{
+    char *path = directory_file(*state, where);
+    struct node_setup setup = {.data = path, .name = name, .listen = "127.0.0.1:7399"};
+    int result = node_join(&setup, token, ret_next, error);
+    free(path);
+    return result;
+}
+
+static char *invite(void)
+{
+    char error[NODE_ERROR_BYTES] = "", *token = NULL;
+    assert_int_equal(node_call_invite(data, 60, &token, error), 0);
+    return token;
+}
+
+static void check_joined(void **state, const char *where)
+{
+    static struct directory d;
+    char error[NODE_ERROR_BYTES] = "", *path = directory_file(*state, where);
+    assert_int_equal(directory_open(&d, path, error), 0);
+    struct wire_identity identity = {.ca_pem = twin->directory.ca_pem,
+                                     .cert_pem = d.cert_pem,
+                                     .key_pem = d.key_pem,
+                                     .node_id = d.node_id};
+    memcpy(identity.cluster_id, twin->directory.cluster_id, sizeof(identity.cluster_id));
+    assert_int_equal(wire_identity_check(&identity, error), 0);
+    assert_non_null(members_find(&d.members, d.node_id));
+    assert_non_null(members_find(&d.members, twin->directory.node_id));
+    struct store_options options = {
+        .io = &store_io_posix, .path = d.path, .segment_bytes = d.segment_bytes};
+    memcpy(options.cluster_id, d.cluster_id, sizeof(d.cluster_id));
+    struct store *s = NULL;
+    struct store_recovery recovery;
+    assert_int_equal(store_open(&s, &options, &recovery, error), 0);
+    assert_int_equal(recovery.last_index, 0);
+    store_close(s);
+    directory_release(&d);
+    free(path);
+}
+
+static void test_join_and_the_next(void **state)
+{
+    char error[NODE_ERROR_BYTES] = "", *token = invite(), *next = NULL, *last = NULL;
+    assert_int_equal(join_as(state, "b", "n2", token, &next, error), 0);
+    check_joined(state, "b");
+    assert_int_equal(join_as(state, "c", "n3", next, &last, error), 0);
+    check_joined(state, "c");
+    assert_string_not_equal(next, last);
+    free(token);
+    free(next);
+    free(last);
+}
+
+static void assert_not_made(void **state, const char *where)
+{
+    char *path = directory_file(*state, where);
+    assert_int_equal(access(path, F_OK), -1);
+    free(path);
+}
+
+static void test_tokens_that_are_refused_leave_nothing(void **state)
+{
+    char error[NODE_ERROR_BYTES] = "", *token = invite(), *next = NULL, *none = NULL;
+    assert_int_equal(join_as(state, "b", "n2", token, &next, error), 0);
+    assert_int_equal(join_as(state, "c", "n3", token, &none, error), -JOIN_USED_TOKEN);
+    assert_says(error, "the token was used by another node: run `tierce invite`");
+    struct token t;
+    assert_int_equal(token_parse(token, &t, error), 0);
+    t.id++;
+    char *unknown = token_format(&t);
+    assert_int_equal(join_as(state, "c", "n3", unknown, &none, error),
+                     -JOIN_UNKNOWN_TOKEN);
+    assert_says(error, "does not know this token");
+    t.ca_hash[0]++;
+    char *foreign = token_format(&t);
+    assert_int_equal(join_as(state, "c", "n3", foreign, &none, error), -EKEYREJECTED);
+    assert_says(error, "of another cluster");
+    const int errors[] = {JOIN_EXPIRED_TOKEN, JOIN_NAME_TAKEN, JOIN_TOO_MANY};
+    const char *const says[] = {"the token has expired", "give another --name",
+                                "takes no more"};
+    for (size_t i = 0; i < array_length(errors); i++) {
+        twin->error = -errors[i];
+        assert_int_equal(join_as(state, "c", "n3", next, &none, error), -errors[i]);
+        assert_says(error, says[i]);
+    }
+    assert_null(none);
+    assert_not_made(state, "c");
+    free(token);
+    free(unknown);
+    free(foreign);
+    free(next);
+}
+
+/* Whatever a joiner's own program let pass. */
+static void test_server_checks_a_joiner_itself(void **state)
+{
+    char error[NODE_ERROR_BYTES] = "", *text = invite(), *key = NULL, *pem = NULL;
+    struct token t;
+    struct join_request r = {.name = "a b", .address = "h:1"};
+    assert_int_equal(token_parse(text, &t, error), 0);
+    assert_int_equal(wire_pki_make_key(&key), 0);
+    assert_int_equal(wire_pki_make_request(key, &pem), 0);
+    strcpy(r.request_pem, pem);
+    r.token_id = t.id;
+    memcpy(r.secret, t.secret, sizeof(r.secret));
+    for (int i = 0; i < 3; i++) {
+        struct buf request = {0}, answer = {0};
+        join_request_encode(&r, &request);
+        assert_int_equal(wire_call_join(address, t.ca_hash, request.data, request.length,
+                                        10000, &answer, error),
+                         0);
+        assert_int_equal(answer.data[0], WIRE_REFUSED);
+        buf_release(&request);
+        buf_release(&answer);
+        strcpy(r.name, "n9");
+        strcpy(r.address, i == 0 ? "nowhere" : "h:1");
+        r.request_pem[40] ^= i == 1;
+    }
+    assert_int_equal(twin->directory.members.count, 1);
+    free(text);
+    free(key);
+    free(pem);
+}
+
+/* Without a majority the outcome is open: the key stays, and the same command goes on. */
+static void test_join_is_run_again(void **state)
+{
+    char error[NODE_ERROR_BYTES] = "", *token = invite(), *next = NULL, *kept = NULL;
+    char *path = directory_file(*state, "b"), *after = NULL;
+    twin->error = -EROFS;
+    assert_int_equal(join_as(state, "b", "n2", token, &next, error), -EROFS);
+    assert_says(error, "no majority of the cluster is reachable");
+    assert_int_equal(directory_get_file(path, DIRECTORY_KEY, &kept, error), 0);
+    twin->error = 0;
+    assert_int_equal(join_as(state, "b", "n2", token, &next, error), 0);
+    assert_int_equal(directory_get_file(path, DIRECTORY_KEY, &after, error), 0);
+    assert_string_equal(kept, after);
+    check_joined(state, "b");
+    assert_true(next[0]);
+    free(token);
+    free(next);
+    free(kept);
+    free(after);
+    free(path);
+}
+
+/* The answer was lost: the same key gets the same node, but no next token. */
+static void test_join_with_a_token_of_its_own(void **state)
+{
+    static struct directory first, second;
+    char error[NODE_ERROR_BYTES] = "", *token = invite(), *next = NULL, *again = NULL;
+    char *path = directory_file(*state, "b"),
+         *conf = directory_file(path, DIRECTORY_CONF);
+    assert_int_equal(join_as(state, "b", "n2", token, &next, error), 0);
+    assert_int_equal(directory_open(&first, path, error), 0);
+    close(first.lock_fd);
+    first.lock_fd = -1;
+    assert_int_equal(unlink(conf), 0);
+    assert_int_equal(join_as(state, "b", "n2", token, &again, error), 0);
+    assert_string_equal(again, "");
+    assert_int_equal(directory_open(&second, path, error), 0);
+    assert_int_equal(first.node_id, second.node_id);
+    assert_string_equal(first.key_pem, second.key_pem);
+    directory_release(&first);
+    directory_release(&second);
+    check_joined(state, "b");
+    free(token);
+    free(next);
+    free(again);
+    free(path);
+    free(conf);
+}
+
 #define WITH_TWIN(f) cmocka_unit_test_setup_teardown(f, start, stop)
 
 int main(void)
@@ -444,6 +640,11 @@ int main(void)
         WITH_TWIN(test_status_and_invite),
         WITH_TWIN(test_stop_says_who_is_in_the_way),
         WITH_TWIN(test_stop_waits_for_the_end),
+        WITH_TWIN(test_join_and_the_next),
+        WITH_TWIN(test_tokens_that_are_refused_leave_nothing),
+        WITH_TWIN(test_server_checks_a_joiner_itself),
+        WITH_TWIN(test_join_is_run_again),
+        WITH_TWIN(test_join_with_a_token_of_its_own),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

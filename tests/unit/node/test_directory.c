@@ -280,14 +280,16 @@ static void test_lock_ends_with_its_process(void **state)
     static struct directory d;
     char error[NODE_ERROR_BYTES] = "";
     write_example(*state);
-    int ready[2];
+    int ready[2], end[2]; /* the child waits for the end of `end`: it never outlives us */
     assert_int_equal(pipe(ready), 0);
+    assert_int_equal(pipe(end), 0);
     pid_t child = fork();
     if (child == 0) {
+        close(end[1]);
         char c = (char)directory_open(&d, *state, error);
         if (write(ready[1], &c, 1) == 1)
-            pause();
-        _exit(0);
+            _exit(read(end[0], &c, 1) != 0);
+        _exit(1);
     }
     char c = 1;
     assert_int_equal(read(ready[0], &c, 1), 1);
@@ -297,8 +299,10 @@ static void test_lock_ends_with_its_process(void **state)
     assert_int_equal(waitpid(child, NULL, 0), child);
     assert_int_equal(directory_open(&d, *state, error), 0);
     directory_release(&d);
-    close(ready[0]);
-    close(ready[1]);
+    for (int i = 0; i < 2; i++) {
+        close(ready[i]);
+        close(end[i]);
+    }
 }
 
 #define IN_SCRATCH(f) cmocka_unit_test_setup_teardown(f, scratch_make, scratch_remove)

@@ -53,18 +53,59 @@ static uint64_t put_record(void *context, const void *key, size_t key_size,
     return store_builder_put(context, key, key_size, value, value_size);
 }
 
-static int evaluate_own(const struct buf *bytes, struct fs_change *change)
+static void put_token(struct fs_change *change, uint64_t id,
+                      const struct token_record *record)
 {
-    struct node_op op;
-    if (node_op_decode(bytes->data, bytes->length, &op) || op.type != NODE_OP_INVITE)
-        return -EPROTO;
     struct fs_key key;
     struct buf value = {0};
-    cluster_key_token(&key, op.token_id);
-    token_record_encode(&op.record, &value);
+    cluster_key_token(&key, id);
+    token_record_encode(record, &value);
     change->put(change->context, key.bytes, key.size, value.data, value.length);
-    change->records = 1;
+    change->records++;
     buf_release(&value);
+}
+
+/* As little of a join as its two sides need: the token, who used it, and the members. */
+static int evaluate_join(struct node *n, const struct node_op *op,
+                         struct fs_change *change, struct fs_result *result)
+{
+    struct fs_key key;
+    struct buf value = {0};
+    struct token_record record;
+    uint8_t hash[WIRE_HASH_BYTES];
+    cluster_key_token(&key, op->token_id);
+    int error = store_get(n->store, key.bytes, key.size, 0, &value, NULL);
+    if (!error)
+        error = token_record_decode(value.data, value.length, &record);
+    buf_release(&value);
+    wire_hash(op->secret, sizeof(op->secret), hash);
+    if (error || memcmp(hash, record.secret_hash, sizeof(hash)))
+        return -JOIN_UNKNOWN_TOKEN;
+    if (record.expires_us < change->timestamp_us)
+        return -JOIN_EXPIRED_TOKEN;
+    result->value = record.node_id;
+    if (record.node_id) /* the same key: a retry */
+        return memcmp(op->key_hash, record.key_hash, sizeof(hash)) ? -JOIN_USED_TOKEN : 0;
+    struct member m = {.id = change->timestamp_us};
+    strcpy(m.name, op->name);
+    strcpy(m.address, op->address);
+    n->directory.members.list[n->directory.members.count++] = m;
+    result->value = record.node_id = m.id;
+    memcpy(record.key_hash, op->key_hash, sizeof(hash));
+    put_token(change, op->token_id, &record);
+    put_token(change, op->next_token_id, &op->record);
+    return 0;
+}
+
+static int evaluate_own(struct node *n, const struct buf *bytes, struct fs_change *change,
+                        struct fs_result *result)
+{
+    struct node_op op;
+    if (node_op_decode(bytes->data, bytes->length, &op))
+        return -EPROTO;
+    if (op.type == NODE_OP_JOIN)
+        return evaluate_join(n, &op, change, result);
+    put_token(change, op.token_id, &op.record);
     return 0;
 }
 
@@ -73,7 +114,7 @@ static int evaluate_op(struct node *n, const struct buf *bytes, struct fs_change
 {
     struct fs_op op;
     if (bytes->data[0] >= NODE_OP_FIRST)
-        return evaluate_own(bytes, change);
+        return evaluate_own(n, bytes, change, result);
     int error = fs_op_decode(bytes->data, bytes->length, &op);
     return error ? error : fs_evaluate(&n->view, &op, change, result);
 }
@@ -168,21 +209,32 @@ void pager_submit(struct node *n, struct pager_task *task)
 
 /* ---- Life ------------------------------------------------------------------------- */
 
+/* An operation that was held ends when its connection is long gone. */
+static void release_held(struct node *n)
+{
+    struct client_op *op = n->held;
+    if (!op || !n->held_closed)
+        return;
+    n->held = NULL;
+    commit(n, op);
+    n->dropped++;
+}
+
 static void on_frame(void *context, struct wire_connection *c, const struct wire_frame *f)
 {
-    control_frame(context, c, f);
+    release_held(context);
+    if (f->type == WIRE_JOIN)
+        join_frame(context, c, f);
+    else
+        control_frame(context, c, f);
 }
 
 static void on_closed(void *context, struct wire_connection *c, const char *reason)
 {
     struct node *n = context;
     control_closed(n, c);
-    if (n->held) {
-        struct client_op *op = n->held;
-        n->held = NULL;
-        commit(n, op);
-        n->dropped++;
-    }
+    if (n->held)
+        n->held_closed = true;
 }
 
 static void *run_loop(void *context)
@@ -225,6 +277,7 @@ static void open_socket(struct node *n)
     ensure(
         !wire_endpoint_new(&n->endpoint, n->loop, &identity, &hello, &handlers, error));
     ensure(!wire_listen_local(n->endpoint, path, error));
+    ensure(!wire_listen(n->endpoint, d->listen, error));
     free(path);
 }
 

@@ -20,6 +20,7 @@ struct node {
     _Atomic bool busy;        /* stop: files are open */
     _Atomic bool hold_next;   /* an operation waits until a connection was closed */
     struct client_op *held;   /* loop */
+    bool held_closed;         /* loop: its connection is gone */
     _Atomic uint64_t dropped; /* connections that closed while an operation was held */
 };
 
