@@ -37,7 +37,6 @@ enum {
     LIMIT_FRAME_BYTES = (4 << 20) + (64 << 10), /* value of one frame */
     LIMIT_JOIN_FRAME_BYTES = 8 << 10, /* a frame from a peer that has no certificate yet */
     LIMIT_SESSION_WINDOW = 1024,      /* requests of a session that may be in flight (S2) */
-    LIMIT_SESSIONS = 1024,            /* live sessions */
     LIMIT_CONNECTIONS = 2048,         /* of the TLS port, all together */
     LIMIT_UNPROVEN_CONNECTIONS = 256, /* of those: still in handshake, or before HELLO */
     LIMIT_APPEND_BYTES = 1 << 20,     /* entries in one APPEND frame, unless one is larger */

@@ -101,6 +101,28 @@ static int each_session(void *arg, const struct store_item *item)
     return 0;
 }
 
+/* Its content in progress first (S7); where that is too much for this entry the session stays,
+ * and the node's next one goes on with it. */
+static int end_session(struct node *n, uint64_t number, struct evaluation *e)
+{
+    if (e->builder->record_count > LIMIT_ENTRY_RECORDS / 2)
+        return 0;
+    struct fs_view view = ahead_view(n);
+    struct fs_change change = {.context = e->builder,
+                               .put = builder_put,
+                               .timestamp_us = e->timestamp_us,
+                               .records = e->builder->record_count};
+    struct fs_op abandon = {.type = FS_ABANDON, .content = number};
+    struct fs_result result = {0};
+    int ret = fs_evaluate(&view, &abandon, &change, &result);
+    if (ret < 0 || result.more)
+        return ret;
+    struct fs_key key;
+    session_key(&key, number);
+    put_key(e, &key, NULL);
+    return 0;
+}
+
 /* Ends the node's older sessions (S6) and gives their content in progress away (S7). */
 static int evaluate_session(struct node *n, const struct node_op *op,
                             struct evaluation *e)
@@ -121,16 +143,8 @@ static int evaluate_session(struct node *n, const struct node_op *op,
     session_record_encode(op->node_id, op->nonce, &value);
     put_key(e, &key, &value);
     buf_release(&value);
-    for (size_t i = 0; i < o.count && ret == 0; i++) {
-        session_key(&key, o.numbers[i]);
-        put_key(e, &key, NULL);
-        struct fs_view view = ahead_view(n);
-        struct fs_change change = {
-            .context = e->builder, .put = builder_put, .timestamp_us = e->timestamp_us};
-        struct fs_op abandon = {.type = FS_ABANDON, .content = o.numbers[i]};
-        struct fs_result ignored;
-        ret = fs_evaluate(&view, &abandon, &change, &ignored);
-    }
+    for (size_t i = 0; i < o.count && ret == 0; i++)
+        ret = end_session(n, o.numbers[i], e);
     e->result.value = e->timestamp_us;
     return ret;
 }
@@ -278,7 +292,7 @@ static bool is_allowed_when_low(const struct fs_op *op)
 {
     return op->type == FS_UNLINK || op->type == FS_RMDIR || op->type == FS_RECLAIM ||
            op->type == FS_ABANDON || op->type == FS_RESERVE ||
-           (op->type == FS_SETATTR && op->size == 0);
+           (op->type == FS_SETATTR && (op->set & FS_SET_SIZE) && op->size == 0);
 }
 
 int evaluate(struct node *n, uint64_t session, const uint8_t *op, size_t length,

@@ -437,7 +437,8 @@ void leader_operation(struct node *n, struct wire_connection *from, const uint8_
     struct operation_head head;
     const uint8_t *op;
     size_t op_length;
-    if (operation_decode(data, length, &head, &op, &op_length) < 0) {
+    if (operation_decode(data, length, &head, &op, &op_length) < 0 ||
+        (head.session == 0 && op[0] != NODE_OP_SESSION)) {
         wire_refuse(from, "a malformed operation");
         return;
     }

@@ -368,6 +368,10 @@ static void frame(void *context, struct wire_connection *c, const struct wire_fr
     case WIRE_RAFT_TIMEOUT_NOW:
         peers_frame(n, c, f);
         break;
+    case WIRE_ERROR: /* a node of another version did not know a frame, and said so */
+        log_warn("node %016llx does not know a frame it was sent",
+                 (unsigned long long)wire_peer_id(c));
+        break;
     default:
         wire_refuse(c, "a frame that is not for a node");
     }

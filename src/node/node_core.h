@@ -247,7 +247,6 @@ struct leader {
     struct raft_config config; /* of the membership change being proposed */
     uint64_t inflight_bytes;
     bool reclaim;               /* something may be there to be reclaimed */
-    bool reclaiming, promoting; /* an operation of the leader's own is on its way */
 };
 
 void leader_operation(struct node *n, struct wire_connection *from, const uint8_t *data,

@@ -343,6 +343,8 @@ def test_echo_is_never_seen_empty(t):
     source = f'{t.tmp()}/source'
     for way, (shell, command) in ways.items():
         path = c.path(0, f'echo-{way}')
+        with open(path, 'w') as f:  # cp makes a new file with O_EXCL, which shows at once
+            f.write('0\n')
         seen = {'stop': False, 'reads': 0}
         watchers = [Worker(watch_key, c.path(i, f'echo-{way}'), 200, seen) for i in (1, 2)]
         try:
