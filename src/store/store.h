@@ -170,7 +170,9 @@ int store_create(const struct store_options *options, char error[STORE_ERROR_BYT
 /* Recovers (G4, G6): reads all, cuts what is torn, syncs, applies up to what is proven
  * committed. Blocks. On failure `error` names the file, what is wrong and the remedy:
  * -ENOENT no store here; -EPROTONOSUPPORT a newer format; -EXDEV of another cluster;
- * -EBADMSG damage (of what was committed, or of the hard state), nothing was changed. */
+ * -EBADMSG damage (of what was committed, or of the hard state), nothing was changed on disk
+ * (`replay` may have been called: throw away what it made). Starts a thread of liburcu's:
+ * fork before. */
 int store_open(struct store **ret, const struct store_options *options,
                struct store_recovery *ret_recovery, char error[STORE_ERROR_BYTES]);
 /* No job may be running and no reader inside. Does not sync: jobs not run are dropped. */
@@ -192,8 +194,8 @@ int store_has_room(const struct store *s, uint64_t length);
  * ones with store_continues first), under the current generation. Takes its own reference.
  * `ahead`: also visible to store_get_ahead at once (a leader's own entries). -ENOMEM. */
 int store_append(struct store *s, struct store_bytes *entry, bool ahead);
-/* Whether this entry may follow (index, chain): index + 1, prev_term, prev_crc, growing
- * timestamp. `after` NULL: the log's end. */
+/* Whether this entry may follow the log's end: index + 1, prev_term, prev_crc, a term that is
+ * not lower, a growing timestamp. */
 bool store_continues(const struct store *s, const struct store_entry *entry);
 
 /* Drops all entries after `index` (at least applied) and sets the generation (G3). */
@@ -222,8 +224,8 @@ struct store_job *store_take_job(struct store *s);
 int store_run_job(struct store_job *job, char error[STORE_ERROR_BYTES]);
 
 struct store_done {
-    uint64_t durable_index; /* 0: the job had no append */
-    uint64_t generation;    /* of that append */
+    uint64_t durable_index; /* 0: the job had neither append nor truncation */
+    uint64_t generation;    /* of the last of those; after a truncation its own */
     bool hard_state;        /* a hard state was made durable */
 };
 /* The loop again, after a job that returned 0: frees it. */
@@ -246,7 +248,8 @@ int store_read_run(struct store_read *read, struct store_bytes **ret, uint64_t *
 void store_read_free(struct store_read *read);
 
 /* Where entry `index` has been synced to disk, and is the next to apply: moves the keydir's
- * pointers. `ret_bytes` is a reference for the caller. -ENOMEM: nothing was changed. */
+ * pointers. `ret_bytes` is a reference for the caller. Both outputs may be NULL. -ENOMEM:
+ * nothing was changed. */
 int store_apply(struct store *s, uint64_t index, struct store_entry *ret_entry,
                 struct store_bytes **ret_bytes);
 

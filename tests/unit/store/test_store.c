@@ -189,6 +189,33 @@ static void test_read_plans(void **state)
     fixture_release(&f);
 }
 
+/* A plan ends before entries that are not written yet, though their places are known. */
+static void test_read_plan_beside_unwritten(void **state)
+{
+    struct fixture f;
+    struct store_read *read;
+    struct store_bytes *bytes;
+    uint64_t last;
+    fixture_init(&f, 9 * MiB);
+    fixture_reopen(&f);
+    char *value = malloc(MiB / 2);
+    memset(value, 'v', MiB / 2);
+    for (int i = 0; i < 17; i++) {
+        append(&f, 1, &(struct put){"k", value, MiB / 2}, 1);
+        run(&f);
+        apply_to(&f, store_last_index(f.s));
+    }
+    append_one(&f, 1, "unwritten", "v");
+    assert_null(store_entry_cached(f.s, 1));
+    assert_int_equal(store_read_plan(f.s, 1, SIZE_MAX, &read), 0);
+    assert_int_equal(store_read_run(read, &bytes, &last), 0);
+    assert_true(last < 18);
+    store_read_free(read);
+    store_bytes_unref(bytes);
+    free(value);
+    fixture_release(&f);
+}
+
 static void test_nowait_and_bad_reads(void **state)
 {
     struct fixture f;
@@ -429,6 +456,7 @@ static void step_finish(struct model_run *m)
         m->durable = done.durable_index;
     else if (done.durable_index)
         m->overtaken++;
+    store_check(m->f.s); /* also with operations that wait */
 }
 
 static void step_apply(struct model_run *m)
@@ -600,6 +628,75 @@ static void test_full_disk(void **state)
     fixture_release(&f);
 }
 
+/* Appends without running jobs until the active segment has been left once more. */
+static void fill_one_segment(struct fixture *f)
+{
+    struct store_stats before, after;
+    store_stats(f->s, &before);
+    do {
+        append_one(f, 1, "k", "some value of some length");
+        store_stats(f->s, &after);
+    } while (after.segments == before.segments);
+}
+
+/* How many entries still have room. */
+static unsigned fill_up(struct fixture *f)
+{
+    unsigned count = 0;
+    while (store_has_room(f->s, 150) == 0) {
+        append_one(f, 1, "k", "some value of some length");
+        assert_true(++count < 1000);
+    }
+    return count;
+}
+
+/* A spare that is still being prepared may be rolled to where the disk had room for it.
+ */
+static void test_spare_in_preparation(void **state)
+{
+    struct fixture f;
+    fixture_init(&f, SMALL_SEGMENT);
+    fixture_reopen(&f);
+    fill_one_segment(&f);
+    assert_int_equal(store_has_room(f.s, 4000), 0);
+    struct store_job *job = store_take_job(f.s);
+    memory_disk_set_capacity(f.disk, 8192 * 2); /* another fills the disk */
+    assert_int_equal(store_run_job(job, f.error), 0);
+    fill_one_segment(&f); /* to the spare that has just failed to be made */
+    store_finish_job(f.s, job);
+    store_check(f.s);
+    fill_up(&f);
+    assert_int_equal(store_has_room(f.s, 4000),
+                     -ENOSPC); /* now the disk is known to be full */
+    memory_disk_set_capacity(f.disk, UINT64_MAX);
+    run(&f); /* made when it is needed */
+    apply_to(&f, store_last_index(f.s));
+    store_check(f.s);
+    fixture_release(&f);
+}
+
+/* Where even then there is no room, the job fails, and what was durable stays. */
+static void test_no_room_for_a_roll(void **state)
+{
+    struct fixture f;
+    fixture_init(&f, SMALL_SEGMENT);
+    fixture_reopen(&f);
+    put_one(&f, "k", "durable");
+    store_set_commit_hint(f.s, 1);
+    run(&f);
+    fill_one_segment(&f);
+    fill_one_segment(&f);
+    memory_disk_set_capacity(f.disk, 8192 * 2);
+    struct store_job *job = store_take_job(f.s);
+    assert_int_equal(store_run_job(job, f.error), -ENOSPC);
+    assert_non_null(strstr(f.error, "reserve space for d/log/"));
+    fixture_reopen(&f);
+    assert_value(f.s, "k", "durable");
+    assert_int_equal(store_space(f.s), STORE_SPACE_LOW);
+    store_check(f.s);
+    fixture_release(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -609,11 +706,14 @@ int main(void)
         cmocka_unit_test(test_sealed_segments_have_their_used_length),
         cmocka_unit_test(test_large_entries),
         cmocka_unit_test(test_read_plans),
+        cmocka_unit_test(test_read_plan_beside_unwritten),
         cmocka_unit_test(test_nowait_and_bad_reads),
         cmocka_unit_test(test_record_of_another_version),
         cmocka_unit_test(test_model),
         cmocka_unit_test(test_scan_stops),
         cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_spare_in_preparation),
+        cmocka_unit_test(test_no_room_for_a_roll),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
