@@ -189,9 +189,11 @@ static void test_long_names(void **state)
 static void test_rename_flags(void **state)
 {
     assert_int_equal(run("sh", "echo a > $D/a; echo b > $D/b"), 0);
-    assert_int_equal(renameat2(AT_FDCWD, at("a"), AT_FDCWD, at("b"), RENAME_NOREPLACE), -1);
+    assert_int_equal(renameat2(AT_FDCWD, at("a"), AT_FDCWD, at("b"), RENAME_NOREPLACE),
+                     -1);
     assert_int_equal(errno, EEXIST);
-    assert_int_equal(renameat2(AT_FDCWD, at("a"), AT_FDCWD, at("b"), RENAME_EXCHANGE), -1);
+    assert_int_equal(renameat2(AT_FDCWD, at("a"), AT_FDCWD, at("b"), RENAME_EXCHANGE),
+                     -1);
     assert_int_equal(errno, EINVAL);
     must(rename(at("a"), at("b")));
     assert_reads("b", "a\n");
@@ -252,8 +254,8 @@ static void check_one_operation(const char *shell, const char *command, const ch
         assert_value("f", value);
         assert_reads("f", value);
         if (backend_total(&backend) != 1 || backend.empties)
-            fail_msg("%s: %s (existing: %d): %u operations, %u times empty", shell, command,
-                     existing, backend_total(&backend), backend.empties);
+            fail_msg("%s: %s (existing: %d): %u operations, %u times empty", shell,
+                     command, existing, backend_total(&backend), backend.empties);
     }
     must(unlink(at("f")));
 }
@@ -500,9 +502,10 @@ static void test_attributes_of_unwritten_replacement(void **state)
 static void test_times_are_kept(void **state)
 {
     struct stat st;
-    assert_int_equal(run("sh", "echo data > /tmp/tierce-t && touch -d @12345 /tmp/tierce-t "
-                               "&& cp -p /tmp/tierce-t $D/new && echo old > $D/f && "
-                               "cp -p /tmp/tierce-t $D/f && rm /tmp/tierce-t"),
+    assert_int_equal(run("sh",
+                         "echo data > /tmp/tierce-t && touch -d @12345 /tmp/tierce-t "
+                         "&& cp -p /tmp/tierce-t $D/new && echo old > $D/f && "
+                         "cp -p /tmp/tierce-t $D/f && rm /tmp/tierce-t"),
                      0);
     must(stat(at("new"), &st));
     assert_int_equal(st.st_mtim.tv_sec, 12345);
@@ -1001,7 +1004,8 @@ static void child_alarmed(void)
     _exit(mkdir(at("held"), 0700) == 0 ? 0 : 1);
 }
 
-/* A mere SIGALRM is told to the node, which does not let go; a SIGKILL after it is seen. */
+/* A mere SIGALRM is told to the node, which does not let go; a SIGKILL after it is seen.
+ */
 static void test_interrupted_callers(void **state)
 {
     int status;
@@ -1120,8 +1124,9 @@ static void test_bad_starts(void **state)
     assert_int_equal(try_start(directory, NULL, error), -EBUSY);
     assert_non_null(strstr(error, directory));
     assert_non_null(mkdtemp(other));
-    assert_int_equal(try_start(other, "ro,nosuid,nodev,noexec,noatime,x-systemd.automount,"
-                                      "_netdev,default_permissions,allow_other",
+    assert_int_equal(try_start(other,
+                               "ro,nosuid,nodev,noexec,noatime,x-systemd.automount,"
+                               "_netdev,default_permissions,allow_other",
                                error),
                      0);
     rmdir(other);
@@ -1142,7 +1147,8 @@ static void test_dead_mount_is_replaced(void **state)
         struct fs_mount_options o = {.mountpoint = other, .source = "dead"};
         close(open(directory, O_RDONLY));
         backend_start(&own);
-        if (fs_mount_start(&m, &o, &own.table, error) != 0 || write(ready[1], "r", 1) != 1)
+        if (fs_mount_start(&m, &o, &own.table, error) != 0 ||
+            write(ready[1], "r", 1) != 1)
             _exit(1);
         for (;;)
             pause();
