@@ -430,6 +430,20 @@ static void test_pending_made_elsewhere(void **state)
     assert_reads("f", "changed");
 }
 
+static void test_group_of_directory(void **state)
+{
+    struct stat before, after;
+    must(mkdir(at("d"), 0700));
+    must(chown(at("d"), 0, 77));
+    must(chmod(at("d"), 02770));
+    int fd = must_open("d/f", O_WRONLY | O_CREAT | O_TRUNC);
+    must(fstat(fd, &before));
+    must(close(fd));
+    must(stat(at("d/f"), &after));
+    assert_int_equal(before.st_gid, 77);
+    assert_int_equal(after.st_gid, 77);
+}
+
 static void test_no_reserved_inodes(void **state)
 {
     backend.no_inodes = true;
@@ -961,7 +975,7 @@ static void child_rename_pending(void)
     rename(at("pending"), at("other"));
 }
 
-static void check_killed(void (*what)(void), bool goes_on)
+static void check_killed(void (*what)(void))
 {
     backend_reset_counts(&backend);
     backend_hold(&backend, true);
@@ -971,22 +985,21 @@ static void check_killed(void (*what)(void), bool goes_on)
     await_death(pid);
     backend_hold(&backend, false);
     backend_reset_counts(&backend);
-    (void)goes_on;
 }
 
 static void test_killed_callers(void **state)
 {
     struct stat st;
     backend_put(&backend, "f", "old..", 5);
-    check_killed(child_mkdir, false);
+    check_killed(child_mkdir);
     assert_true(backend.fatal_interrupts > 0);
     assert_int_equal(stat(at("held"), &st), -1);
-    check_killed(child_close, true); /* what it wrote is committed all the same */
+    check_killed(child_close); /* what it wrote is committed all the same */
     assert_value("held", "value");
-    check_killed(child_fsync, true);
+    check_killed(child_fsync);
     assert_value("f", "value");
     int fd = must_open("pending", O_WRONLY | O_CREAT | O_TRUNC);
-    check_killed(child_rename_pending, false);
+    check_killed(child_rename_pending);
     must(close(fd));
     assert_value("pending", "");
 }
@@ -1068,6 +1081,18 @@ static void test_bounded_buffer(void **state)
 
 /* ---- Start and end ---- */
 
+static void child_fsync_new(void)
+{
+    int fd = open(at("new"), O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    if (write(fd, "value", 5) == 5)
+        fsync(fd);
+}
+
+static void *stop_unforced(void *arg)
+{
+    return (void *)(intptr_t)fs_mount_stop(mount_, false);
+}
+
 static void test_umount(void **state)
 {
     int fd = must_open("f", O_WRONLY | O_CREAT | O_TRUNC);
@@ -1083,6 +1108,28 @@ static void test_umount(void **state)
     assert_int_equal(fs_mount_stop(mount_, false), 0);
     fs_mount_free(mount_);
     mount_ = NULL;
+}
+
+/* A writer that goes on does not keep a stop from ending. */
+static void test_stop_beside_a_writer(void **state)
+{
+    backend_hold(&backend, true);
+    pid_t pid = in_child(child_fsync_new);
+    backend_await_queued(&backend, 1);
+    int fd = must_open("open", O_WRONLY | O_CREAT | O_TRUNC);
+    pthread_t thread;
+    pthread_create(&thread, NULL, stop_unforced, NULL);
+    backend_await_queued(&backend, 2); /* what is buffered is on its way ... */
+    int later = must_open("later", O_WRONLY | O_CREAT | O_TRUNC);
+    must_write(later, "value", 5);
+    backend_hold(&backend, false);
+    void *result;
+    pthread_join(thread, &result);
+    assert_int_equal((intptr_t)result, -EBUSY);
+    must(close(later));
+    assert_value("later", "value");
+    close(fd);
+    await_death(pid);
 }
 
 static void test_forced_stop(void **state)
@@ -1193,6 +1240,7 @@ int main(int argc, char **argv)
         mounted(test_pending_is_local),
         mounted(test_pending_is_made_first),
         mounted(test_pending_made_elsewhere),
+        mounted(test_group_of_directory),
         mounted(test_no_reserved_inodes),
         mounted(test_two_handles),
         mounted(test_replacing_is_shared_here),
@@ -1219,6 +1267,7 @@ int main(int argc, char **argv)
         mounted(test_interrupted_callers),
         mounted(test_bounded_buffer),
         mounted(test_umount),
+        mounted(test_stop_beside_a_writer),
         mounted(test_forced_stop),
         mounted(test_bad_starts),
         mounted(test_dead_mount_is_replaced),
