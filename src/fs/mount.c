@@ -233,6 +233,9 @@ static int session_mount(struct fs_mount *m, char *argument, char error[FS_ERROR
                     "cannot mount at %s: %s (is the fuse module loaded, /dev/fuse there, "
                     "fusermount3 installed?)",
                     m->mountpoint, *complaint ? complaint : strerror(-result));
+    m->mount_id = mountinfo_find(m->mountpoint, &m->device);
+    if (m->mount_id < 0)
+        return fail(error, -ENOENT, "%s vanished from the mount table", m->mountpoint);
     return 0;
 }
 
@@ -241,9 +244,6 @@ static int session_mount(struct fs_mount *m, char *argument, char error[FS_ERROR
 static int await_ready(struct fs_mount *m, char error[FS_ERROR_BYTES])
 {
     struct stat st;
-    m->mount_id = mountinfo_find(m->mountpoint, &m->device);
-    if (m->mount_id < 0)
-        return fail(error, -ENOENT, "%s vanished from the mount table", m->mountpoint);
     if (stat(m->mountpoint, &st) != 0 && errno == ENOTCONN)
         return fail(error, -ENOTCONN, "the kernel refused the mount at %s",
                     m->mountpoint);

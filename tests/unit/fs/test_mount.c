@@ -446,7 +446,9 @@ static void test_group_of_directory(void **state)
 
 static void test_no_reserved_inodes(void **state)
 {
+    pthread_mutex_lock(&backend.lock);
     backend.no_inodes = true;
+    pthread_mutex_unlock(&backend.lock);
     assert_int_equal(run("dash", "echo v > $D/f"), 0);
     assert_value("f", "v\n");
     assert_int_equal(backend_count(&backend, FS_MAKE), 1);
@@ -1179,6 +1181,20 @@ static void test_bad_starts(void **state)
     rmdir(other);
 }
 
+/* A daemon of its own, for test_dead_mount_is_replaced: says that it is ready on stdout.
+ */
+static int serve(const char *mountpoint)
+{
+    char error[FS_ERROR_BYTES];
+    struct fs_mount *m;
+    struct fs_mount_options o = {.mountpoint = mountpoint, .source = "dead"};
+    backend_start(&backend);
+    if (fs_mount_start(&m, &o, &backend.table, error) != 0 || write(1, "r", 1) != 1)
+        return 1;
+    for (;;)
+        pause();
+}
+
 /* A daemon that was killed leaves a dead mount; the next one takes its place. */
 static void test_dead_mount_is_replaced(void **state)
 {
@@ -1186,19 +1202,12 @@ static void test_dead_mount_is_replaced(void **state)
     struct stat st;
     assert_non_null(mkdtemp(other));
     int ready[2];
-    assert_int_equal(pipe(ready), 0);
+    assert_int_equal(pipe2(ready, O_CLOEXEC), 0);
     pid_t pid = fork();
     if (pid == 0) {
-        struct backend own;
-        struct fs_mount *m;
-        struct fs_mount_options o = {.mountpoint = other, .source = "dead"};
-        close(open(directory, O_RDONLY));
-        backend_start(&own);
-        if (fs_mount_start(&m, &o, &own.table, error) != 0 ||
-            write(ready[1], "r", 1) != 1)
-            _exit(1);
-        for (;;)
-            pause();
+        dup2(ready[1], 1);
+        execl("/proc/self/exe", "test_fs_mount", "--serve", other, (char *)NULL);
+        _exit(127);
     }
     char byte;
     close(ready[1]);
@@ -1272,6 +1281,8 @@ int main(int argc, char **argv)
         mounted(test_bad_starts),
         mounted(test_dead_mount_is_replaced),
     };
+    if (argc == 3 && strcmp(argv[1], "--serve") == 0)
+        return serve(argv[2]);
     if (!mkdtemp(directory))
         return 1;
     signal(SIGALRM, on_test_alarm);
