@@ -1,9 +1,12 @@
 /* mount.c - the life of a mount: the session with the kernel, its threads, its end. */
 #include "mount_internal.h"
 
-#include <poll.h>
+#include <linux/magic.h>
+#include <signal.h>
+#include <stdarg.h>
 #include <sys/mount.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -109,6 +112,13 @@ static int mountpoint_check(const char *path, char **ret_real, char error[FS_ERR
     char *real = realpath(path, NULL);
     if (!real)
         return fail(error, -errno, "mountpoint %s: %s", path, strerror(errno));
+    dev_t device;
+    struct statfs fs;
+    if (mountinfo_find(real, &device) >= 0 && statfs(real, &fs) == 0 &&
+        fs.f_type == FUSE_SUPER_MAGIC) {
+        free(real);
+        return fail(error, -EBUSY, "%s is mounted already: umount %s", path, path);
+    }
     *ret_real = real;
     return 0;
 }
@@ -223,6 +233,9 @@ static int session_mount(struct fs_mount *m, char *argument, char error[FS_ERROR
                     "cannot mount at %s: %s (is the fuse module loaded, /dev/fuse there, "
                     "fusermount3 installed?)",
                     m->mountpoint, *complaint ? complaint : strerror(-result));
+    m->mount_id = mountinfo_find(m->mountpoint, &m->device);
+    if (m->mount_id < 0)
+        return fail(error, -ENOENT, "%s vanished from the mount table", m->mountpoint);
     return 0;
 }
 
@@ -231,9 +244,6 @@ static int session_mount(struct fs_mount *m, char *argument, char error[FS_ERROR
 static int await_ready(struct fs_mount *m, char error[FS_ERROR_BYTES])
 {
     struct stat st;
-    m->mount_id = mountinfo_find(m->mountpoint, &m->device);
-    if (m->mount_id < 0)
-        return fail(error, -ENOENT, "%s vanished from the mount table", m->mountpoint);
     if (stat(m->mountpoint, &st) != 0 && errno == ENOTCONN)
         return fail(error, -ENOTCONN, "the kernel refused the mount at %s",
                     m->mountpoint);
@@ -275,6 +285,8 @@ out:
 static void connection_abort(struct fs_mount *m)
 {
     char path[64];
+    if (umount2(m->mountpoint, MNT_FORCE) == 0 || errno != EPERM)
+        return; /* -EBUSY too: requests were ended all the same */
     snprintf(path, sizeof(path), "/sys/fs/fuse/connections/%u/abort", minor(m->device));
     int fd = open(path, O_WRONLY | O_CLOEXEC);
     if (fd < 0 || write(fd, "1", 1) != 1)
@@ -291,8 +303,8 @@ static int unmount(struct fs_mount *m, bool force)
         return 0;
     if (!force)
         return -EBUSY;
+    connection_abort(m); /* first: a detached mount is out of its reach */
     unmount_lazily(m->mountpoint);
-    connection_abort(m);
     return 0;
 }
 

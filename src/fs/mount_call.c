@@ -165,7 +165,7 @@ void call_finish(struct mount_call *call, int error)
     call->answer(call, error);
     pthread_mutex_lock(&m->lock);
     table_remove(call);
-    if (!m->calls_count)
+    if (m->flushing)
         pthread_cond_broadcast(&m->idle);
     pthread_mutex_unlock(&m->lock);
     buf_release(&call->request.op);

@@ -343,14 +343,20 @@ void *committer_main(void *mount)
     return NULL;
 }
 
-bool mount_busy(struct fs_mount *m)
+/* Whether anything of before these ids is still to be committed or answered. */
+static bool mount_busy(struct fs_mount *m, uint64_t layer, uint64_t call)
 {
-    if (m->calls_count || m->dropping || m->drops)
+    if (m->dropping || m->drops)
         return true;
-    for (size_t i = 0; i < MOUNT_BUCKETS; i++)
+    for (size_t i = 0; i < MOUNT_BUCKETS; i++) {
         for (struct file *file = m->files[i]; file; file = file->next)
-            if (file->flying || !overlay_empty(&file->overlay))
+            for (struct overlay_layer *l = file->overlay.first; l; l = l->next)
+                if (l->id < layer)
+                    return true;
+        for (struct mount_call *c = m->calls[i]; c; c = c->table_next)
+            if (c->id < call)
                 return true;
+    }
     return false;
 }
 
@@ -360,9 +366,12 @@ void mount_flush_all(struct fs_mount *m)
     for (size_t i = 0; i < MOUNT_BUCKETS; i++)
         for (struct file *file = m->files[i]; file; file = file->next)
             file_seal(file, NULL);
+    uint64_t layer = m->next_layer, call = m->next_call;
+    m->flushing++;
     mount_unlock_and_send(m);
     pthread_mutex_lock(&m->lock);
-    while (mount_busy(m))
+    while (mount_busy(m, layer, call))
         pthread_cond_wait(&m->idle, &m->lock);
+    m->flushing--;
     pthread_mutex_unlock(&m->lock);
 }

@@ -150,9 +150,10 @@ struct fs_mount {
     struct file *timed_first, *timed_last;
     struct file *send_first, *send_last;
     struct drop *drops, **drops_end;
-    bool dropping; /* the notifier is at work */
-    bool stopping; /* committer and notifier are to end */
-    bool ended;    /* the session has, and backend.unmounted() was called */
+    bool dropping;     /* the notifier is at work */
+    unsigned flushing; /* who waits for `idle` */
+    bool stopping;     /* committer and notifier are to end */
+    bool ended;        /* the session has, and backend.unmounted() was called */
     bool session_started, helpers_started;
     pthread_t session_thread, committer_thread, notifier_thread;
 };
@@ -180,7 +181,7 @@ struct pending *pending_find(struct fs_mount *m, uint64_t parent, const void *na
 struct pending *pending_in(struct fs_mount *m, uint64_t parent);
 /* Begins a file that is not made yet. */
 int pending_new(struct fs_mount *m, uint64_t inode, uint64_t parent, const char *name,
-                mode_t mode, const struct fuse_ctx *who, struct file **ret);
+                mode_t mode, uid_t uid, gid_t gid, struct file **ret);
 void pending_end(struct file *file); /* made, or failed */
 void pending_attributes(const struct file *file, struct stat *ret);
 void pending_set(struct pending *p, const struct overlay_attributes *attributes);
@@ -198,8 +199,9 @@ void committer_wake(struct fs_mount *m, uint64_t due_us); /* to look by then; lo
 /* Unlocks, and sends what was kicked meanwhile. Not on the loop. */
 void mount_unlock_and_send(struct fs_mount *m);
 void *committer_main(void *mount);
-bool mount_busy(struct fs_mount *m);
-void mount_flush_all(struct fs_mount *m); /* waits; not on the loop */
+/* Commits all that is buffered by now, and waits for it and for the calls of before. Not
+ * on the loop. */
+void mount_flush_all(struct fs_mount *m);
 
 /* ---- mount_call.c ---- */
 

@@ -234,23 +234,39 @@ static int pending_open(struct fs_mount *m, struct file *file, int flags,
     return 0;
 }
 
+/* The group of what is made there: the directory's, if it is set-group-id. */
+static int group_in(struct fs_mount *m, uint64_t parent, gid_t gid, gid_t *ret)
+{
+    struct stat attr;
+    int error = mount_attributes(m, parent, &attr);
+    if (error)
+        return error;
+    *ret = attr.st_mode & S_ISGID ? attr.st_gid : gid;
+    return 0;
+}
+
 /* O_CREAT|O_TRUNC without O_EXCL: nothing is committed until there is a value. 1: not so,
  * the name is to be made at once. */
 static int create_pending(struct fs_mount *m, fuse_req_t req, uint64_t parent,
                           const char *name, mode_t mode, int flags, struct stat *attr,
                           struct handle **ret)
 {
+    const struct fuse_ctx *who = fuse_req_ctx(req);
     uint64_t existing, number = 0;
+    gid_t gid;
     bool may = (flags & (O_TRUNC | O_EXCL)) == O_TRUNC;
     int error = fs_lookup(&m->backend.view, parent, name, strlen(name), &existing);
     if (error != -ENOENT && may)
         return error ? error : -ESTALE;
+    error = group_in(m, parent, who->gid, &gid);
+    if (error)
+        return error;
     pthread_mutex_lock(&m->lock);
     struct pending *p = pending_find(m, parent, name, strlen(name));
     struct file *file = p && !(flags & O_EXCL) ? p->file : NULL;
     error = file ? 0 : 1;
     if (!file && may && (number = m->backend.take_inode(m->backend.context)))
-        error = pending_new(m, number, parent, name, mode, fuse_req_ctx(req), &file);
+        error = pending_new(m, number, parent, name, mode, who->uid, gid, &file);
     if (!error)
         error = pending_open(m, file, flags, attr, ret);
     if (error < 0 && number && file) {

@@ -26,7 +26,7 @@ struct pending *pending_in(struct fs_mount *m, uint64_t parent)
 }
 
 int pending_new(struct fs_mount *m, uint64_t inode, uint64_t parent, const char *name,
-                mode_t mode, const struct fuse_ctx *who, struct file **ret)
+                mode_t mode, uid_t uid, gid_t gid, struct file **ret)
 {
     struct pending *p = calloc(1, sizeof(*p));
     struct file *file = p ? file_get(m, inode) : NULL;
@@ -39,8 +39,8 @@ int pending_new(struct fs_mount *m, uint64_t inode, uint64_t parent, const char 
     p->name_size = (uint16_t)strlen(name);
     memcpy(p->name, name, p->name_size);
     p->mode = S_IFREG | (mode & 07777);
-    p->uid = who->uid;
-    p->gid = who->gid;
+    p->uid = uid;
+    p->gid = gid;
     p->atime_ns = p->mtime_ns = p->ctime_ns = now_ns();
     p->next = m->pendings;
     p->at = &m->pendings;

@@ -189,9 +189,11 @@ static void test_long_names(void **state)
 static void test_rename_flags(void **state)
 {
     assert_int_equal(run("sh", "echo a > $D/a; echo b > $D/b"), 0);
-    assert_int_equal(renameat2(AT_FDCWD, at("a"), AT_FDCWD, at("b"), RENAME_NOREPLACE), -1);
+    assert_int_equal(renameat2(AT_FDCWD, at("a"), AT_FDCWD, at("b"), RENAME_NOREPLACE),
+                     -1);
     assert_int_equal(errno, EEXIST);
-    assert_int_equal(renameat2(AT_FDCWD, at("a"), AT_FDCWD, at("b"), RENAME_EXCHANGE), -1);
+    assert_int_equal(renameat2(AT_FDCWD, at("a"), AT_FDCWD, at("b"), RENAME_EXCHANGE),
+                     -1);
     assert_int_equal(errno, EINVAL);
     must(rename(at("a"), at("b")));
     assert_reads("b", "a\n");
@@ -252,8 +254,8 @@ static void check_one_operation(const char *shell, const char *command, const ch
         assert_value("f", value);
         assert_reads("f", value);
         if (backend_total(&backend) != 1 || backend.empties)
-            fail_msg("%s: %s (existing: %d): %u operations, %u times empty", shell, command,
-                     existing, backend_total(&backend), backend.empties);
+            fail_msg("%s: %s (existing: %d): %u operations, %u times empty", shell,
+                     command, existing, backend_total(&backend), backend.empties);
     }
     must(unlink(at("f")));
 }
@@ -428,9 +430,25 @@ static void test_pending_made_elsewhere(void **state)
     assert_reads("f", "changed");
 }
 
+static void test_group_of_directory(void **state)
+{
+    struct stat before, after;
+    must(mkdir(at("d"), 0700));
+    must(chown(at("d"), 0, 77));
+    must(chmod(at("d"), 02770));
+    int fd = must_open("d/f", O_WRONLY | O_CREAT | O_TRUNC);
+    must(fstat(fd, &before));
+    must(close(fd));
+    must(stat(at("d/f"), &after));
+    assert_int_equal(before.st_gid, 77);
+    assert_int_equal(after.st_gid, 77);
+}
+
 static void test_no_reserved_inodes(void **state)
 {
+    pthread_mutex_lock(&backend.lock);
     backend.no_inodes = true;
+    pthread_mutex_unlock(&backend.lock);
     assert_int_equal(run("dash", "echo v > $D/f"), 0);
     assert_value("f", "v\n");
     assert_int_equal(backend_count(&backend, FS_MAKE), 1);
@@ -500,9 +518,10 @@ static void test_attributes_of_unwritten_replacement(void **state)
 static void test_times_are_kept(void **state)
 {
     struct stat st;
-    assert_int_equal(run("sh", "echo data > /tmp/tierce-t && touch -d @12345 /tmp/tierce-t "
-                               "&& cp -p /tmp/tierce-t $D/new && echo old > $D/f && "
-                               "cp -p /tmp/tierce-t $D/f && rm /tmp/tierce-t"),
+    assert_int_equal(run("sh",
+                         "echo data > /tmp/tierce-t && touch -d @12345 /tmp/tierce-t "
+                         "&& cp -p /tmp/tierce-t $D/new && echo old > $D/f && "
+                         "cp -p /tmp/tierce-t $D/f && rm /tmp/tierce-t"),
                      0);
     must(stat(at("new"), &st));
     assert_int_equal(st.st_mtim.tv_sec, 12345);
@@ -958,7 +977,7 @@ static void child_rename_pending(void)
     rename(at("pending"), at("other"));
 }
 
-static void check_killed(void (*what)(void), bool goes_on)
+static void check_killed(void (*what)(void))
 {
     backend_reset_counts(&backend);
     backend_hold(&backend, true);
@@ -968,22 +987,21 @@ static void check_killed(void (*what)(void), bool goes_on)
     await_death(pid);
     backend_hold(&backend, false);
     backend_reset_counts(&backend);
-    (void)goes_on;
 }
 
 static void test_killed_callers(void **state)
 {
     struct stat st;
     backend_put(&backend, "f", "old..", 5);
-    check_killed(child_mkdir, false);
+    check_killed(child_mkdir);
     assert_true(backend.fatal_interrupts > 0);
     assert_int_equal(stat(at("held"), &st), -1);
-    check_killed(child_close, true); /* what it wrote is committed all the same */
+    check_killed(child_close); /* what it wrote is committed all the same */
     assert_value("held", "value");
-    check_killed(child_fsync, true);
+    check_killed(child_fsync);
     assert_value("f", "value");
     int fd = must_open("pending", O_WRONLY | O_CREAT | O_TRUNC);
-    check_killed(child_rename_pending, false);
+    check_killed(child_rename_pending);
     must(close(fd));
     assert_value("pending", "");
 }
@@ -1001,7 +1019,8 @@ static void child_alarmed(void)
     _exit(mkdir(at("held"), 0700) == 0 ? 0 : 1);
 }
 
-/* A mere SIGALRM is told to the node, which does not let go; a SIGKILL after it is seen. */
+/* A mere SIGALRM is told to the node, which does not let go; a SIGKILL after it is seen.
+ */
 static void test_interrupted_callers(void **state)
 {
     int status;
@@ -1064,6 +1083,18 @@ static void test_bounded_buffer(void **state)
 
 /* ---- Start and end ---- */
 
+static void child_fsync_new(void)
+{
+    int fd = open(at("new"), O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    if (write(fd, "value", 5) == 5)
+        fsync(fd);
+}
+
+static void *stop_unforced(void *arg)
+{
+    return (void *)(intptr_t)fs_mount_stop(mount_, false);
+}
+
 static void test_umount(void **state)
 {
     int fd = must_open("f", O_WRONLY | O_CREAT | O_TRUNC);
@@ -1079,6 +1110,28 @@ static void test_umount(void **state)
     assert_int_equal(fs_mount_stop(mount_, false), 0);
     fs_mount_free(mount_);
     mount_ = NULL;
+}
+
+/* A writer that goes on does not keep a stop from ending. */
+static void test_stop_beside_a_writer(void **state)
+{
+    backend_hold(&backend, true);
+    pid_t pid = in_child(child_fsync_new);
+    backend_await_queued(&backend, 1);
+    int fd = must_open("open", O_WRONLY | O_CREAT | O_TRUNC);
+    pthread_t thread;
+    pthread_create(&thread, NULL, stop_unforced, NULL);
+    backend_await_queued(&backend, 2); /* what is buffered is on its way ... */
+    int later = must_open("later", O_WRONLY | O_CREAT | O_TRUNC);
+    must_write(later, "value", 5);
+    backend_hold(&backend, false);
+    void *result;
+    pthread_join(thread, &result);
+    assert_int_equal((intptr_t)result, -EBUSY);
+    must(close(later));
+    assert_value("later", "value");
+    close(fd);
+    await_death(pid);
 }
 
 static void test_forced_stop(void **state)
@@ -1120,11 +1173,26 @@ static void test_bad_starts(void **state)
     assert_int_equal(try_start(directory, NULL, error), -EBUSY);
     assert_non_null(strstr(error, directory));
     assert_non_null(mkdtemp(other));
-    assert_int_equal(try_start(other, "ro,nosuid,nodev,noexec,noatime,x-systemd.automount,"
-                                      "_netdev,default_permissions,allow_other",
+    assert_int_equal(try_start(other,
+                               "ro,nosuid,nodev,noexec,noatime,x-systemd.automount,"
+                               "_netdev,default_permissions,allow_other",
                                error),
                      0);
     rmdir(other);
+}
+
+/* A daemon of its own, for test_dead_mount_is_replaced: says that it is ready on stdout.
+ */
+static int serve(const char *mountpoint)
+{
+    char error[FS_ERROR_BYTES];
+    struct fs_mount *m;
+    struct fs_mount_options o = {.mountpoint = mountpoint, .source = "dead"};
+    backend_start(&backend);
+    if (fs_mount_start(&m, &o, &backend.table, error) != 0 || write(1, "r", 1) != 1)
+        return 1;
+    for (;;)
+        pause();
 }
 
 /* A daemon that was killed leaves a dead mount; the next one takes its place. */
@@ -1134,18 +1202,12 @@ static void test_dead_mount_is_replaced(void **state)
     struct stat st;
     assert_non_null(mkdtemp(other));
     int ready[2];
-    assert_int_equal(pipe(ready), 0);
+    assert_int_equal(pipe2(ready, O_CLOEXEC), 0);
     pid_t pid = fork();
     if (pid == 0) {
-        struct backend own;
-        struct fs_mount *m;
-        struct fs_mount_options o = {.mountpoint = other, .source = "dead"};
-        close(open(directory, O_RDONLY));
-        backend_start(&own);
-        if (fs_mount_start(&m, &o, &own.table, error) != 0 || write(ready[1], "r", 1) != 1)
-            _exit(1);
-        for (;;)
-            pause();
+        dup2(ready[1], 1);
+        execl("/proc/self/exe", "test_fs_mount", "--serve", other, (char *)NULL);
+        _exit(127);
     }
     char byte;
     close(ready[1]);
@@ -1187,6 +1249,7 @@ int main(int argc, char **argv)
         mounted(test_pending_is_local),
         mounted(test_pending_is_made_first),
         mounted(test_pending_made_elsewhere),
+        mounted(test_group_of_directory),
         mounted(test_no_reserved_inodes),
         mounted(test_two_handles),
         mounted(test_replacing_is_shared_here),
@@ -1213,10 +1276,13 @@ int main(int argc, char **argv)
         mounted(test_interrupted_callers),
         mounted(test_bounded_buffer),
         mounted(test_umount),
+        mounted(test_stop_beside_a_writer),
         mounted(test_forced_stop),
         mounted(test_bad_starts),
         mounted(test_dead_mount_is_replaced),
     };
+    if (argc == 3 && strcmp(argv[1], "--serve") == 0)
+        return serve(argv[2]);
     if (!mkdtemp(directory))
         return 1;
     signal(SIGALRM, on_test_alarm);

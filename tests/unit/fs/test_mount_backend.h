@@ -1,7 +1,7 @@
 /*
- * test_mount_backend.h - a node for the mount's tests: a name space in memory, a loop thread
- * that evaluates what the mount submits, and handles to delay, hold and fail it. It counts
- * operations, and remembers whether a watched name was ever without a value.
+ * test_mount_backend.h - a node for the mount's tests: a name space in memory, a loop
+ * thread that evaluates what the mount submits, and handles to delay, hold and fail it.
+ * It counts operations, and remembers whether a watched name was ever without a value.
  */
 #ifndef TIERCE_TEST_MOUNT_BACKEND_H
 #define TIERCE_TEST_MOUNT_BACKEND_H
@@ -18,12 +18,12 @@ struct backend {
     pthread_cond_t changed;
     struct queued *first, **end;
     bool stopping, unmounted;
-    bool held;               /* operations stay queued */
-    unsigned delay_us;       /* of each */
-    uint32_t fail_type;      /* operations of this type fail ... */
-    int fail_error;          /* ... with this */
-    bool no_inodes;          /* take_inode gives none */
-    unsigned queued_count;   /* submitted, not done */
+    bool held;             /* operations stay queued */
+    unsigned delay_us;     /* of each */
+    uint32_t fail_type;    /* operations of this type fail ... */
+    int fail_error;        /* ... with this */
+    bool no_inodes;        /* take_inode gives none */
+    unsigned queued_count; /* submitted, not done */
     unsigned interrupts, fatal_interrupts;
     unsigned counts[16], total; /* done, without those that failed by fail_type */
     unsigned failed;
@@ -44,7 +44,8 @@ unsigned backend_total(struct backend *b);
 unsigned backend_count(struct backend *b, uint32_t type);
 /* Another host's doing: an operation that does not come from the mount. */
 int backend_do(struct backend *b, const struct fs_op *op, struct fs_result *ret);
-/* What a name in the root holds there, NUL-terminated; to be freed. NULL: no such name. */
+/* What a name in the root holds there, NUL-terminated; to be freed. NULL: no such name.
+ */
 char *backend_value(struct backend *b, const char *name, size_t *ret_size);
 int backend_stat(struct backend *b, const char *name, struct fs_inode *ret);
 /* Another host replaces, or makes, a name in the root. */
