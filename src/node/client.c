@@ -239,6 +239,15 @@ void client_applied(struct node *n)
 
 /* ---- Submitting -------------------------------------------------------------------- */
 
+static void note_quorum(struct node *n, uint64_t now_us)
+{
+    struct client *c = &n->client;
+    if (is_leader_reachable(n) && node_has_quorum(n))
+        c->no_quorum_since_us = 0;
+    else if (c->no_quorum_since_us == 0)
+        c->no_quorum_since_us = now_us;
+}
+
 void client_submit(struct node *n, struct client_op *op)
 {
     struct client *c = &n->client;
@@ -248,6 +257,7 @@ void client_submit(struct node *n, struct client_op *op)
     op->error = op->answer_error = 0;
     op->arrived_us = node_now();
     list_add(c, op);
+    note_quorum(n, op->arrived_us);
     if (c->no_quorum_since_us &&
         op->arrived_us - c->no_quorum_since_us > NODE_QUORUM_GRACE_US)
         finish(n, op, -EROFS);
@@ -315,15 +325,6 @@ void client_interrupt(struct node *n, struct client_op *op, bool fatal)
         finish(n, op, -EINTR);
     else
         op->flags |= OP_INTERRUPTED;
-}
-
-static void note_quorum(struct node *n, uint64_t now_us)
-{
-    struct client *c = &n->client;
-    if (is_leader_reachable(n) && node_has_quorum(n))
-        c->no_quorum_since_us = 0;
-    else if (c->no_quorum_since_us == 0)
-        c->no_quorum_since_us = now_us;
 }
 
 static int verdict(struct node *n, const struct client_op *op, uint64_t now_us)
