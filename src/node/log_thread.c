@@ -83,6 +83,6 @@ void log_thread_kick(struct node *n)
     n->driver.hard_states_issued = n->driver.hard_states;
     pthread_mutex_lock(&log->mutex);
     log->job = job;
-    pthread_cond_signal(&log->wake);
     pthread_mutex_unlock(&log->mutex);
+    pthread_cond_signal(&log->wake); /* outside, or it wakes only to wait for the mutex */
 }

@@ -26,6 +26,11 @@ struct wire_connection *connection_new(struct wire_endpoint *e, enum wire_peer_k
     struct wire_connection *c = calloc(1, sizeof(*c));
     if (!c)
         return NULL;
+    c->queue = evbuffer_new();
+    if (!c->queue) {
+        free(c);
+        return NULL;
+    }
     c->endpoint = e;
     c->kind = kind;
     c->since_us = clock_boot_us();
@@ -82,6 +87,9 @@ void connection_free(struct wire_connection *c)
     dial_free(c);
     if (c->bev)
         free_stream(c);
+    if (c->queued)
+        TAILQ_REMOVE(&c->endpoint->unsent, c, unsent);
+    evbuffer_free(c->queue);
     free(c);
 }
 
@@ -386,9 +394,8 @@ static void say_goodbye(struct wire_connection *c)
     shutdown(bufferevent_getfd(c->bev), SHUT_WR);
 }
 
-static void on_written(struct bufferevent *bev, void *context)
+void connection_written(struct wire_connection *c)
 {
-    struct wire_connection *c = context;
     const struct wire_handlers *h = &c->endpoint->handlers;
     connection_enter(c);
     size_t queued = wire_queued_bytes(c);
@@ -400,6 +407,12 @@ static void on_written(struct bufferevent *bev, void *context)
             h->drained(h->context, c);
     }
     connection_leave(c);
+}
+
+static void on_written(struct bufferevent *bev, void *context)
+{
+    struct wire_connection *c = context;
+    connection_written(c);
 }
 
 /* The handshake is done: who is it? (W5) */
@@ -582,6 +595,7 @@ void wire_close_after_sending(struct wire_connection *c)
     c->state = CONNECTION_CLOSING;
     if (c->kind != WIRE_PEER_JOINER) /* its own timer goes on */
         connection_set_timer(c, clock_boot_us(), c->endpoint->timeouts.closing_ms);
+    connection_flush(c);
     if (wire_queued_bytes(c) == 0)
         say_goodbye(c);
 }

@@ -291,6 +291,8 @@ int wire_endpoint_new(struct wire_endpoint **ret, struct event_base *loop,
                                          .joiner_ms = TIMEOUT_JOINER_MS,
                                          .closing_ms = TIMEOUT_CLOSING_MS};
     TAILQ_INIT(&e->connections);
+    TAILQ_INIT(&e->unsent);
+    event_assign(&e->flush, loop, -1, 0, endpoint_flush, e);
     *ret = e;
     return 0;
 }
@@ -304,6 +306,7 @@ void wire_endpoint_free(struct wire_endpoint *e)
     struct wire_connection *c;
     while ((c = TAILQ_FIRST(&e->connections)))
         connection_free(c);
+    event_del(&e->flush);
     if (e->local_path)
         unlink(e->local_path);
     free(e->local_path);

@@ -1,7 +1,14 @@
-/* send.c - frames out: copied or lent, queued within bounds. */
+/*
+ * send.c - frames out: copied or lent, queued within bounds.
+ *
+ * Frames of one turn of the loop are collected, and written at its end: in one record where
+ * they are small, and straight to the socket. Only what the socket does not take is left to
+ * the bufferevent, which would else pay two epoll_ctl and a turn of the loop for each write.
+ */
 #include "wire_internal.h"
 
 #include <errno.h>
+#include <openssl/err.h>
 
 struct lent_part {
     void (*release)(void *owner);
@@ -46,20 +53,68 @@ static int append_part(struct evbuffer *output, const struct wire_part *part)
 static int append_frame(struct wire_connection *c, struct frame_header header,
                         const struct wire_part *parts, size_t count)
 {
-    struct evbuffer *output = bufferevent_get_output(c->bev);
     uint8_t bytes[WIRE_FRAME_HEADER];
     frame_header_put(bytes, header);
-    int rc = evbuffer_add(output, bytes, sizeof(bytes)) < 0 ? -ENOMEM : 0;
+    int rc = evbuffer_add(c->queue, bytes, sizeof(bytes)) < 0 ? -ENOMEM : 0;
     size_t i = 0;
     while (rc == 0 && i < count)
-        rc = append_part(output, &parts[i++]);
+        rc = append_part(c->queue, &parts[i++]);
     if (rc < 0) { /* the stream holds a torn frame */
         release_parts(parts + i, count - i);
         connection_fail(c, "no memory to send to %s", c->peer);
         return -ENOTCONN;
     }
     c->endpoint->counters.bytes_out += WIRE_FRAME_HEADER + header.length;
+    if (!c->queued) {
+        if (TAILQ_EMPTY(&c->endpoint->unsent))
+            event_active(&c->endpoint->flush, 0, 0);
+        TAILQ_INSERT_TAIL(&c->endpoint->unsent, c, unsent);
+        c->queued = true;
+    }
     return 0;
+}
+
+/* Writes from the queue while the socket takes it. A record that it did not take must be
+ * offered again as it is: it stays first in the queue, in one piece. */
+static void write_now(struct evbuffer *queue, SSL *ssl)
+{
+    size_t length;
+    while ((length = evbuffer_get_length(queue)) > 0) {
+        if (length > TLS_RECORD_BYTES)
+            length = TLS_RECORD_BYTES;
+        const uint8_t *data = evbuffer_pullup(queue, (ev_ssize_t)length);
+        int sent = data ? SSL_write(ssl, data, (int)length) : -1;
+        if (sent <= 0)
+            break; /* an error shows when the bufferevent meets it */
+        evbuffer_drain(queue, (size_t)sent);
+    }
+    ERR_clear_error();
+}
+
+void connection_flush(struct wire_connection *c)
+{
+    if (c->queued) {
+        TAILQ_REMOVE(&c->endpoint->unsent, c, unsent);
+        c->queued = false;
+    }
+    if (!c->bev)
+        return;
+    struct evbuffer *output = bufferevent_get_output(c->bev);
+    SSL *ssl = bufferevent_openssl_get_ssl(c->bev);
+    if (ssl && evbuffer_get_length(output) == 0)
+        write_now(c->queue, ssl);
+    if (evbuffer_get_length(c->queue) > 0)
+        evbuffer_add_buffer(output, c->queue);
+}
+
+void endpoint_flush(evutil_socket_t fd, short what, void *endpoint)
+{
+    struct wire_endpoint *e = endpoint;
+    struct wire_connection *c;
+    while ((c = TAILQ_FIRST(&e->unsent))) {
+        connection_flush(c);
+        connection_written(c);
+    }
 }
 
 static int check_queue(struct wire_connection *c)
@@ -101,7 +156,10 @@ void connection_send_hello(struct wire_connection *c)
 
 size_t wire_queued_bytes(const struct wire_connection *c)
 {
-    return c->bev ? evbuffer_get_length(bufferevent_get_output(c->bev)) : 0;
+    if (!c->bev)
+        return 0;
+    return evbuffer_get_length(c->queue) +
+           evbuffer_get_length(bufferevent_get_output(c->bev));
 }
 
 int wire_send(struct wire_connection *c, uint8_t type, uint16_t stream,

@@ -151,6 +151,9 @@ struct wire_connection {
     uint64_t peer_id; /* in its certificate; before that, the id that was dialed */
     void *tag;
     struct bufferevent *bev;
+    struct evbuffer *queue; /* frames of this turn of the loop: see send.c */
+    TAILQ_ENTRY(wire_connection) unsent; /* in endpoint->unsent while `queued` */
+    bool queued;
     struct event timer;
     struct event later; /* what must not happen within the caller's own call */
     struct dial *dial;
@@ -169,9 +172,14 @@ void connection_leave(struct wire_connection *c);
 void connection_fail(struct wire_connection *c, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 void connection_set_timer(struct wire_connection *c, uint64_t from_us, uint64_t ms);
-/* send.c: the first frame, before the connection is open. */
+/* send.c: what was queued leaves, as far as the socket takes it. */
+void connection_flush(struct wire_connection *c);
+void endpoint_flush(evutil_socket_t fd, short what, void *endpoint);
+/* The first frame, before the connection is open. */
 void connection_send_hello(struct wire_connection *c);
 /* Takes over a connected socket, in every case. */
+/* Some of what was queued has been written: drained(), or the end after it, may be due. */
+void connection_written(struct wire_connection *c);
 void connection_start_tls(struct wire_connection *c, int fd);
 int connection_start_local(struct wire_connection *c, int fd);
 
@@ -204,6 +212,8 @@ struct wire_endpoint {
     struct wire_hello hello;
     SSL_CTX *tls;
     TAILQ_HEAD(, wire_connection) connections;
+    TAILQ_HEAD(, wire_connection) unsent; /* have frames of this turn of the loop */
+    struct event flush;
     size_t accepted, unproven, local; /* connections there are, by their limits */
     struct listener listeners[LISTENERS_MAX];
     size_t listener_count;
