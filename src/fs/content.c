@@ -62,11 +62,6 @@ static int edit_take(struct eval *e, struct edit *edit, unsigned i)
     return 0;
 }
 
-static uint32_t grain_up(uint32_t bytes)
-{
-    return (bytes + GRAIN_BYTES - 1) / GRAIN_BYTES * GRAIN_BYTES;
-}
-
 static int edit_write(struct eval *e, struct edit *edit, uint32_t start,
                       const uint8_t *data, uint32_t length)
 {
@@ -75,7 +70,7 @@ static int edit_write(struct eval *e, struct edit *edit, uint32_t start,
     for (unsigned i = 0; i < edit->slot.count; i++) {
         const struct extent *x = &edit->slot.extents[i];
         uint32_t x_end = x->start + x->length;
-        if (edit->taken[i] || x->start >= grain_up(end) || grain_up(x_end) <= from)
+        if (edit->taken[i] || x->start >= end || x_end <= from)
             continue;
         if (start <= x->start && x_end <= end) {
             edit->taken[i] = true; /* nothing is left of it: not read */
@@ -108,7 +103,7 @@ static int edit_cut(struct eval *e, struct edit *edit, uint32_t cut)
     for (uint32_t g = 0; g < SLOT_GRAINS; g++) {
         uint32_t left = cut > g * GRAIN_BYTES ? cut - g * GRAIN_BYTES : 0;
         edit->end[g] = (uint16_t)min_u64(edit->end[g], left);
-        edit->written[g] = edit->written[g] && left > 0;
+        ensure(left > 0 || !edit->written[g]);
     }
     return 0;
 }

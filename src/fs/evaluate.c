@@ -160,7 +160,7 @@ int fs_evaluate(const struct fs_view *view, const struct fs_op *op,
         .view = view,
         .op = op,
         .change = change,
-        .now_ns = (int64_t)change->timestamp_us * 1000,
+        .now_ns = (int64_t)(change->timestamp_us * 1000),
     };
     int error = evaluators[op->type](&e);
     if (error == 0)
@@ -176,7 +176,7 @@ int fs_evaluate(const struct fs_view *view, const struct fs_op *op,
 
 void fs_format(struct fs_change *change)
 {
-    struct eval e = {.change = change, .now_ns = (int64_t)change->timestamp_us * 1000};
+    struct eval e = {.change = change, .now_ns = (int64_t)(change->timestamp_us * 1000)};
     struct fs_inode root = {
         .inode = FS_ROOT_INODE,
         .parent = FS_ROOT_INODE,

@@ -24,7 +24,8 @@ enum {
 _Static_assert((uint64_t)FS_OP_SLOTS *SLOT_GRAINS + RECLAIM_EXTENTS + 64 <=
                    LIMIT_ENTRY_RECORDS,
                "a write and a truncation fit an entry");
-_Static_assert((size_t)RECLAIM_EXTENTS >= TRIM_UNIT_EXTENTS, "a trim unit goes in one entry");
+_Static_assert((size_t)RECLAIM_EXTENTS >= TRIM_UNIT_EXTENTS,
+               "a trim unit goes in one entry");
 _Static_assert((FS_OP_SLOTS + 1) * (uint64_t)(SLOT_BYTES + 1024) +
                        RECLAIM_EXTENTS * (uint64_t)64 + 16 * 1024 <
                    LIMIT_ENTRY_BYTES,

@@ -65,7 +65,8 @@ struct fs_view {
     int (*scan)(void *context, const void *from, size_t from_size, const void *to,
                 size_t to_size, int (*each)(void *arg, const struct fs_item *item),
                 void *arg);
-    /* A consistent look at several keys: NULL where nothing changes underneath. */
+    /* A consistent look at several keys: NULL where nothing changes underneath. `retry` is
+     * true if an entry was being applied at `begin`, or has been (in part) since. */
     uint64_t (*begin)(void *context);
     bool (*retry)(void *context, uint64_t begun);
 };

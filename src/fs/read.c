@@ -242,7 +242,7 @@ int fs_resolve(const struct fs_view *view, const char *path, uint64_t *ret_paren
         if (is_dots(path, size))
             return -EINVAL;
         if (type != DT_DIR)
-            return inode == 0 ? -ENOENT : type == DT_LNK ? -ELOOP : -ENOTDIR;
+            return type == DT_LNK ? -ELOOP : -ENOTDIR;
         name = path;
         path += size;
         parent = inode;

@@ -90,7 +90,7 @@ static uint64_t view_begin(void *context)
 
 static bool view_retry(void *context, uint64_t begun)
 {
-    return view_begin(context) != begun;
+    return begun % 2 || view_begin(context) != begun;
 }
 
 static uint64_t change_put(void *context, const void *key, size_t key_size,
@@ -214,8 +214,12 @@ void memory_commit(struct memory *m)
 {
     pthread_mutex_lock(&m->mutex);
     check_pending(m);
-    for (size_t i = 0; i < m->pending_count; i++)
+    m->sequence += m->pending_count > 0;
+    for (size_t i = 0; i < m->pending_count; i++) {
         apply(m, m->pending[i]);
+        pthread_mutex_unlock(&m->mutex); /* readers see an entry half applied */
+        pthread_mutex_lock(&m->mutex);
+    }
     m->sequence += m->pending_count > 0;
     m->pending_count = 0;
     m->pending_bytes = 0;

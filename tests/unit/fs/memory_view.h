@@ -1,6 +1,7 @@
 /*
  * memory_view.h - a store that is an ordered map in memory: it offers a view of itself
- * and takes in changes, each whole or not at all. Any thread may call it.
+ * and takes in changes, each whole or not at all. The view may be called by any thread,
+ * the rest by one at a time.
  */
 #ifndef TIERCE_TEST_MEMORY_VIEW_H
 #define TIERCE_TEST_MEMORY_VIEW_H
@@ -21,7 +22,7 @@ struct memory {
     pthread_mutex_t mutex;
     struct memory_record **records; /* ordered by key */
     size_t count, capacity;
-    uint64_t sequence;     /* counts what was applied, for begin and retry */
+    uint64_t sequence;     /* for begin and retry: odd while a change is being applied */
     uint64_t timestamp_us; /* of the newest record */
 
     struct fs_change change; /* the one being made */
