@@ -131,9 +131,10 @@ static void unstick_errors(const struct mount_call *calls)
 
 struct landing {
     struct mount_call *calls;  /* to be answered with `error`: at once ... */
-    struct mount_call *lagged; /* ... or, of a failure, when the pages are dropped */
+    struct mount_call *lagged; /* ... or when the kernel's pages are dropped */
     struct mount_call *parked;
     int error, parked_error;
+    bool drops;
 };
 
 static void calls_move(struct mount_call **to, struct mount_call *calls)
@@ -146,13 +147,15 @@ static void calls_move(struct mount_call **to, struct mount_call *calls)
     }
 }
 
-/* Answers of WRITEs go first: the kernel holds their pages locked (K2). */
+/* Answers of WRITEs go first: the kernel holds their pages locked (K2). The others follow
+ * the notification: one that overtakes the caller's next GETATTR has its answer thrown
+ * away (K1). */
 static void landing_add(struct landing *landing, struct mount_call *calls)
 {
     while (calls) {
         struct mount_call *call = calls;
         calls = call->next;
-        bool now = !landing->error || call->holds_pages;
+        bool now = !landing->drops || call->holds_pages;
         call->next = NULL;
         calls_move(now ? &landing->calls : &landing->lagged, call);
     }
@@ -162,6 +165,7 @@ static void landing_add(struct landing *landing, struct mount_call *calls)
  * came. */
 static void drop_failed(struct file *file, struct landing *landing, bool all)
 {
+    landing->drops = true;
     do {
         struct overlay_layer *l = overlay_pop(&file->overlay);
         struct mount_call *calls = calls_take(&l->waiting);
@@ -182,9 +186,8 @@ static void land_commit(struct file *file, int error, const struct fs_result *re
     bool was_pending = file->pending, replaces = l->kind == OVERLAY_REPLACE;
     if ((error == -ENOENT || error == -ESTALE) && !was_pending)
         error = 0; /* the inode is gone, and its data with it */
-    else if (!error && l->kind == OVERLAY_APPEND)
-        if (l->strayed || result->value != overlay_layer_end(l))
-            notify_drop(file->mount, file->inode, NULL, 0); /* K12 */
+    else if (!error && l->kind == OVERLAY_APPEND) /* K12 */
+        landing->drops = l->strayed || result->value != overlay_layer_end(l);
     if (was_pending)
         pending_end(file);
     landing->error = error;
@@ -196,6 +199,8 @@ static void land_commit(struct file *file, int error, const struct fs_result *re
     ensure(overlay_pop(&file->overlay) == l);
     landing_add(landing, calls_take(&l->waiting));
     overlay_layer_free(l);
+    if (landing->drops)
+        notify_drop(file->mount, file->inode, landing->lagged, 0);
     if (was_pending && result->value != file->inode)
         file_rebind(file, result->value);
 }

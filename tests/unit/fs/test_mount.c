@@ -36,11 +36,32 @@ static const char *at(const char *name)
     return to;
 }
 
+/* What is to happen before the view is asked next, in the thread that asks it. */
+static int fsync_before_view = -1;
+
+static void before_view(void *arg)
+{
+    int fd = __atomic_exchange_n(&fsync_before_view, -1, __ATOMIC_SEQ_CST);
+    if (fd >= 0)
+        fsync(fd);
+}
+
+static int fsync_after_get = -1;
+
+static void after_get(void)
+{
+    int fd = __atomic_exchange_n(&fsync_after_get, -1, __ATOMIC_SEQ_CST);
+    if (fd >= 0)
+        fsync(fd);
+}
+
 static int set_up(void **state)
 {
     char error[FS_ERROR_BYTES] = "";
     struct fs_mount_options options = {.mountpoint = directory, .source = "test"};
     backend_start(&backend);
+    backend.memory.before = before_view;
+    backend.after_get = after_get;
     int result = fs_mount_start(&mount_, &options, &backend.table, error);
     if (result)
         print_error("%s\n", error);
@@ -588,6 +609,7 @@ static void test_append_lands_elsewhere(void **state)
     backend_put(&backend, "f", "12", 2);
     assert_int_equal(backend_stat(&backend, "f", &inode), 0);
     int fd = must_open("f", O_RDWR | O_APPEND);
+    backend_hold(&backend, true); /* whatever the timer does meanwhile */
     must_write(fd, "mine", 4);
     fs_range_add(&ranges, 0, "theirs", 6);
     struct fs_op op = {.type = FS_WRITE,
@@ -597,6 +619,7 @@ static void test_append_lands_elsewhere(void **state)
                        .ranges_size = (uint32_t)ranges.length};
     assert_int_equal(backend_do(&backend, &op, &result), 0);
     buf_release(&ranges);
+    backend_hold(&backend, false);
     must(fsync(fd));
     assert_value("f", "12theirsmine");
     assert_int_equal(pread(fd, text, 32, 0), 12);
@@ -768,10 +791,15 @@ static void test_failed_commits(void **state)
     char text[16] = "";
     backend_put(&backend, "f", "old", 3);
     int fd = must_open("f", O_RDWR);
+    volatile char *map = mmap(NULL, 3, PROT_READ, MAP_SHARED, fd, 0);
+    assert_true(map != MAP_FAILED && map[0] == 'o');
     backend_fail(&backend, FS_WRITE, -ENOSPC);
     assert_int_equal(pwrite(fd, "NEW", 3, 0), 3);
+    assert_int_equal(map[0], 'N');
     assert_int_equal(fsync(fd), -1);
     assert_int_equal(errno, ENOSPC);
+    assert_int_equal(map[0], 'o'); /* nothing asks for attributes here */
+    must(munmap((void *)map, 3));
     assert_int_equal(pread(fd, text, 16, 0), 3);
     assert_string_equal(text, "old"); /* the kernel's pages went with the buffer */
     must(fsync(fd));                  /* told once */
@@ -930,6 +958,41 @@ static void test_pending_names_are_listed_once(void **state)
     closedir(dir);
     assert_int_equal(found, 3);
     assert_int_equal(entries, 3000 + 3 + 2);
+}
+
+/* A pending name that is made between the look at the pending names and the one at the
+ * view. */
+static void test_pending_made_while_listing(void **state)
+{
+    make_names(0, 10);
+    int fd = must_open("name-000005x", O_WRONLY | O_CREAT | O_TRUNC), found = 0;
+    DIR *dir = opendir(directory);
+    __atomic_store_n(&fsync_before_view, fd, __ATOMIC_SEQ_CST);
+    for (struct dirent *d; (d = readdir(dir));)
+        found += strcmp(d->d_name, "name-000005x") == 0;
+    closedir(dir);
+    assert_int_equal(__atomic_load_n(&fsync_before_view, __ATOMIC_SEQ_CST), -1);
+    assert_int_equal(found, 1);
+    close(fd);
+}
+
+/* A commit that lands between the look at the overlay and the read below it. */
+static void test_commit_overtakes_reader(void **state)
+{
+    struct stat st;
+    char text[16] = "";
+    backend_put(&backend, "f", "old", 3);
+    int fd = must_open("f", O_RDWR), raw = must_open("f", O_RDONLY | O_DIRECT);
+    must_write(fd, "longer", 6);
+    __atomic_store_n(&fsync_after_get, fd, __ATOMIC_SEQ_CST);
+    must(fstat(raw, &st));
+    assert_int_equal(st.st_size, 6);
+    assert_int_equal(pwrite(fd, "LONGEST", 7, 0), 7);
+    __atomic_store_n(&fsync_after_get, fd, __ATOMIC_SEQ_CST);
+    assert_int_equal(pread(raw, text, 16, 0), 7);
+    assert_string_equal(text, "LONGEST");
+    close(fd);
+    close(raw);
 }
 
 /* ---- K14: interrupted and killed callers ---- */
@@ -1272,6 +1335,8 @@ int main(int argc, char **argv)
         mounted(test_removed_while_open),
         mounted(test_large_directory),
         mounted(test_pending_names_are_listed_once),
+        mounted(test_pending_made_while_listing),
+        mounted(test_commit_overtakes_reader),
         mounted(test_killed_callers),
         mounted(test_interrupted_callers),
         mounted(test_bounded_buffer),

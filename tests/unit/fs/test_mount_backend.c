@@ -109,6 +109,38 @@ static void *loop_main(void *arg)
 
 /* ---- What the mount calls ---- */
 
+static uint64_t view_begin(void *context)
+{
+    struct fs_view view = memory_view(&((struct backend *)context)->memory);
+    return view.begin(view.context);
+}
+
+static bool view_retry(void *context, uint64_t begun)
+{
+    struct fs_view view = memory_view(&((struct backend *)context)->memory);
+    return view.retry(view.context, begun);
+}
+
+static int view_get(void *context, const void *key, size_t key_size, struct buf *to,
+                    uint64_t *ret_timestamp)
+{
+    struct backend *b = context;
+    struct fs_view view = memory_view(&b->memory);
+    int error = view.get(view.context, key, key_size, to, ret_timestamp);
+    if (b->after_get)
+        b->after_get();
+    return error;
+}
+
+static int view_scan(void *context, const void *from, size_t from_size, const void *to,
+                     size_t to_size, int (*each)(void *arg, const struct fs_item *item),
+                     void *arg)
+{
+    struct backend *b = context;
+    struct fs_view view = memory_view(&b->memory);
+    return view.scan(view.context, from, from_size, to, to_size, each, arg);
+}
+
 static void on_submit(void *context, struct fs_request *request)
 {
     struct backend *b = context;
@@ -183,7 +215,11 @@ void backend_start(struct backend *b)
     b->last_inode = result.value + 1000;
     b->table = (struct fs_backend){
         .context = b,
-        .view = memory_view(&b->memory),
+        .view = {.context = b,
+                 .get = view_get,
+                 .scan = view_scan,
+                 .begin = view_begin,
+                 .retry = view_retry},
         .submit = on_submit,
         .interrupt = on_interrupt,
         .take_inode = on_take_inode,
