@@ -34,7 +34,7 @@
 enum {
     MOUNT_BUCKETS = 4096,
     MOUNT_WORKERS = 16,
-    MOUNT_IDLE_WORKERS = 8,
+    MOUNT_IDLE_WORKERS = 16, /* all: making and ending threads costs more */
     MOUNT_WRITE_BYTES = 1 << 20,    /* of one WRITE request */
     MOUNT_BACKGROUND = 4096,        /* requests of the kernel's own, in flight */
     MOUNT_COMMIT_DELAY_US = 100000, /* from the first buffered byte */
