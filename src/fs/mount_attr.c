@@ -106,10 +106,18 @@ int mount_attributes(struct fs_mount *m, uint64_t inode, struct stat *ret)
     return error;
 }
 
-/* No timeouts: in this stage the kernel asks every time. */
+/* The kernel asks for every name and for every file's attributes each time. Those of
+ * directories, which a walk asks for again and again, are good for one tick of its clock. */
+static double attribute_timeout_s(const struct stat *attr)
+{
+    return S_ISDIR(attr->st_mode) ? MOUNT_DIRECTORY_TIMEOUT_S : 0;
+}
+
 void entry_of(const struct stat *attr, struct fuse_entry_param *ret)
 {
-    *ret = (struct fuse_entry_param){.ino = attr->st_ino, .attr = *attr};
+    *ret = (struct fuse_entry_param){.ino = attr->st_ino,
+                                     .attr = *attr,
+                                     .attr_timeout = attribute_timeout_s(attr)};
 }
 
 void on_getattr(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
@@ -119,7 +127,7 @@ void on_getattr(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
     if (error)
         fuse_reply_err(req, -error);
     else
-        fuse_reply_attr(req, &attr, 0);
+        fuse_reply_attr(req, &attr, attribute_timeout_s(&attr));
 }
 
 /* ---- SETATTR ---- */

@@ -31,6 +31,9 @@
 #include "fs.h"
 #include "overlay.h"
 
+/* Rounded up by the kernel to the next tick of its clock (4 ms at HZ 250). */
+#define MOUNT_DIRECTORY_TIMEOUT_S 1e-6
+
 enum {
     MOUNT_BUCKETS = 4096,
     MOUNT_WORKERS = 16,
