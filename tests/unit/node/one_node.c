@@ -65,6 +65,11 @@ static void open_store(struct node *n, struct store_recovery *recovery)
     buf_release(&value);
 }
 
+static void no_frame(void *context, struct wire_connection *c, const struct wire_frame *f)
+{
+    fail_msg("a frame came to a node that listens nowhere");
+}
+
 /* It listens nowhere; members that a test lets in are dialed in vain. */
 static void open_endpoint(struct node *n)
 {
@@ -74,7 +79,7 @@ static void open_endpoint(struct node *n)
                                      .key_pem = d->key_pem,
                                      .node_id = d->node_id};
     struct wire_hello hello = {.node_id = d->node_id};
-    struct wire_handlers handlers = {.context = n};
+    struct wire_handlers handlers = {.context = n, .frame = no_frame};
     char error[WIRE_ERROR_BYTES];
     memcpy(identity.cluster_id, d->cluster_id, sizeof(identity.cluster_id));
     memcpy(hello.cluster_id, d->cluster_id, sizeof(hello.cluster_id));
