@@ -1167,7 +1167,7 @@ static void test_umount(void **state)
     must_write(fd, "!", 1);     /* and the mount goes on */
     must(close(fd));
     assert_value("f", "value!");
-    assert_false(backend.unmounted);
+    assert_false(backend_is_unmounted(&backend));
     must(umount(directory));
     backend_await_unmounted(&backend);
     assert_int_equal(fs_mount_stop(mount_, false), 0);
@@ -1202,7 +1202,7 @@ static void test_forced_stop(void **state)
     int fd = must_open("f", O_WRONLY | O_CREAT | O_TRUNC);
     must_write(fd, "value", 5);
     assert_int_equal(fs_mount_stop(mount_, true), 0);
-    assert_true(backend.unmounted);
+    assert_true(backend_is_unmounted(&backend));
     fs_mount_free(mount_);
     mount_ = NULL;
     assert_value("f", "value");
