@@ -30,9 +30,10 @@ declare -A pids=()
 
 # ---- Telling, running, waiting -------------------------------------------------------
 
+# A paragraph, filled again: names in it have any length.
 say() {
     printf '\n'
-    printf '%s\n' "$@" | fold -s -w 88 | sed 's/^/# /; s/ *$//'
+    printf '%s\n' "$*" | fold -s -w 88 | sed 's/^/# /; s/ *$//'
 }
 
 # Prints a command as one would type it, and runs it.
@@ -228,8 +229,8 @@ through=${survivors[0]}
 witness=${survivors[1]}
 
 say "Node $leader leads. Now a loop writes through $through's mount, as fast as it goes, and notes when" \
-    "each write returned:" \
-    "  while true; do echo \$((++n)) > $(mnt "$through")/beat; done"
+    "each write returned:"
+echo "#   while true; do echo \$((++n)) > $(mnt "$through")/beat; done"
 write_beats() {
     local n=0
     while [ ! -e "$work/enough" ]; do
@@ -271,8 +272,8 @@ gap=$(awk -v killed="$killed_at" '
     { last = $2 }
     END { printf "%.3f", gap }' "$work/beats")
 last=$(tail -n 1 "$work/beats" | cut -d ' ' -f 1)
-printf '\n# Node %s leads now. %s writes returned, none failed; the longest pause was %s s.\n' \
-    "$(field "$through" leader)" "$last" "$gap"
+say "Node $(field "$through" leader) leads now. $last writes returned, none failed; the longest" \
+    "pause between two was $gap s."
 run cat "$(mnt "$witness")/beat"
 expect "the last write, read on $witness" "$(cat "$(mnt "$witness")/beat")" "$last"
 
@@ -286,8 +287,7 @@ commit=$(field "$through" commit)
 caught_up() { [ "$(field "$leader" applied || echo 0)" -ge "$commit" ]; }
 wait_until 30 "node $leader has caught up" caught_up
 run tierce status --data "$(data "$leader")"
-printf '# It has applied entry %s; the others had committed %s.\n' \
-    "$(field "$leader" applied)" "$commit"
+say "It has applied entry $(field "$leader" applied); the others had committed $commit."
 run cat "$(mnt "$leader")/beat"
 expect "the last write, read on $leader" "$(cat "$(mnt "$leader")/beat")" "$last"
 
@@ -317,4 +317,4 @@ for name in c b a; do
         fail "$(mnt "$name") is still mounted"
     fi
 done
-printf '\n# Everything above was checked, and was as it should be.\n'
+say "Everything above was checked, and was as it should be."

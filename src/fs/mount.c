@@ -96,7 +96,9 @@ static int unmount_lazily(const char *path)
 static int mountpoint_check(const char *path, char **ret_real, char error[FS_ERROR_BYTES])
 {
     struct stat st;
-    bool dead = stat(path, &st) != 0 && errno == ENOTCONN;
+    struct statfs fs;
+    /* Not stat: the kernel may have kept attributes, and would answer for the dead. */
+    bool dead = statfs(path, &fs) != 0 && errno == ENOTCONN;
     if (dead && unmount_lazily(path) != 0)
         return fail(error, -ENOTCONN, "a dead mount is in the way at %s: umount -l %s",
                     path, path);
@@ -113,7 +115,6 @@ static int mountpoint_check(const char *path, char **ret_real, char error[FS_ERR
     if (!real)
         return fail(error, -errno, "mountpoint %s: %s", path, strerror(errno));
     dev_t device;
-    struct statfs fs;
     if (mountinfo_find(real, &device) >= 0 && statfs(real, &fs) == 0 &&
         fs.f_type == FUSE_SUPER_MAGIC) {
         free(real);

@@ -258,6 +258,14 @@ void backend_await_queued(struct backend *b, unsigned count)
     pthread_mutex_unlock(&b->lock);
 }
 
+bool backend_is_unmounted(struct backend *b)
+{
+    pthread_mutex_lock(&b->lock);
+    bool unmounted = b->unmounted;
+    pthread_mutex_unlock(&b->lock);
+    return unmounted;
+}
+
 void backend_await_unmounted(struct backend *b)
 {
     pthread_mutex_lock(&b->lock);

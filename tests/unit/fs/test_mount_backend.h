@@ -38,6 +38,7 @@ void backend_stop(struct backend *b);
 void backend_hold(struct backend *b, bool held);
 /* Waits until so many operations are queued. */
 void backend_await_queued(struct backend *b, unsigned count);
+bool backend_is_unmounted(struct backend *b);
 void backend_await_unmounted(struct backend *b);
 void backend_fail(struct backend *b, uint32_t type, int error);
 void backend_reset_counts(struct backend *b);
