@@ -3,7 +3,8 @@
  * ended in order.
  *
  *   STARTING --session, or grace--> MOUNTING --mounted--> RUNNING
- *       (no mountpoint: straight to RUNNING)                 |  stop, SIGTERM
+ *       (no mountpoint: straight to RUNNING;                 |  stop, SIGTERM
+ *        a stop: straight to TRANSFERRING)                   |
  *                                             umount by --+  v
  *                                             the kernel  | UNMOUNTING --busy--> RUNNING
  *                                                         v  v
@@ -232,7 +233,7 @@ void node_unmounted(struct node *n)
 void node_stop(struct node *n, bool force, void (*answer)(void *context, int error),
                void *context)
 {
-    if (n->phase < NODE_RUNNING) {
+    if (n->phase == NODE_MOUNTING) {
         n->stop_wanted = true;
         if (answer)
             answer(context, 0);
