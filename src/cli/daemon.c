@@ -87,8 +87,10 @@ static int run_child(struct node_run_options *options, int fd)
         options->context = &fd;
         result = node_run(options, error);
     }
-    if (!result)
+    if (!result && fd < 0)
         return CLI_OK;
+    if (!result)
+        snprintf(error, sizeof(error), "the node was stopped before it was ready");
     log_error("%s", error);
     if (fd >= 0)
         report(fd, REPORT_FAILED, error);

@@ -435,6 +435,35 @@ static bool has_file(const char *path, const char *name)
     return has;
 }
 
+struct wire_identity directory_identity(const struct directory *d)
+{
+    struct wire_identity identity = {.ca_pem = d->ca_pem,
+                                     .cert_pem = d->cert_pem,
+                                     .key_pem = d->key_pem,
+                                     .node_id = d->node_id};
+    memcpy(identity.cluster_id, d->cluster_id, sizeof(identity.cluster_id));
+    return identity;
+}
+
+struct wire_hello directory_hello(const struct directory *d)
+{
+    struct wire_hello hello = {.version = WIRE_PROTOCOL_VERSION, .node_id = d->node_id};
+    memcpy(hello.cluster_id, d->cluster_id, sizeof(hello.cluster_id));
+    strcpy(hello.name, d->name);
+    strcpy(hello.address, d->advertise);
+    return hello;
+}
+
+struct store_options directory_store_options(const struct directory *d)
+{
+    struct store_options options = {
+        .io = &store_io_posix, .path = d->path, .segment_bytes = d->segment_bytes};
+    _Static_assert((int)STORE_CLUSTER_ID_BYTES == (int)WIRE_CLUSTER_ID_BYTES,
+                   "one cluster id");
+    memcpy(options.cluster_id, d->cluster_id, sizeof(options.cluster_id));
+    return options;
+}
+
 int directory_look(const char *path, char error[NODE_ERROR_BYTES])
 {
     struct stat st;
@@ -544,16 +573,13 @@ int directory_write(const struct directory *d, char error[NODE_ERROR_BYTES])
     struct buf conf = {0};
     directory_conf_format(d, &conf);
     int result = conf.failed ? node_error(error, -ENOMEM, "out of memory") : 0;
-    if (!result)
-        result = directory_put_file(d->path, DIRECTORY_CA, d->ca_pem, strlen(d->ca_pem),
-                                    error);
-    if (!result)
-        result = directory_put_file(d->path, DIRECTORY_CERT, d->cert_pem,
-                                    strlen(d->cert_pem), error);
-    if (!result)
-        result = directory_put_file(d->path, DIRECTORY_KEY, d->key_pem,
-                                    strlen(d->key_pem), error);
-    if (!result)
+    const char *const files[][2] = {{DIRECTORY_CA, d->ca_pem},
+                                    {DIRECTORY_CERT, d->cert_pem},
+                                    {DIRECTORY_KEY, d->key_pem}};
+    for (size_t i = 0; !result && i < array_length(files); i++)
+        result = directory_put_file(d->path, files[i][0], files[i][1],
+                                    strlen(files[i][1]), error);
+    if (!result) /* N18: last */
         result =
             directory_put_file(d->path, DIRECTORY_CONF, conf.data, conf.length, error);
     buf_release(&conf);

@@ -20,26 +20,13 @@ static int ahead_get(void *context, const void *key, size_t key_size, struct buf
     return ret;
 }
 
-struct item_adapter {
-    int (*each)(void *arg, const struct fs_item *item);
-    void *arg;
-};
-
-static int adapt_item(void *arg, const struct store_item *item)
-{
-    struct item_adapter *a = arg;
-    struct fs_item out = {item->key, item->key_size, item->value, item->value_size,
-                          item->timestamp_us};
-    return a->each(a->arg, &out);
-}
-
 static int ahead_scan(void *context, const void *from, size_t from_size, const void *to,
                       size_t to_size, int (*each)(void *arg, const struct fs_item *item),
                       void *arg)
 {
     struct node *n = context;
-    struct item_adapter a = {each, arg};
-    return store_scan_ahead(n->store, from, from_size, to, to_size, adapt_item, &a);
+    return records_scan(store_scan_ahead, n->store, from, from_size, to, to_size, each,
+                        arg);
 }
 
 static struct fs_view ahead_view(struct node *n)
@@ -48,12 +35,6 @@ static struct fs_view ahead_view(struct node *n)
 }
 
 /* ---- Records into the entry being built -------------------------------------------- */
-
-static uint64_t builder_put(void *context, const void *key, size_t key_size,
-                            const void *value, size_t value_size)
-{
-    return store_builder_put(context, key, key_size, value, value_size);
-}
 
 static void put_key(struct evaluation *e, const struct fs_key *key,
                     const struct buf *value)
@@ -71,10 +52,8 @@ static int evaluate_fs(struct node *n, uint64_t session, const struct fs_op *op,
     if (op->type == FS_RESERVE)
         e->timestamp_us += op->size; /* the numbers lie before the entry's timestamp */
     store_builder_begin(e->builder, e->timestamp_us);
-    struct fs_change change = {.context = e->builder,
-                               .put = builder_put,
-                               .timestamp_us = e->timestamp_us,
-                               .session = session};
+    struct fs_change change = records_change(e->builder, e->timestamp_us);
+    change.session = session;
     return fs_evaluate(&view, op, &change, &e->result);
 }
 
@@ -101,17 +80,14 @@ static int each_session(void *arg, const struct store_item *item)
     return 0;
 }
 
-/* Its content in progress first (S7); where that is too much for this entry the session stays,
- * and the node's next one goes on with it. */
+/* Its content in progress first (S7); where that is too much for this entry the session
+ * stays, and the node's next one goes on with it. */
 static int end_session(struct node *n, uint64_t number, struct evaluation *e)
 {
     if (e->builder->record_count > LIMIT_ENTRY_RECORDS / 2)
         return 0;
     struct fs_view view = ahead_view(n);
-    struct fs_change change = {.context = e->builder,
-                               .put = builder_put,
-                               .timestamp_us = e->timestamp_us,
-                               .records = e->builder->record_count};
+    struct fs_change change = records_change(e->builder, e->timestamp_us);
     struct fs_op abandon = {.type = FS_ABANDON, .content = number};
     struct fs_result result = {0};
     int ret = fs_evaluate(&view, &abandon, &change, &result);

@@ -15,26 +15,12 @@ static int view_get(void *context, const void *key, size_t key_size, struct buf 
     return store_get(n->store, key, key_size, 0, to, ret_timestamp);
 }
 
-struct item_adapter {
-    int (*each)(void *arg, const struct fs_item *item);
-    void *arg;
-};
-
-static int adapt_item(void *arg, const struct store_item *item)
-{
-    struct item_adapter *a = arg;
-    struct fs_item out = {item->key, item->key_size, item->value, item->value_size,
-                          item->timestamp_us};
-    return a->each(a->arg, &out);
-}
-
 static int view_scan(void *context, const void *from, size_t from_size, const void *to,
                      size_t to_size, int (*each)(void *arg, const struct fs_item *item),
                      void *arg)
 {
     struct node *n = context;
-    struct item_adapter a = {each, arg};
-    return store_scan(n->store, from, from_size, to, to_size, adapt_item, &a);
+    return records_scan(store_scan, n->store, from, from_size, to, to_size, each, arg);
 }
 
 static uint64_t view_begin(void *context)

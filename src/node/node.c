@@ -3,7 +3,8 @@
  * ended in order.
  *
  *   STARTING --session, or grace--> MOUNTING --mounted--> RUNNING
- *       (no mountpoint: straight to RUNNING)                 |  stop, SIGTERM
+ *       (no mountpoint: straight to RUNNING;                 |  stop, SIGTERM
+ *        a stop: straight to TRANSFERRING)                   |
  *                                             umount by --+  v
  *                                             the kernel  | UNMOUNTING --busy--> RUNNING
  *                                                         v  v
@@ -232,7 +233,7 @@ void node_unmounted(struct node *n)
 void node_stop(struct node *n, bool force, void (*answer)(void *context, int error),
                void *context)
 {
-    if (n->phase < NODE_RUNNING) {
+    if (n->phase == NODE_MOUNTING) {
         n->stop_wanted = true;
         if (answer)
             answer(context, 0);
@@ -417,14 +418,9 @@ static int read_members(struct node *n)
 static int open_store(struct node *n, struct store_recovery *recovery)
 {
     char *path = n->directory.path;
-    struct store_options o = {
-        .io = &store_io_posix,
-        .path = path,
-        .segment_bytes = n->directory.segment_bytes,
-        .replay = replay,
-        .context = n,
-    };
-    memcpy(o.cluster_id, n->directory.cluster_id, sizeof(o.cluster_id));
+    struct store_options o = directory_store_options(&n->directory);
+    o.replay = replay;
+    o.context = n;
     int ret = store_open(&n->store, &o, recovery, n->error);
     if (ret < 0)
         return ret;
@@ -437,25 +433,30 @@ static int open_store(struct node *n, struct store_recovery *recovery)
     return ret;
 }
 
+static int listen_on_port(struct node *n)
+{
+    const struct directory *d = &n->directory;
+    char why[WIRE_ERROR_BYTES] = "";
+    int ret = wire_listen(n->endpoint, d->listen, why);
+    if (ret == 0)
+        return 0;
+    return node_error(n->error, ret, "%s; %sset listen (and advertise) in %.300s/%s", why,
+                      ret == -EADDRINUSE ? "stop that one, or " : "", d->path,
+                      DIRECTORY_CONF);
+}
+
 static int open_port(struct node *n)
 {
     struct directory *d = &n->directory;
-    struct wire_identity identity = {.ca_pem = d->ca_pem,
-                                     .cert_pem = d->cert_pem,
-                                     .key_pem = d->key_pem,
-                                     .node_id = d->node_id};
-    struct wire_hello hello = {.version = WIRE_PROTOCOL_VERSION, .node_id = d->node_id};
+    struct wire_identity identity = directory_identity(d);
+    struct wire_hello hello = directory_hello(d);
     struct wire_handlers handlers = {n, opened, frame, closed, drained};
-    memcpy(identity.cluster_id, d->cluster_id, sizeof(identity.cluster_id));
-    memcpy(hello.cluster_id, d->cluster_id, sizeof(hello.cluster_id));
-    memcpy(hello.name, d->name, sizeof(hello.name));
-    memcpy(hello.address, d->advertise, sizeof(hello.address));
     int ret = wire_identity_check(&identity, n->error);
     if (ret == 0)
         ret = wire_endpoint_new(&n->endpoint, n->loop, &identity, &hello, &handlers,
                                 n->error);
     if (ret == 0)
-        ret = wire_listen(n->endpoint, d->listen, n->error);
+        ret = listen_on_port(n);
     char *control = directory_file(d->path, DIRECTORY_SOCKET);
     if (ret == 0)
         ret = control ? wire_listen_local(n->endpoint, control, n->error) : -ENOMEM;

@@ -59,8 +59,8 @@ struct node_run_options {
 };
 
 /* Runs the node until it is stopped (STOP, SIGTERM, SIGINT, or unmounting). Blocks.
- * Signals are handled while it runs. Not 0: it could not start; after `ready` it returns
- * 0. */
+ * Signals are handled while it runs. Not 0: it could not start; after `ready`, or
+ * stopped before it, it returns 0. */
 int node_run(const struct node_run_options *options, char error[NODE_ERROR_BYTES]);
 
 /* ---- Asking a running node --------------------------------------------------------- */

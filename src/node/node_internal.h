@@ -77,6 +77,10 @@ int directory_put_file(const char *path, const char *name, const void *data, siz
  * holds a NUL. */
 int directory_get_file(const char *path, const char *name, char **ret,
                        char error[NODE_ERROR_BYTES]);
+/* What the TLS port and the store need to know of a directory; all strings stay its own. */
+struct wire_identity directory_identity(const struct directory *d);
+struct wire_hello directory_hello(const struct directory *d);
+struct store_options directory_store_options(const struct directory *d);
 /* Why there is no node to be opened at `path`: -ENOENT or -EBADMSG with the message; 0 where
  * there is a tierce.conf. */
 int directory_look(const char *path, char error[NODE_ERROR_BYTES]);
@@ -92,6 +96,16 @@ bool node_address_valid(const char *address);
 /* Writes a line for a user into `error`; returns `result`. */
 int node_error(char error[NODE_ERROR_BYTES], int result, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* ---- records.c: the store in the name space's terms --------------------------------- */
+
+typedef __typeof__(store_scan) store_scan_fn; /* or store_scan_ahead */
+
+int records_scan(store_scan_fn *scan, struct store *s, const void *from, size_t from_size,
+                 const void *to, size_t to_size,
+                 int (*each)(void *arg, const struct fs_item *item), void *arg);
+/* A change whose records go into the entry being built, after those that are in it. */
+struct fs_change records_change(struct store_builder *b, uint64_t timestamp_us);
 
 /* ---- token.c: what `invite` prints ------------------------------------------------- */
 

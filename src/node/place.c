@@ -231,7 +231,7 @@ static int make_private(struct place *p)
     return p->mode == 0700 || !chmod(p->path, 0700) ? 0 : -errno;
 }
 
-int place_take(struct place *ret, const char *data, bool join,
+int place_look(struct place *ret, const char *data, bool join,
                char error[NODE_ERROR_BYTES])
 {
     struct place p = {.lock_fd = -1};
@@ -239,27 +239,32 @@ int place_take(struct place *ret, const char *data, bool join,
     if (result)
         return node_error(error, result, "cannot use \"%s\" as data directory: %s", data,
                           strerror(-result));
-    result = make_directories(&p);
+    result = judge(&p, join, error);
+    if (result && result != -ENOENT) {
+        place_release(&p);
+        return result;
+    }
+    *ret = p;
+    return 0;
+}
+
+int place_take(struct place *p, bool join, char error[NODE_ERROR_BYTES])
+{
+    int result = make_directories(p);
     if (result)
-        node_error(error, result, "cannot make %s: %s", p.path, strerror(-result));
+        node_error(error, result, "cannot make %s: %s", p->path, strerror(-result));
     else
-        result = judge(&p, join, error);
+        result = directory_lock(p->path, &p->lock_fd, error);
     if (!result)
-        result = directory_lock(p.path, &p.lock_fd, error);
-    if (!result)
-        result = judge(&p, join, error); /* another may have been first */
+        result = judge(p, join, error); /* another may have been first */
     if (!result) {
-        result = make_private(&p);
+        result = make_private(p);
         if (result)
-            node_error(error, result, "cannot make %s private (mode 0700): %s", p.path,
+            node_error(error, result, "cannot make %s private (mode 0700): %s", p->path,
                        strerror(-result));
     }
-    if (!result) {
-        *ret = p;
-        return 0;
-    }
-    remove_made_directories(&p);
-    place_release(&p);
+    if (result)
+        remove_made_directories(p);
     return result;
 }
 

@@ -9,117 +9,9 @@
 #include "setup.h"
 
 #include <errno.h>
-#include <ifaddrs.h>
-#include <net/if.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 enum { JOIN_TIMEOUT_MS = 10000 };
-
-/* ---- Name and addresses ---------------------------------------------------------- */
-
-static int choose_name(const struct node_setup *setup, struct directory *d,
-                       char error[NODE_ERROR_BYTES])
-{
-    char host[LIMIT_NAME_BYTES + 1] = "";
-    const char *name = setup->name;
-    if (!name) {
-        if (gethostname(host, sizeof(host) - 1))
-            host[0] = 0;
-        name = host;
-    }
-    if (!node_name_valid(name))
-        return node_error(error, -EINVAL,
-                          "\"%.300s\" cannot be a node's name: give --name with 1 to %d "
-                          "printable characters, no spaces and no commas",
-                          name, LIMIT_NAME_BYTES);
-    strcpy(d->name, name);
-    return 0;
-}
-
-static bool is_every_address(const char *host)
-{
-    return !host[0] || !strcmp(host, "0.0.0.0") || !strcmp(host, "::");
-}
-
-/* Loopback, and addresses that mean something on one link only, are nothing to tell
- * others. */
-static bool is_public(const struct ifaddrs *i)
-{
-    if (!i->ifa_addr || !(i->ifa_flags & IFF_UP) || i->ifa_flags & IFF_LOOPBACK)
-        return false;
-    if (i->ifa_addr->sa_family == AF_INET) {
-        const struct sockaddr_in *in =
-            (const struct sockaddr_in *)(const void *)i->ifa_addr;
-        uint32_t a = ntohl(in->sin_addr.s_addr);
-        return a >> 24 != 127 && a >> 16 != 0xa9fe;
-    }
-    if (i->ifa_addr->sa_family == AF_INET6) {
-        const struct sockaddr_in6 *in =
-            (const struct sockaddr_in6 *)(const void *)i->ifa_addr;
-        return !IN6_IS_ADDR_LINKLOCAL(&in->sin6_addr) &&
-               !IN6_IS_ADDR_LOOPBACK(&in->sin6_addr);
-    }
-    return false;
-}
-
-static void host_address(char host[LIMIT_ADDRESS_BYTES + 1])
-{
-    strcpy(host, "127.0.0.1");
-    struct ifaddrs *all = NULL;
-    if (getifaddrs(&all))
-        return;
-    for (const struct ifaddrs *i = all; i; i = i->ifa_next) {
-        if (!is_public(i))
-            continue;
-        socklen_t length = i->ifa_addr->sa_family == AF_INET
-                               ? sizeof(struct sockaddr_in)
-                               : sizeof(struct sockaddr_in6);
-        if (!getnameinfo(i->ifa_addr, length, host, LIMIT_ADDRESS_BYTES + 1, NULL, 0,
-                         NI_NUMERICHOST))
-            break;
-        strcpy(host, "127.0.0.1");
-    }
-    freeifaddrs(all);
-}
-
-static int choose_addresses(const struct node_setup *setup, struct directory *d,
-                            char error[NODE_ERROR_BYTES])
-{
-    const char *listen = setup->listen ? setup->listen : NODE_DEFAULT_LISTEN;
-    char host[LIMIT_ADDRESS_BYTES + 1];
-    uint16_t port;
-    if (strlen(listen) > LIMIT_ADDRESS_BYTES ||
-        wire_address_split(listen, WIRE_DEFAULT_PORT, host, &port) || !port ||
-        strpbrk(listen, ", \t"))
-        return node_error(
-            error, -EINVAL,
-            "\"%.300s\" is nothing to listen on: give --listen HOST:PORT, or "
-            ":PORT for every address",
-            listen);
-    strcpy(d->listen, listen);
-    const char *advertise = setup->advertise;
-    if (advertise &&
-        (strlen(advertise) > LIMIT_ADDRESS_BYTES ||
-         wire_address_split(advertise, port, host, &port) || is_every_address(host)))
-        return node_error(error, -EINVAL,
-                          "\"%.300s\" is nothing others could dial: give --advertise "
-                          "HOST:PORT",
-                          advertise);
-    if (is_every_address(host))
-        host_address(host);
-    bool v6 = strchr(host, ':');
-    int n = snprintf(d->advertise, sizeof(d->advertise), "%s%s%s:%u", v6 ? "[" : "", host,
-                     v6 ? "]" : "", port);
-    if (n < 0 || (size_t)n >= sizeof(d->advertise) || !node_address_valid(d->advertise))
-        return node_error(error, -EINVAL,
-                          "\"%.300s\" is nothing others could dial: give --advertise "
-                          "HOST:PORT",
-                          host);
-    return 0;
-}
 
 static int directory_begin(const struct node_setup *setup, struct directory **ret,
                            char error[NODE_ERROR_BYTES])
@@ -129,9 +21,7 @@ static int directory_begin(const struct node_setup *setup, struct directory **re
         return node_error(error, -ENOMEM, "out of memory");
     d->lock_fd = -1;
     d->segment_bytes = NODE_SEGMENT_MIB * MiB;
-    int result = choose_name(setup, d, error);
-    if (!result)
-        result = choose_addresses(setup, d, error);
+    int result = naming_choose(setup, d, error);
     if (result)
         free(d);
     else
@@ -144,6 +34,24 @@ static void directory_end(struct directory *d)
     if (d)
         directory_release(d);
     free(d);
+}
+
+/* All that can be refused without making anything is refused first. */
+static int take_place(struct place *ret, const struct node_setup *setup,
+                      const struct directory *d, bool join, char error[NODE_ERROR_BYTES])
+{
+    struct place p;
+    int result = place_look(&p, setup->data, join, error);
+    if (result)
+        return result;
+    result = naming_check_port(d, error);
+    if (!result)
+        result = place_take(&p, join, error);
+    if (result)
+        place_release(&p);
+    else
+        *ret = p;
+    return result;
 }
 
 /* The directory is the place's from here on: path and lock are moved. */
@@ -197,12 +105,6 @@ static int make_identity(struct directory *d, char **ret_ca_key,
 
 /* ---- init: the first entry ------------------------------------------------------- */
 
-static uint64_t put_record(void *context, const void *key, size_t key_size,
-                           const void *value, size_t value_size)
-{
-    return store_builder_put(context, key, key_size, value, value_size);
-}
-
 static int put_buf(struct store_builder *b, const struct fs_key *key, struct buf *value)
 {
     int result = value->failed ? -ENOMEM : 0;
@@ -246,7 +148,7 @@ static int build_first_entry(struct store *s, const struct directory *d,
     struct store_builder b = {0};
     uint64_t now = max_u64(clock_real_us(), newest + 1);
     store_builder_begin(&b, now);
-    struct fs_change change = {.context = &b, .put = put_record, .timestamp_us = now};
+    struct fs_change change = records_change(&b, now);
     fs_format(&change);
     int result = put_cluster(&b, d, ca_key, token);
     if (!result)
@@ -292,20 +194,10 @@ static int write_first_entry(struct store *s, const struct directory *d,
     return run_jobs(s, error);
 }
 
-static struct store_options store_options_of(const struct directory *d)
-{
-    struct store_options o = {
-        .io = &store_io_posix, .path = d->path, .segment_bytes = d->segment_bytes};
-    _Static_assert((int)STORE_CLUSTER_ID_BYTES == (int)WIRE_CLUSTER_ID_BYTES,
-                   "one cluster id");
-    memcpy(o.cluster_id, d->cluster_id, sizeof(o.cluster_id));
-    return o;
-}
-
 static int make_store(const struct directory *d, const char *ca_key,
                       const struct token *token, char error[NODE_ERROR_BYTES])
 {
-    struct store_options options = store_options_of(d);
+    struct store_options options = directory_store_options(d);
     struct store_recovery recovery;
     struct store *s = NULL;
     char text[STORE_ERROR_BYTES] = "";
@@ -356,7 +248,7 @@ int node_init(const struct node_setup *setup, char **ret_token,
     struct place place;
     int result = directory_begin(setup, &d, error);
     if (!result)
-        result = place_take(&place, setup->data, false, error);
+        result = take_place(&place, setup, d, false, error);
     if (!result) {
         directory_move_into(d, &place);
         result = init_directory(d, ret_token, error);
@@ -554,11 +446,7 @@ static int adopt_answer(struct joining *j, char error[NODE_ERROR_BYTES])
     d->node_id = a->node_id;
     d->members = a->members;
     memcpy(d->cluster_id, a->cluster_id, sizeof(d->cluster_id));
-    struct wire_identity identity = {.ca_pem = d->ca_pem,
-                                     .cert_pem = d->cert_pem,
-                                     .key_pem = d->key_pem,
-                                     .node_id = d->node_id};
-    memcpy(identity.cluster_id, d->cluster_id, sizeof(d->cluster_id));
+    struct wire_identity identity = directory_identity(d);
     char text[WIRE_ERROR_BYTES] = "";
     int result = wire_identity_check(&identity, text);
     if (result)
@@ -580,7 +468,7 @@ static int join_directory(struct joining *j, char error[NODE_ERROR_BYTES])
         result = adopt_answer(j, error);
     if (result)
         return result;
-    struct store_options options = store_options_of(j->d);
+    struct store_options options = directory_store_options(j->d);
     char text[STORE_ERROR_BYTES] = "";
     result = store_create(&options, text);
     if (result)
@@ -599,7 +487,7 @@ int node_join(const struct node_setup *setup, const char *token, char **ret_next
     if (!result)
         result = directory_begin(setup, &j->d, error);
     if (!result)
-        result = place_take(&j->place, setup->data, true, error);
+        result = take_place(&j->place, setup, j->d, true, error);
     if (!result) {
         directory_move_into(j->d, &j->place);
         result = join_directory(j, error);

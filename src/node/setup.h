@@ -1,4 +1,5 @@
-/* setup.h - what setup.c and place.c share: a data directory that is being filled. */
+/* setup.h - what setup.c, naming.c and place.c share: a data directory that is being
+ * filled. */
 #ifndef TIERCE_NODE_SETUP_H
 #define TIERCE_NODE_SETUP_H
 
@@ -14,14 +15,24 @@ struct place {
     mode_t mode;      /* what it had before */
 };
 
-/* Makes the directory where it is missing, and takes its lock. -EEXIST: it is not empty
- * (`join`: nor the rest of an unfinished join). On failure nothing is left. */
-int place_take(struct place *ret, const char *data, bool join,
+/* Finds the place and judges what is there; makes nothing, and takes nothing but memory:
+ * place_release(). -EEXIST: it is not empty (`join`: nor the rest of an unfinished join).
+ */
+int place_look(struct place *ret, const char *data, bool join,
                char error[NODE_ERROR_BYTES]);
+/* Makes the directory where it is missing, takes its lock, and judges it again. On
+ * failure nothing is left; place_release() follows in every case. */
+int place_take(struct place *p, bool join, char error[NODE_ERROR_BYTES]);
 /* Removes what an earlier join left, but for its key. */
 int place_clear_but_key(struct place *p, char error[NODE_ERROR_BYTES]);
 /* As it was before place_take(). place_release() follows. */
 void place_undo(struct place *p);
 void place_release(struct place *p);
+
+/* Name and addresses as `setup` says, or as the host suggests. */
+int naming_choose(const struct node_setup *setup, struct directory *d,
+                  char error[NODE_ERROR_BYTES]);
+/* That the node could listen where it is to listen. */
+int naming_check_port(const struct directory *d, char error[NODE_ERROR_BYTES]);
 
 #endif

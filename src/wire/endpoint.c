@@ -154,16 +154,28 @@ static int bind_address(const struct sockaddr *address, socklen_t size, bool v6_
     return 0;
 }
 
+/* Bound and listening: one per address that was asked for. */
+struct sockets {
+    int fds[LISTENERS_MAX];
+    size_t count;
+};
+
+static void close_sockets(struct sockets *s)
+{
+    while (s->count)
+        close(s->fds[--s->count]);
+}
+
 /* Every address: one socket for v6 and v4, or v4 alone where the kernel has no v6. */
-static int listen_everywhere(struct wire_endpoint *e, uint16_t port)
+static int bind_everywhere(struct sockets *s, uint16_t port)
 {
     struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
     struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(port)};
-    int fd;
-    int rc = bind_address((struct sockaddr *)&v6, sizeof(v6), false, &fd);
+    int rc = bind_address((struct sockaddr *)&v6, sizeof(v6), false, &s->fds[0]);
     if (rc == -EAFNOSUPPORT || rc == -EADDRNOTAVAIL)
-        rc = bind_address((struct sockaddr *)&v4, sizeof(v4), false, &fd);
-    return rc < 0 ? rc : endpoint_add_listener(e, fd, false);
+        rc = bind_address((struct sockaddr *)&v4, sizeof(v4), false, &s->fds[0]);
+    s->count = rc < 0 ? 0 : 1;
+    return rc;
 }
 
 static void set_port(struct sockaddr *address, uint16_t port)
@@ -175,8 +187,7 @@ static void set_port(struct sockaddr *address, uint16_t port)
 }
 
 /* All addresses of the host; where the kernel chooses the port, the same one for all. */
-static int listen_on_all(struct wire_endpoint *e, const struct addrinfo *found,
-                         uint16_t port)
+static int bind_found(struct sockets *s, const struct addrinfo *found, uint16_t port)
 {
     for (const struct addrinfo *a = found; a; a = a->ai_next) {
         int fd;
@@ -184,67 +195,92 @@ static int listen_on_all(struct wire_endpoint *e, const struct addrinfo *found,
         int rc = bind_address(a->ai_addr, a->ai_addrlen, true, &fd);
         if (rc == -EAFNOSUPPORT || (rc == -EADDRNOTAVAIL && a->ai_next))
             continue;
-        if (rc == 0 && port == 0)
-            rc = socket_port(fd, &port);
-        if (rc == 0)
-            rc = endpoint_add_listener(e, fd, false);
+        if (rc == 0 && s->count == LISTENERS_MAX) {
+            close(fd);
+            rc = -E2BIG;
+        }
+        if (rc < 0)
+            return rc;
+        s->fds[s->count++] = fd;
+        rc = port ? 0 : socket_port(fd, &port);
         if (rc < 0)
             return rc;
     }
-    return e->listener_count ? 0 : -EADDRNOTAVAIL;
+    return s->count ? 0 : -EADDRNOTAVAIL;
 }
 
-static int listen_on_host(struct wire_endpoint *e, const char *host, uint16_t port)
+static int bind_host(struct sockets *s, const char *host, uint16_t port)
 {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
     struct addrinfo *found = NULL;
     if (getaddrinfo(host, NULL, &hints, &found) != 0)
         return -EADDRNOTAVAIL;
-    size_t before = e->listener_count;
-    int rc = listen_on_all(e, found, port);
-    while (rc < 0 && e->listener_count > before)
-        remove_last_listener(e);
+    int rc = bind_found(s, found, port);
     freeaddrinfo(found);
     return rc;
 }
 
-static void explain_listen(int rc, const char *address, char error[WIRE_ERROR_BYTES])
+static const char *why_not_bound(int rc)
 {
-    const char *why = strerror(-rc), *remedy = "";
     switch (rc) {
     case -EINVAL:
-        why = "not an address";
-        remedy = "; write --listen HOST:PORT, [V6]:PORT or :PORT";
-        break;
+        return "not an address (HOST:PORT, [V6]:PORT or :PORT)";
     case -EADDRINUSE:
-        why = "another process uses that port";
-        remedy = "; choose one with --listen HOST:PORT";
-        break;
+        return "the port is already in use by another process";
     case -EADDRNOTAVAIL:
-        why = "this host has no such address";
-        remedy = "; choose one of its own with --listen HOST:PORT";
-        break;
+        return "this host has no such address";
     case -EACCES:
-        why = "that port is reserved for root";
-        remedy = "; choose one above 1023 with --listen HOST:PORT";
-        break;
+        return "ports below 1024 are reserved for root";
     default:
-        break;
+        return strerror(-rc);
     }
-    snprintf(error, WIRE_ERROR_BYTES, "cannot listen on %.280s: %s%s", address, why,
-             remedy);
+}
+
+static int bind_sockets(struct sockets *ret, const char *address,
+                        char error[WIRE_ERROR_BYTES])
+{
+    char host[LIMIT_ADDRESS_BYTES + 1];
+    uint16_t port;
+    struct sockets s = {0};
+    int rc = wire_address_split(address, WIRE_DEFAULT_PORT, host, &port);
+    if (rc == 0)
+        rc = host[0] ? bind_host(&s, host, port) : bind_everywhere(&s, port);
+    if (rc < 0) {
+        close_sockets(&s);
+        snprintf(error, WIRE_ERROR_BYTES, "cannot listen on %.280s: %s", address,
+                 why_not_bound(rc));
+        return rc;
+    }
+    *ret = s;
+    return 0;
 }
 
 int wire_listen(struct wire_endpoint *e, const char *address,
                 char error[WIRE_ERROR_BYTES])
 {
-    char host[LIMIT_ADDRESS_BYTES + 1];
-    uint16_t port;
-    int rc = wire_address_split(address, WIRE_DEFAULT_PORT, host, &port);
-    if (rc == 0)
-        rc = host[0] ? listen_on_host(e, host, port) : listen_everywhere(e, port);
+    struct sockets s;
+    size_t before = e->listener_count;
+    int rc = bind_sockets(&s, address, error);
     if (rc < 0)
-        explain_listen(rc, address, error);
+        return rc;
+    while (rc == 0 && s.count)
+        rc = endpoint_add_listener(e, s.fds[--s.count], false);
+    if (rc == 0)
+        return 0;
+    close_sockets(&s);
+    while (e->listener_count > before)
+        remove_last_listener(e);
+    snprintf(error, WIRE_ERROR_BYTES, "cannot listen on %.280s: %s", address,
+             strerror(-rc));
+    return rc;
+}
+
+int wire_listen_try(const char *address, char error[WIRE_ERROR_BYTES])
+{
+    struct sockets s;
+    int rc = bind_sockets(&s, address, error);
+    if (rc == 0)
+        close_sockets(&s);
     return rc;
 }
 

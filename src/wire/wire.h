@@ -152,9 +152,11 @@ int wire_endpoint_new(struct wire_endpoint **ret, struct event_base *loop,
                       const struct wire_handlers *handlers, char error[WIRE_ERROR_BYTES]);
 /* Closes all, calls no handler; never from within one. */
 void wire_endpoint_free(struct wire_endpoint *e);
-/* "HOST:PORT"; an empty host: every address, v6 and v4. -EADDRINUSE, ... with `error`.
- * Looking up a name here may block. */
+/* "HOST:PORT"; an empty host: every address, v6 and v4. -EADDRINUSE, ... with `error`, which
+ * leaves the remedy to the caller. Looking up a name here may block. */
 int wire_listen(struct wire_endpoint *e, const char *address, char error[WIRE_ERROR_BYTES]);
+/* Whether wire_listen() would succeed now; nothing stays open. */
+int wire_listen_try(const char *address, char error[WIRE_ERROR_BYTES]);
 /* The port that was listened on: the kernel's choice after "HOST:0". 0: none. */
 uint16_t wire_listen_port(const struct wire_endpoint *e);
 /* The control socket (mode 0600); an old socket file nobody listens on is replaced. */

@@ -302,13 +302,16 @@ def test_port_in_use(t):
         taken.listen()
         result = c.tierce('init', '--listen', node.address, node.mount, data=node.data,
                           code=1)
-        says(result, f'{node.port}', 'in use|already')
+        says(result, f'{node.port}', 'already in use', '--listen HOST:PORT')
         check(not is_mounted(node.mount), 'mounted without a port')
-        if os.path.exists(f'{node.data}/tierce.conf'):
-            says(c.tierce('serve', data=node.data, code=1), f'{node.port}', 'in use|already')
-    if not os.path.exists(f'{node.data}/tierce.conf'):
-        nothing_made(node.data)
-        c.tierce('init', '--listen', node.address, data=node.data)
+        check(not os.path.exists(node.data), f'{node.data} was made')
+    c.tierce('init', '--listen', node.address, data=node.data)
+    with socket.socket() as taken:
+        taken.bind(('127.0.0.1', node.port))
+        taken.listen()
+        for command in (['serve'], ['mount', node.mount]):
+            says(c.tierce(*command, data=node.data, code=1), f'{node.port}',
+                 'already in use', re.escape(f'{node.data}/tierce.conf'))
     i = add(c, node)
     c.start(i)
 
@@ -502,6 +505,26 @@ def test_stop_hands_over(t):
         says(c.tierce('stop', data=leader, code=1), 'not running|no node')
         c.start(leader)
         c.wait_ready()
+
+
+def test_stop_while_starting(t):
+    """A node that still waits for a majority stops when it is told to, not when it has given
+    the majority up; who started it learns that it does not serve."""
+    c = t.cluster(mounted=False)
+    for i in range(3):
+        c.kill9(i)
+    for options, end in (([], 'stop'), (['--foreground'], 'SIGTERM')):
+        command = [c.binary, 'serve', '--data', c.nodes[0].data, *options]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, env=c.environment)
+        wait_for(lambda: c.tierce('status', data=0, code=None).code == 0, 'it answers', 20)
+        if end == 'stop':
+            c.tierce('stop', data=0)
+        else:
+            process.send_signal(15)
+        error = process.communicate(timeout=20)[1].decode()
+        check_equal(process.returncode, 1 if end == 'stop' else 0, f'{end}: {error}')
+        check('stopped before it was ready' in error or end != 'stop', f'{end}: {error}')
+        check('warning' not in error, f'it served first: {error}')
 
 
 def test_stop_while_files_are_open(t):

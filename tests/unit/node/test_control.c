@@ -10,27 +10,14 @@
 
 static struct node *twin;
 static char *data;
-static char address[32]; /* of the twin's TLS port */
-
-/* A port that nobody listens on just now. */
-static void choose_address(void)
-{
-    struct sockaddr_in a = {.sin_family = AF_INET};
-    socklen_t size = sizeof(a);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof(a)), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &size), 0);
-    snprintf(address, sizeof(address), "127.0.0.1:%u", ntohs(a.sin_port));
-    close(fd);
-}
+static char address[ADDRESS_BYTES]; /* of the twin's TLS port */
 
 static int start(void **state)
 {
     char error[NODE_ERROR_BYTES] = "", *token = NULL;
     if (scratch_make(state))
         return -1;
-    choose_address();
+    choose_address(address);
     data = directory_file(*state, "data");
     struct node_setup setup = {.data = data, .name = "n1", .listen = address};
     if (node_init(&setup, &token, error))
@@ -444,14 +431,14 @@ static void test_stop_waits_for_the_end(void **state)
     twin = twin_start(data); /* for the end of the test */
 }
 
-/* ---- Joining
- * ----------------------------------------------------------------------------- */
+/* ---- Joining --------------------------------------------------------------------- */
 
 static int join_as(void **state, const char *where, const char *name, const char *token,
                    char **ret_next, char *error)
 {
-    char *path = directory_file(*state, where);
-    struct node_setup setup = {.data = path, .name = name, .listen = "127.0.0.1:7399"};
+    char *path = directory_file(*state, where), listen[ADDRESS_BYTES];
+    choose_address(listen);
+    struct node_setup setup = {.data = path, .name = name, .listen = listen};
     int result = node_join(&setup, token, ret_next, error);
     free(path);
     return result;
@@ -469,20 +456,14 @@ static void check_joined(void **state, const char *where)
     static struct directory d;
     char error[NODE_ERROR_BYTES] = "", *path = directory_file(*state, where);
     assert_int_equal(directory_open(&d, path, error), 0);
-    struct wire_identity identity = {.ca_pem = twin->directory.ca_pem,
-                                     .cert_pem = d.cert_pem,
-                                     .key_pem = d.key_pem,
-                                     .node_id = d.node_id};
+    struct wire_identity identity = directory_identity(&d);
+    identity.ca_pem = twin->directory.ca_pem;
     memcpy(identity.cluster_id, twin->directory.cluster_id, sizeof(identity.cluster_id));
     assert_int_equal(wire_identity_check(&identity, error), 0);
     assert_non_null(members_find(&d.members, d.node_id));
     assert_non_null(members_find(&d.members, twin->directory.node_id));
-    struct store_options options = {
-        .io = &store_io_posix, .path = d.path, .segment_bytes = d.segment_bytes};
-    memcpy(options.cluster_id, d.cluster_id, sizeof(d.cluster_id));
-    struct store *s = NULL;
     struct store_recovery recovery;
-    assert_int_equal(store_open(&s, &options, &recovery, error), 0);
+    struct store *s = open_store_of(&d, &recovery);
     assert_int_equal(recovery.last_index, 0);
     store_close(s);
     directory_release(&d);

@@ -1,5 +1,6 @@
 /* test_setup.c - init and join: what they make, refuse, and leave behind. */
 #include "common.h"
+#include "setup.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -16,9 +17,12 @@ static unsigned count_names(const char *path)
     return count - 2;
 }
 
+static char address[ADDRESS_BYTES]; /* where the node to be made listens */
+
 static struct node_setup setup_in(const char *data)
 {
-    return (struct node_setup){.data = data, .name = "n1", .listen = "127.0.0.1:7399"};
+    choose_address(address);
+    return (struct node_setup){.data = data, .name = "n1", .listen = address};
 }
 
 static char *inside(void **state, const char *name)
@@ -51,7 +55,7 @@ static void check_records(struct store *s, const struct directory *d, const char
     assert_int_equal(members.count, 1);
     assert_int_equal(members.list[0].id, d->node_id);
     assert_true(members.list[0].voter);
-    assert_string_equal(members.list[0].address, "127.0.0.1:7399");
+    assert_string_equal(members.list[0].address, address);
 
     cluster_key_ca(&key);
     assert_int_equal(get_value(s, &key, &value), 0);
@@ -60,7 +64,7 @@ static void check_records(struct store *s, const struct directory *d, const char
     assert_int_equal(token_parse(text, &token, error), 0);
     assert_int_equal(wire_pki_fingerprint(ca_cert, hash), 0);
     assert_memory_equal(token.ca_hash, hash, sizeof(hash));
-    assert_string_equal(token.addresses, "127.0.0.1:7399");
+    assert_string_equal(token.addresses, address);
 
     cluster_key_token(&key, token.id);
     assert_int_equal(get_value(s, &key, &value), 0);
@@ -91,19 +95,11 @@ static void test_init_makes_a_node(void **state)
     struct stat st;
     assert_int_equal(stat(data, &st), 0);
     assert_int_equal(st.st_mode & 07777, 0700);
-    struct wire_identity identity = {.ca_pem = d.ca_pem,
-                                     .cert_pem = d.cert_pem,
-                                     .key_pem = d.key_pem,
-                                     .node_id = d.node_id};
-    memcpy(identity.cluster_id, d.cluster_id, sizeof(d.cluster_id));
+    struct wire_identity identity = directory_identity(&d);
     assert_int_equal(wire_identity_check(&identity, error), 0);
 
-    struct store_options options = {
-        .io = &store_io_posix, .path = d.path, .segment_bytes = d.segment_bytes};
-    memcpy(options.cluster_id, d.cluster_id, sizeof(d.cluster_id));
-    struct store *s = NULL;
     struct store_recovery recovery;
-    assert_int_equal(store_open(&s, &options, &recovery, error), 0);
+    struct store *s = open_store_of(&d, &recovery);
     assert_int_equal(recovery.term, 1);
     assert_int_equal(recovery.vote, d.node_id);
     assert_int_equal(recovery.last_index, 1);
@@ -181,20 +177,13 @@ static void test_addresses_follow_from_listen(void **state)
         {":99", "x", "x:99"},  {":99", "x:1", "x:1"},  {NULL, "[fe::2]", "[fe::2]:7370"},
     };
     for (size_t i = 0; i < array_length(rows); i++) {
-        char error[NODE_ERROR_BYTES] = "", name[16], *token = NULL;
-        snprintf(name, sizeof(name), "d%zu", i);
-        char *data = inside(state, name);
-        struct node_setup setup = {.data = data,
-                                   .listen = rows[i].listen,
-                                   .advertise = rows[i].advertise,
-                                   .name = "n"};
-        assert_int_equal(node_init(&setup, &token, error), 0);
-        struct node_identity identity;
-        assert_int_equal(node_identify(data, &identity, error), 0);
-        assert_string_equal(identity.advertise, rows[i].expected);
-        assert_string_equal(strchr(token, '@') + 1, rows[i].expected);
-        free(token);
-        free(data);
+        static struct directory d;
+        char error[NODE_ERROR_BYTES] = "";
+        struct node_setup setup = {
+            .listen = rows[i].listen, .advertise = rows[i].advertise, .name = "n"};
+        assert_int_equal(naming_choose(&setup, &d, error), 0);
+        assert_string_equal(d.listen, rows[i].listen ? rows[i].listen : ":7370");
+        assert_string_equal(d.advertise, rows[i].expected);
     }
 }
 
@@ -249,6 +238,36 @@ static void test_join_goes_on_with_its_key(void **state)
     free(kept);
 }
 
+/* Refused before anything is made; what holds a node already is said first. */
+static void test_a_port_in_use(void **state)
+{
+    char error[NODE_ERROR_BYTES] = "", *next = NULL, *token = token_of_nobody();
+    char *data = inside(state, "x/y"), *parent = inside(state, "x"), *key = NULL;
+    struct node_setup setup = setup_in(data);
+    int fd = bind_port(address);
+    assert_int_equal(listen(fd, 1), 0);
+    assert_int_equal(node_init(&setup, &next, error), -EADDRINUSE);
+    assert_says(error, address);
+    assert_says(error, "already in use by another process; give another with --listen");
+    assert_int_equal(node_join(&setup, token, &next, error), -EADDRINUSE);
+    assert_int_equal(access(parent, F_OK), -1);
+    setup.data = *state;
+    assert_int_equal(directory_put_file(*state, DIRECTORY_KEY, "x", 1, error), 0);
+    assert_int_equal(node_init(&setup, &next, error), -EEXIST);
+    assert_int_equal(node_join(&setup, token, &next, error), -EADDRINUSE);
+    assert_int_equal(directory_get_file(*state, DIRECTORY_KEY, &key, error), 0);
+    assert_int_equal(count_names(*state), 1);
+    setup.data = data;
+    setup.listen = "nowhere.invalid";
+    assert_int_equal(node_init(&setup, &next, error), -EADDRNOTAVAIL);
+    assert_says(error, "no such address; give another with --listen");
+    close(fd);
+    free(token);
+    free(parent);
+    free(data);
+    free(key);
+}
+
 #define IN_SCRATCH(f) cmocka_unit_test_setup_teardown(f, scratch_make, scratch_remove)
 
 int main(void)
@@ -258,6 +277,7 @@ int main(void)
         IN_SCRATCH(test_init_refuses_what_is_not_empty),
         IN_SCRATCH(test_init_says_what_is_wrong),
         IN_SCRATCH(test_addresses_follow_from_listen),
+        IN_SCRATCH(test_a_port_in_use),
         IN_SCRATCH(test_join_of_nobody_leaves_nothing),
         IN_SCRATCH(test_join_goes_on_with_its_key),
     };

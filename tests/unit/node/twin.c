@@ -12,28 +12,11 @@ static int view_get(void *context, const void *key, size_t key_size, struct buf 
     return store_get(context, key, key_size, 0, to, ret_timestamp);
 }
 
-struct scan {
-    int (*each)(void *arg, const struct fs_item *item);
-    void *arg;
-};
-
-static int scan_item(void *arg, const struct store_item *item)
-{
-    struct scan *scan = arg;
-    struct fs_item i = {.key = item->key,
-                        .key_size = item->key_size,
-                        .value = item->value,
-                        .value_size = item->value_size,
-                        .timestamp_us = item->timestamp_us};
-    return scan->each(scan->arg, &i);
-}
-
 static int view_scan(void *context, const void *from, size_t from_size, const void *to,
                      size_t to_size, int (*each)(void *arg, const struct fs_item *item),
                      void *arg)
 {
-    struct scan scan = {each, arg};
-    return store_scan(context, from, from_size, to, to_size, scan_item, &scan);
+    return records_scan(store_scan, context, from, from_size, to, to_size, each, arg);
 }
 
 /* ---- Operations ------------------------------------------------------------------ */
@@ -45,12 +28,6 @@ static void run_jobs(struct store *s)
         ensure(!store_run_job(job, error));
         store_finish_job(s, job);
     }
-}
-
-static uint64_t put_record(void *context, const void *key, size_t key_size,
-                           const void *value, size_t value_size)
-{
-    return store_builder_put(context, key, key_size, value, value_size);
 }
 
 static void put_token(struct fs_change *change, uint64_t id,
@@ -139,8 +116,8 @@ static void commit(struct node *n, struct client_op *op)
     struct fs_result result = {0};
     uint64_t now = max_u64(clock_real_us(), node_last_timestamp(n) + 1);
     store_builder_begin(&b, now);
-    struct fs_change change = {
-        .context = &b, .put = put_record, .timestamp_us = now, .session = 1};
+    struct fs_change change = records_change(&b, now);
+    change.session = 1;
     op->error = n->error;
     if (!op->error)
         op->error = evaluate_op(n, &op->op, &change, &result);
@@ -251,11 +228,9 @@ static void *run_loop(void *context)
 static void open_store(struct node *n)
 {
     struct directory *d = &n->directory;
-    struct store_options options = {
-        .io = &store_io_posix, .path = d->path, .segment_bytes = d->segment_bytes};
+    struct store_options options = directory_store_options(d);
     struct store_recovery recovery;
     char error[STORE_ERROR_BYTES];
-    memcpy(options.cluster_id, d->cluster_id, sizeof(d->cluster_id));
     ensure(!store_open(&n->store, &options, &recovery, error));
     n->view = (struct fs_view){.context = n->store, .get = view_get, .scan = view_scan};
 }
@@ -263,16 +238,11 @@ static void open_store(struct node *n)
 static void open_socket(struct node *n)
 {
     struct directory *d = &n->directory;
-    struct wire_identity identity = {.ca_pem = d->ca_pem,
-                                     .cert_pem = d->cert_pem,
-                                     .key_pem = d->key_pem,
-                                     .node_id = d->node_id};
-    struct wire_hello hello = {.version = WIRE_PROTOCOL_VERSION, .node_id = d->node_id};
+    struct wire_identity identity = directory_identity(d);
+    struct wire_hello hello = directory_hello(d);
     struct wire_handlers handlers = {
         .context = n, .frame = on_frame, .closed = on_closed};
     char error[WIRE_ERROR_BYTES], *path = directory_file(d->path, DIRECTORY_SOCKET);
-    memcpy(identity.cluster_id, d->cluster_id, sizeof(d->cluster_id));
-    memcpy(hello.cluster_id, d->cluster_id, sizeof(d->cluster_id));
     ensure(path);
     ensure(
         !wire_endpoint_new(&n->endpoint, n->loop, &identity, &hello, &handlers, error));

@@ -456,12 +456,14 @@ static void test_listen_errors(void **state)
     struct pair *p = *state;
     char error[WIRE_ERROR_BYTES], expected[WIRE_ERROR_BYTES];
     assert_int_equal(wire_listen(p->a->endpoint, p->b->address, error), -EADDRINUSE);
-    snprintf(
-        expected, sizeof(expected),
-        "cannot listen on %s: another process uses that port; choose one with --listen "
-        "HOST:PORT",
-        p->b->address);
+    snprintf(expected, sizeof(expected),
+             "cannot listen on %s: the port is already in use by another process",
+             p->b->address);
     assert_string_equal(error, expected);
+    error[0] = 0;
+    assert_int_equal(wire_listen_try(p->b->address, error), -EADDRINUSE);
+    assert_string_equal(error, expected);
+    assert_int_equal(wire_listen_try("127.0.0.1:0", error), 0);
     assert_int_equal(wire_listen(p->a->endpoint, "192.0.2.1:0", error), -EADDRNOTAVAIL);
     assert_non_null(strstr(error, "no such address"));
     assert_int_equal(wire_listen(p->a->endpoint, "::1", error), -EINVAL);
