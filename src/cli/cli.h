@@ -31,13 +31,16 @@ struct cli_call {
     int argument_count;
 };
 
+enum { CLI_ARGUMENTS = 2 }; /* the most that a command takes */
+
 struct cli_command {
     const char *name;
     const char *usage;   /* after the name */
     const char *summary; /* one line */
     const char *help;
-    unsigned options; /* those it takes */
-    int arguments_min, arguments_max;
+    unsigned options;                     /* those it takes */
+    const char *arguments[CLI_ARGUMENTS]; /* their names, in order */
+    int arguments_min;
     int (*run)(struct cli_call *call);
 };
 

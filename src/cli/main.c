@@ -21,7 +21,7 @@ static const struct cli_command commands[] = {
          "With a MOUNTPOINT it goes on as `tierce mount` does.\n",
      .options = CLI_DATA | CLI_LISTEN | CLI_ADVERTISE | CLI_NAME | CLI_FOREGROUND |
                 CLI_MOUNT_OPTIONS,
-     .arguments_max = 1,
+     .arguments = {"MOUNTPOINT"},
      .run = cli_init},
     {.name = "join",
      .usage = "TOKEN [--data DIR] [--listen HOST:PORT] [--name NAME] [MOUNTPOINT]",
@@ -34,7 +34,7 @@ static const struct cli_command commands[] = {
      .options = CLI_DATA | CLI_LISTEN | CLI_ADVERTISE | CLI_NAME | CLI_FOREGROUND |
                 CLI_MOUNT_OPTIONS,
      .arguments_min = 1,
-     .arguments_max = 2,
+     .arguments = {"TOKEN", "MOUNTPOINT"},
      .run = cli_join},
     {.name = "invite",
      .usage = "[--data DIR] [--ttl TIME]",
@@ -52,7 +52,7 @@ static const struct cli_command commands[] = {
          "(umount, fusermount3 -u). The node's log is DIR/node.log.\n",
      .options = CLI_DATA | CLI_FOREGROUND | CLI_MOUNT_OPTIONS,
      .arguments_min = 1,
-     .arguments_max = 1,
+     .arguments = {"MOUNTPOINT"},
      .run = cli_mount},
     {.name = "serve",
      .usage = "[--data DIR] [--foreground]",
@@ -86,7 +86,7 @@ static const struct cli_command commands[] = {
          "The value comes as it is, with no newline added.\n",
      .options = CLI_DATA,
      .arguments_min = 1,
-     .arguments_max = 1,
+     .arguments = {"PATH"},
      .run = cli_get},
     {.name = "put",
      .usage = "[--data DIR] PATH [VALUE]",
@@ -98,7 +98,7 @@ static const struct cli_command commands[] = {
              "after --.\n",
      .options = CLI_DATA,
      .arguments_min = 1,
-     .arguments_max = 2,
+     .arguments = {"PATH", "VALUE"},
      .run = cli_put},
     {.name = "del",
      .usage = "[--data DIR] PATH",
@@ -107,7 +107,7 @@ static const struct cli_command commands[] = {
              "out.\n",
      .options = CLI_DATA,
      .arguments_min = 1,
-     .arguments_max = 1,
+     .arguments = {"PATH"},
      .run = cli_del},
     {.name = "ls",
      .usage = "[--data DIR] [-0] [PATH]",
@@ -115,7 +115,7 @@ static const struct cli_command commands[] = {
      .help =
          "One name a line, directories with a / at the end. Without PATH: the root.\n",
      .options = CLI_DATA | CLI_NUL,
-     .arguments_max = 1,
+     .arguments = {"PATH"},
      .run = cli_ls},
 };
 
@@ -214,7 +214,7 @@ static void print_help(const struct cli_command *command)
 static int help(int argc, char **argv)
 {
     if (argc > 2)
-        return cli_misused("help takes one COMMAND");
+        return cli_misused("help: unexpected argument \"%s\"", argv[2]);
     if (argc == 2 && strcmp(argv[1], "help")) {
         const struct cli_command *command = find_command(argv[1]);
         if (!command)
@@ -324,6 +324,21 @@ static int parse_options(struct cli_call *call, int argc, char **argv, bool *ret
     return 0;
 }
 
+static int check_arguments(const struct cli_call *call)
+{
+    const struct cli_command *c = call->command;
+    int max = 0;
+    while (max < CLI_ARGUMENTS && c->arguments[max])
+        max++;
+    if (call->argument_count > max)
+        return cli_misused("%s: unexpected argument \"%s\"", c->name,
+                           call->arguments[max]);
+    if (call->argument_count < c->arguments_min)
+        return cli_misused("%s: the argument %s is missing: tierce %s %s", c->name,
+                           c->arguments[call->argument_count], c->name, c->usage);
+    return 0;
+}
+
 static int run(const struct cli_command *command, int argc, char **argv)
 {
     struct cli_call call = {.command = command};
@@ -332,13 +347,12 @@ static int run(const struct cli_command *command, int argc, char **argv)
     if (!result && wants_help) {
         print_help(command);
         result = cli_flush();
-    } else if (!result && (call.argument_count < command->arguments_min ||
-                           call.argument_count > command->arguments_max)) {
-        result = cli_misused("usage: tierce %s %s", command->name, command->usage);
     } else if (!result) {
+        result = check_arguments(&call);
         if (!call.data)
             call.data = NODE_DEFAULT_DATA;
-        result = command->run(&call);
+        if (!result)
+            result = command->run(&call);
     }
     buf_release(&call.mount_options);
     return result;

@@ -79,7 +79,7 @@ int cli_mountpoint(const char *path, const char *data, char **ret)
         cli_fail(
             "the mountpoint %s and the data directory %s overlap: the mount would hide "
             "the data, or lie in it; give another directory",
-            real, real_data);
+            path, data);
     else
         result = 0;
     free(real_data);

@@ -42,18 +42,27 @@ static void print_join_line(const char *token)
     printf("tierce join %s\n", token);
 }
 
-/* As `tierce mount` does, where a MOUNTPOINT was given. */
-static int go_on(struct cli_call *call, const char *mountpoint, const char *made)
+/* The node is made. Where a MOUNTPOINT was given it goes on as `tierce mount` does.
+ * `token`: for one more host; may be empty. */
+static int go_on(struct cli_call *call, const char *token, const char *mountpoint,
+                 const char *made)
 {
+    print_identity(call);
+    if (token[0])
+        print_join_line(token);
     int result = cli_flush();
-    if (result || !mountpoint)
-        return result;
-    result = cli_run_node(call, mountpoint);
     if (result)
-        fprintf(stderr,
-                "%s, but is not mounted: when that is mended, run tierce mount --data %s "
-                "%s\n",
-                made, call->data, mountpoint);
+        return result;
+    if (mountpoint) {
+        result = cli_run_node(call, mountpoint);
+        if (result)
+            fprintf(stderr,
+                    "%s, but is not mounted: when that is mended, run tierce mount "
+                    "--data %s %s\n",
+                    made, call->data, mountpoint);
+    } else {
+        fprintf(stderr, "Now start it: tierce mount --data %s MOUNTPOINT\n", call->data);
+    }
     return result;
 }
 
@@ -64,16 +73,10 @@ int cli_init(struct cli_call *call)
     if (result)
         return result;
     struct node_setup setup = setup_of(call);
-    if (node_init(&setup, &token, error)) {
+    if (node_init(&setup, &token, error))
         result = cli_fail("%s", error);
-    } else {
-        print_identity(call);
-        print_join_line(token);
-        result = go_on(call, mountpoint, "The cluster is made");
-        if (!result && !mountpoint)
-            fprintf(stderr, "Now start it: tierce mount --data %s MOUNTPOINT\n",
-                    call->data);
-    }
+    else
+        result = go_on(call, token, mountpoint, "The cluster is made");
     free(token);
     free(mountpoint);
     return result;
@@ -86,17 +89,10 @@ int cli_join(struct cli_call *call)
     if (result)
         return result;
     struct node_setup setup = setup_of(call);
-    if (node_join(&setup, call->arguments[0], &next, error)) {
+    if (node_join(&setup, call->arguments[0], &next, error))
         result = cli_fail("%s", error);
-    } else {
-        print_identity(call);
-        if (next[0])
-            print_join_line(next);
-        result = go_on(call, mountpoint, "This host has joined");
-        if (!result && !mountpoint)
-            fprintf(stderr, "Now start it: tierce mount --data %s MOUNTPOINT\n",
-                    call->data);
-    }
+    else
+        result = go_on(call, next, mountpoint, "This host has joined");
     free(next);
     free(mountpoint);
     return result;

@@ -213,6 +213,10 @@ int fs_stat(const struct fs_view *view, uint64_t inode, struct buf *scratch,
  * zeros; *ret_length is short only at the end. */
 int fs_read(const struct fs_view *view, uint64_t inode, uint64_t offset, size_t length,
             uint8_t *to, size_t *ret_length);
+/* The same, and the inode's record of that version: `record` gets what ret->inline_bytes points
+ * into. */
+int fs_read_inode(const struct fs_view *view, uint64_t inode, uint64_t offset, size_t length,
+                  uint8_t *to, size_t *ret_length, struct buf *record, struct fs_inode *ret);
 /* The same of a content id that is not (or no longer) an inode's; beyond what is stored: zeros. */
 int fs_read_content(const struct fs_view *view, uint64_t content, uint64_t offset,
                     size_t length, uint8_t *to);

@@ -338,6 +338,7 @@ static void files_free(struct fs_mount *m)
                 pending_end(file);
             overlay_release(&file->overlay);
             buf_release(&file->flight.op);
+            buf_release(&file->kept);
             free(file);
         }
 }

@@ -52,21 +52,44 @@ static void overlay_attributes_onto(const struct file *file, struct stat *attr)
         attr->st_mtim = attr->st_ctim = ns_timespec(file->shown_mtime_ns);
 }
 
+/* With the lock held: of a file that was removed. */
+static int attributes_kept(const struct file *file, struct stat *ret)
+{
+    struct fs_inode inode;
+    uint64_t content;
+    int error = 0;
+    if (file->known.st_ino && overlay_hides_base(&file->overlay, &content))
+        *ret = file->known; /* its value is still all here */
+    else if ((error = file_kept(file, &inode)) == 0)
+        stat_of_inode(&inode, ret);
+    if (!error)
+        ret->st_nlink = 0;
+    return error;
+}
+
+/* With the lock held: of what this host alone can tell. False: it cannot. */
+static bool attributes_local(const struct file *file, struct stat *ret)
+{
+    if (file->detached.on) {
+        *ret = file->known;
+        ret->st_nlink = file->detached.removed ? 0 : 1;
+        overlay_attributes_onto(file, ret);
+    } else if (file->pending) {
+        pending_attributes(file, ret);
+    }
+    return file->detached.on || file->pending;
+}
+
 /* With the lock held. The committed attributes were read when the file's generation was
  * `generation`. -EAGAIN: something landed meanwhile. */
 static int attributes_merge(struct fs_mount *m, uint64_t inode, uint64_t generation,
-                            int error, struct stat *attr)
+                            bool held, int error, struct stat *attr)
 {
-    uint64_t content;
     struct file *file = file_find(m, inode);
     if (generation != (file ? file->generation : 0))
         return -EAGAIN;
-    if (error == -ENOENT && file && file->known.st_ino &&
-        overlay_hides_base(&file->overlay, &content)) {
-        *attr = file->known; /* removed, but its value is still all here */
-        attr->st_nlink = 0;
-        error = 0;
-    }
+    if (error == -ENOENT && file && held)
+        error = attributes_kept(file, attr);
     if (error)
         return error == -ENOENT ? -ESTALE : error;
     if (file)
@@ -75,7 +98,8 @@ static int attributes_merge(struct fs_mount *m, uint64_t inode, uint64_t generat
     return 0;
 }
 
-int mount_attributes(struct fs_mount *m, uint64_t inode, struct stat *ret)
+static int attributes_look(struct fs_mount *m, uint64_t inode, bool held,
+                           struct stat *ret)
 {
     struct buf scratch = {0};
     struct stat attr;
@@ -85,29 +109,43 @@ int mount_attributes(struct fs_mount *m, uint64_t inode, struct stat *ret)
         struct file *file = file_find(m, inode);
         uint64_t generation = file ? file->generation : 0;
         uint64_t number = file ? file->inode : inode;
-        bool pending = file && file->pending;
-        if (pending)
-            pending_attributes(file, ret);
+        bool local = file && attributes_local(file, ret);
         pthread_mutex_unlock(&m->lock);
-        if (pending)
-            return 0;
+        if (local) {
+            error = 0;
+            goto out;
+        }
         struct fs_inode committed;
         buf_clear(&scratch);
         error = fs_stat(&m->backend.view, number, &scratch, &committed);
         if (!error)
             stat_of_inode(&committed, &attr);
         pthread_mutex_lock(&m->lock);
-        error = attributes_merge(m, inode, generation, error, &attr);
+        error = attributes_merge(m, inode, generation, held, error, &attr);
+        if (!error && (file = file_find(m, inode)) && scratch.length)
+            file_keep(file, &scratch, committed.version);
         pthread_mutex_unlock(&m->lock);
     } while (error == -EAGAIN);
-    buf_release(&scratch);
     if (!error)
         *ret = attr;
+out:
+    buf_release(&scratch);
     return error;
 }
 
+int mount_attributes(struct fs_mount *m, uint64_t inode, struct stat *ret)
+{
+    return attributes_look(m, inode, false, ret);
+}
+
+int mount_attributes_held(struct fs_mount *m, uint64_t inode, struct stat *ret)
+{
+    return attributes_look(m, inode, true, ret);
+}
+
 /* The kernel asks for every name and for every file's attributes each time. Those of
- * directories, which a walk asks for again and again, are good for one tick of its clock. */
+ * directories, which a walk asks for again and again, are good for one tick of its clock.
+ */
 static double attribute_timeout_s(const struct stat *attr)
 {
     return S_ISDIR(attr->st_mode) ? MOUNT_DIRECTORY_TIMEOUT_S : 0;
@@ -115,15 +153,14 @@ static double attribute_timeout_s(const struct stat *attr)
 
 void entry_of(const struct stat *attr, struct fuse_entry_param *ret)
 {
-    *ret = (struct fuse_entry_param){.ino = attr->st_ino,
-                                     .attr = *attr,
-                                     .attr_timeout = attribute_timeout_s(attr)};
+    *ret = (struct fuse_entry_param){
+        .ino = attr->st_ino, .attr = *attr, .attr_timeout = attribute_timeout_s(attr)};
 }
 
 void on_getattr(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
 {
     struct stat attr;
-    int error = mount_attributes(fuse_req_userdata(req), inode, &attr);
+    int error = mount_attributes_held(fuse_req_userdata(req), inode, &attr);
     if (error)
         fuse_reply_err(req, -error);
     else
@@ -186,10 +223,17 @@ static void attributes_show(const struct overlay_attributes *a, const uint64_t *
 
 static void answer_attr(struct mount_call *call, int error)
 {
-    if (error)
+    if (error) {
         fuse_reply_err(call->req, -error);
-    else
-        fuse_reply_attr(call->req, &call->attr, 0);
+        return;
+    }
+    struct fs_mount *m = call->mount;
+    pthread_mutex_lock(&m->lock);
+    struct file *file = file_find(m, call->attr.st_ino);
+    if (file)
+        file_changed(file);
+    pthread_mutex_unlock(&m->lock);
+    fuse_reply_attr(call->req, &call->attr, 0);
 }
 
 static void wait_for_layer(struct mount_call *call, struct file *file,
@@ -233,6 +277,48 @@ static enum outcome setattr_replacing(struct mount_call *call, struct file *file
     return a->set && !file->pending ? PLAIN : DONE;
 }
 
+static void attributes_add(struct overlay_attributes *to,
+                           const struct overlay_attributes *a)
+{
+    const uint32_t atime = FS_SET_ATIME | FS_SET_ATIME_NOW;
+    const uint32_t mtime = FS_SET_MTIME | FS_SET_MTIME_NOW;
+    if (a->set & FS_SET_MODE)
+        to->mode = a->mode;
+    if (a->set & FS_SET_UID)
+        to->uid = a->uid;
+    if (a->set & FS_SET_GID)
+        to->gid = a->gid;
+    if (a->set & atime) {
+        to->set &= ~atime;
+        to->atime_ns = a->atime_ns;
+    }
+    if (a->set & mtime) {
+        to->set &= ~mtime;
+        to->mtime_ns = a->mtime_ns;
+    }
+    to->set |= a->set;
+}
+
+/* Of a file that is being removed: its attributes are here, like its value. They travel
+ * with the layer, in case it is published after all. */
+static enum outcome setattr_detached(struct file *file,
+                                     const struct overlay_attributes *a,
+                                     const uint64_t *size, struct handle *handle)
+{
+    struct overlay_layer *l = detached_layer(file);
+    if (size) {
+        overlay_resize(&file->overlay, *size);
+        file_touch(file);
+        if (handle)
+            handle->written = l->id;
+    }
+    attributes_add(&l->attributes, a);
+    if (a->set & (FS_SET_MTIME | FS_SET_MTIME_NOW))
+        file->shown_mtime_ns = 0;
+    attributes_show(a, size, &file->known);
+    return DONE;
+}
+
 /* With the lock held. */
 static enum outcome setattr_decide(struct mount_call *call, struct file *file,
                                    const struct overlay_attributes *a,
@@ -241,6 +327,8 @@ static enum outcome setattr_decide(struct mount_call *call, struct file *file,
 {
     if (!file || overlay_empty(&file->overlay))
         return PLAIN;
+    if (file->detached.on)
+        return setattr_detached(file, a, size, handle);
     struct overlay_layer *l = overlay_open(&file->overlay);
     if (l && l->kind == OVERLAY_REPLACE)
         return setattr_replacing(call, file, a, size, handle);
@@ -279,8 +367,9 @@ void on_setattr(fuse_req_t req, fuse_ino_t inode, struct stat *attr, int set,
     uint64_t size = (uint64_t)attr->st_size;
     const uint64_t *sized = set & FUSE_SET_ATTR_SIZE ? &size : NULL;
     struct stat shown;
-    int error =
-        sized && size > LIMIT_FILE_BYTES ? -EFBIG : mount_attributes(m, inode, &shown);
+    int error = sized && size > LIMIT_FILE_BYTES
+                    ? -EFBIG
+                    : mount_attributes_held(m, inode, &shown);
     if (error) {
         fuse_reply_err(req, -error);
         return;

@@ -173,7 +173,8 @@ static void drop_failed(struct file *file, struct landing *landing, bool all)
         unstick_errors(calls);
         landing_add(landing, calls);
         overlay_layer_free(l);
-    } while (all && !overlay_empty(&file->overlay));
+    } while (all && !overlay_empty(&file->overlay) &&
+             file->overlay.first != detached_layer(file));
     if (all)
         landing->parked_error = landing->error;
     notify_drop(file->mount, file->inode, landing->lagged, landing->error);
@@ -228,7 +229,7 @@ static void flight_done(struct fs_request *request)
     struct landing landing = {0};
     pthread_mutex_lock(&m->lock);
     file->flying = file->flight_sent = false;
-    file->generation = m->next_generation++;
+    file_changed(file);
     landing.parked = calls_take(&file->parked);
     struct fs_result result = request->result;
     if (file->flight_builds)
@@ -252,7 +253,7 @@ static void flight_done(struct fs_request *request)
 void file_kick(struct file *file)
 {
     struct overlay_layer *l = file->overlay.first;
-    if (file->flying || !l)
+    if (file->flying || !l || l == detached_layer(file))
         return;
     bool builds = l->kind == OVERLAY_REPLACE && l->ranges.count &&
                   (l->sealed ? !overlay_fits(l) : overlay_full(l));
@@ -273,8 +274,12 @@ void file_kick(struct file *file)
 void file_seal(struct file *file, struct overlay_layer *layer)
 {
     struct overlay_layer *last = file->overlay.last;
-    if (last && (!layer || layer == last))
-        last->sealed = true;
+    if (last && (!layer || layer == last)) {
+        if (last == detached_layer(file))
+            file->detached.owed = true;
+        else
+            last->sealed = true;
+    }
     file_kick(file);
 }
 
@@ -356,7 +361,7 @@ static bool mount_busy(struct fs_mount *m, uint64_t layer, uint64_t call)
     for (size_t i = 0; i < MOUNT_BUCKETS; i++) {
         for (struct file *file = m->files[i]; file; file = file->next)
             for (struct overlay_layer *l = file->overlay.first; l; l = l->next)
-                if (l->id < layer)
+                if (l->id < layer && l != detached_layer(file))
                     return true;
         for (struct mount_call *c = m->calls[i]; c; c = c->table_next)
             if (c->id < call)

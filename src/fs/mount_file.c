@@ -50,6 +50,7 @@ void file_put(struct file *file)
         at = &(*at)->next;
     *at = file->next;
     buf_release(&file->flight.op);
+    buf_release(&file->kept);
     free(file);
     if (alias) {
         alias->aliases--;
@@ -87,6 +88,10 @@ struct handle *handle_new(struct file *file, int flags)
 void handle_free(struct handle *handle)
 {
     handle_unlink(handle);
+    if (!handle->file->handles) {
+        buf_release(&handle->file->kept);
+        handle->file->kept_version = 0;
+    }
     free(handle);
 }
 
@@ -116,6 +121,8 @@ void file_rebind(struct file *file, uint64_t inode)
     if (!to)
         log_fatal("out of memory while a file changes its inode");
     ensure(to != file && !file->alias && !file->aliases);
+    if (to->detached.on)
+        detached_revert(to);
     while (file->handles) {
         struct handle *handle = file->handles;
         handle_unlink(handle);
@@ -125,7 +132,12 @@ void file_rebind(struct file *file, uint64_t inode)
     for (struct overlay_layer *l = to->overlay.first; l; l = l->next)
         for (struct mount_call *call = l->waiting; call; call = call->next)
             call->waits_for = to;
-    to->generation = file->mount->next_generation++;
+    if (file->detached.on) {
+        to->detached = file->detached;
+        to->known = file->known;
+        file->detached = (struct detached){0};
+    }
+    file_changed(to);
     if (file->shown_mtime_ns && !overlay_empty(&to->overlay))
         to->shown_mtime_ns = file->shown_mtime_ns;
     file->alias = to;
@@ -141,4 +153,29 @@ void file_forget(struct fs_mount *m, uint64_t inode, uint64_t count)
         return;
     file->lookups -= min_u64(file->lookups, count);
     file_put(file);
+}
+
+void file_changed(struct file *file)
+{
+    file->generation = file->mount->next_generation++;
+    buf_clear(&file->kept);
+    file->kept_version = 0;
+}
+
+void file_keep(struct file *file, struct buf *record, uint64_t version)
+{
+    if (!file->handles || version <= file->kept_version)
+        return;
+    struct buf before = file->kept;
+    file->kept = *record;
+    *record = before;
+    file->kept_version = version;
+}
+
+int file_kept(const struct file *file, struct fs_inode *ret)
+{
+    if (!file->kept.length)
+        return -ESTALE;
+    return fs_inode_decode(file->inode, file->kept_version, file->kept.data,
+                           file->kept.length, ret);
 }

@@ -14,8 +14,10 @@ static void handle_release(struct handle *handle)
     handle_free(handle);
     if (l)
         file_seal(file, l);
-    if (!file->handles)
+    if (!file->handles) {
         file_seal(file, NULL);
+        detached_release(file);
+    }
     file_put(file);
 }
 
@@ -36,45 +38,43 @@ void handle_reply(fuse_req_t req, struct handle *handle, struct fuse_file_info *
     pthread_mutex_unlock(&m->lock);
 }
 
-static int open_locked(struct fs_mount *m, uint64_t inode, int flags,
-                       const struct stat *attr, struct handle **ret)
+/* With the lock held: the handle's O_TRUNC begins a new value. */
+static int open_truncated(struct handle *handle, const struct stat *attr)
 {
-    struct file *file = file_get(m, inode);
-    struct handle *handle = file ? handle_new(file, flags) : NULL;
-    if (!handle) {
-        if (file)
-            file_put(file);
-        return -ENOMEM;
-    }
-    int error = 0;
-    if (flags & O_TRUNC)
-        error =
-            overlay_replace(&file->overlay, &m->next_layer,
-                            file->flying ? file->flight_layer : NULL, &handle->truncated);
-    if (error) {
-        handle_free(handle);
-        file_put(file);
+    struct file *file = handle->file;
+    int error =
+        overlay_replace(&file->overlay, &file->mount->next_layer,
+                        file->flying ? file->flight_layer : NULL, &handle->truncated);
+    if (error)
         return error;
-    }
-    if (flags & O_TRUNC) {
-        file->known = *attr;
-        file_touch(file);
-    }
-    *ret = handle;
+    file->known = *attr;
+    file_touch(file);
     return 0;
 }
 
+/* The handle comes first, so that the record seen then is kept. What was removed since it
+ * was looked up is -ESTALE: the kernel walks again. */
 void on_open(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
 {
     struct fs_mount *m = fuse_req_userdata(req);
-    struct handle *handle;
     struct stat attr;
-    int error = mount_attributes(m, inode, &attr);
-    if (!error) {
-        pthread_mutex_lock(&m->lock);
-        error = open_locked(m, inode, fi->flags, &attr, &handle);
-        pthread_mutex_unlock(&m->lock);
+    pthread_mutex_lock(&m->lock);
+    struct file *file = file_get(m, inode);
+    struct handle *handle = file ? handle_new(file, fi->flags) : NULL;
+    if (file && !handle)
+        file_put(file);
+    pthread_mutex_unlock(&m->lock);
+    if (!handle) {
+        fuse_reply_err(req, ENOMEM);
+        return;
     }
+    int error = mount_attributes(m, inode, &attr);
+    pthread_mutex_lock(&m->lock);
+    if (!error && fi->flags & O_TRUNC)
+        error = open_truncated(handle, &attr);
+    if (error)
+        handle_release(handle);
+    mount_unlock_and_send(m);
     if (error)
         fuse_reply_err(req, -error);
     else
@@ -83,12 +83,7 @@ void on_open(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
 
 /* ---- Reading ---- */
 
-struct base { /* what lies below the overlay, looked at with the lock held */
-    uint64_t inode, generation, content;
-    bool hidden, empty;
-};
-
-static struct base base_of(const struct file *file)
+struct base base_of(const struct file *file)
 {
     struct base b = {.inode = file->inode, .generation = file->generation};
     b.hidden = overlay_hides_base(&file->overlay, &b.content);
@@ -96,22 +91,50 @@ static struct base base_of(const struct file *file)
     return b;
 }
 
-/* *ret_size: the base's size, as far as this window can tell. */
-static int base_read(struct fs_mount *m, const struct base *b, uint64_t offset,
-                     size_t length, uint8_t *to, uint64_t *ret_size)
+bool base_changed(const struct file *file, const struct base *b)
 {
+    struct base now = base_of(file);
+    return now.inode != b->inode || now.generation != b->generation ||
+           now.hidden != b->hidden || now.content != b->content;
+}
+
+int base_read(struct fs_mount *m, const struct base *b, uint64_t offset, size_t length,
+              uint8_t *to, uint64_t *ret_size, struct buf *record, uint64_t *ret_version)
+{
+    struct fs_inode inode = {0};
     size_t got = length;
     int error = 0;
     if (!b->hidden)
-        error = fs_read(&m->backend.view, b->inode, offset, length, to, &got);
+        error = fs_read_inode(&m->backend.view, b->inode, offset, length, to, &got,
+                              record, &inode);
     else if (b->content)
         error = fs_read_content(&m->backend.view, b->content, offset, length, to);
     else
         memset(to, 0, length);
     if (error)
-        return error == -ENOENT ? -ESTALE : error;
-    if (!b->hidden && got < length)
+        return error;
+    if (got < length)
         memset(to + got, 0, length - got);
+    *ret_size = offset + got;
+    *ret_version = inode.version;
+    return 0;
+}
+
+/* With the lock held: of an inode that is gone. What its extents held may be deleted at
+ * any moment; what its record holds is here (M10). */
+static int kept_read(const struct file *file, uint64_t offset, size_t length, uint8_t *to,
+                     uint64_t *ret_size)
+{
+    struct fs_inode inode;
+    int error = file_kept(file, &inode);
+    if (!error && (!S_ISREG(inode.mode) || inode.kind != FS_CONTENT_INLINE))
+        error = -ESTALE;
+    if (error)
+        return error;
+    size_t got = offset < inode.size ? (size_t)min_u64(length, inode.size - offset) : 0;
+    if (got)
+        memcpy(to, inode.inline_bytes + offset, got);
+    memset(to + got, 0, length - got);
     *ret_size = offset + got;
     return 0;
 }
@@ -120,19 +143,24 @@ static int base_read(struct fs_mount *m, const struct base *b, uint64_t offset,
 static int read_once(struct fs_mount *m, const struct handle *handle, uint64_t offset,
                      size_t length, uint8_t *to, size_t *ret_length)
 {
+    struct buf record = {0};
+    uint64_t size = 0, version = 0;
     pthread_mutex_lock(&m->lock);
     struct base b = base_of(handle->file);
     pthread_mutex_unlock(&m->lock);
-    uint64_t size = 0;
-    int error = base_read(m, &b, offset, length, to, &size);
+    int error = base_read(m, &b, offset, length, to, &size, &record, &version);
     pthread_mutex_lock(&m->lock);
-    struct base now = base_of(handle->file);
-    if (now.inode != b.inode || now.generation != b.generation ||
-        now.hidden != b.hidden || now.content != b.content)
+    struct file *file = handle->file;
+    if (base_changed(file, &b))
         error = -EAGAIN;
-    if (!error && !now.empty)
-        size = overlay_apply(&handle->file->overlay, size, offset, to, length);
+    else if (error == -ENOENT)
+        error = kept_read(file, offset, length, to, &size);
+    else if (!error && !b.hidden)
+        file_keep(file, &record, version);
+    if (!error)
+        size = overlay_apply(&file->overlay, size, offset, to, length);
     pthread_mutex_unlock(&m->lock);
+    buf_release(&record);
     if (!error)
         *ret_length = size > offset ? (size_t)min_u64(size - offset, length) : 0;
     return error;
@@ -193,7 +221,9 @@ static int write_check(const struct file *file, uint64_t offset, size_t size, bo
     const struct overlay_layer *l = overlay_open(&file->overlay);
     if (append && l && l->kind == OVERLAY_REPLACE)
         offset = max_u64(offset, l->size);
-    return offset + size > LIMIT_FILE_BYTES ? -EFBIG : 0;
+    if (offset + size > LIMIT_FILE_BYTES)
+        return -EFBIG;
+    return file->detached.on && offset + size > MOUNT_DETACHED_BYTES ? -ENOSPC : 0;
 }
 
 /* With the lock held. */
@@ -216,7 +246,7 @@ static int write_take(struct handle *handle, const struct fuse_file_info *fi,
     if (!fi->writepage)
         handle->written = id;
     struct overlay_layer *l = overlay_find(&file->overlay, id);
-    *ret_wait = write_settle(file, l, sync);
+    *ret_wait = l == detached_layer(file) ? WRITE_AT_ONCE : write_settle(file, l, sync);
     *ret_layer = l;
     return 0;
 }
@@ -270,14 +300,14 @@ static void commit_and_answer(struct mount_call *call, struct handle *handle,
 {
     struct fs_mount *m = call->mount;
     int error = handle->error;
+    bool waits = l && !error && l != detached_layer(handle->file);
     handle->error = 0;
-    if (l && !error) {
+    if (waits) {
         call->handle = handle;
         call_wait(call, &l->waiting, handle->file);
     }
     if (l)
         file_seal(handle->file, l);
-    bool waits = l && !error;
     mount_unlock_and_send(m);
     if (!waits)
         call_finish(call, error);

@@ -37,11 +37,13 @@
 enum {
     MOUNT_BUCKETS = 4096,
     MOUNT_WORKERS = 16,
-    MOUNT_IDLE_WORKERS = 16, /* all: making and ending threads costs more */
+    MOUNT_IDLE_WORKERS = 16,        /* all: making and ending threads costs more */
     MOUNT_WRITE_BYTES = 1 << 20,    /* of one WRITE request */
     MOUNT_BACKGROUND = 4096,        /* requests of the kernel's own, in flight */
     MOUNT_COMMIT_DELAY_US = 100000, /* from the first buffered byte */
     MOUNT_WATCH_US = 200000,        /* how often callers that wait are looked at (K14) */
+    MOUNT_DETACH_BYTES = 1 << 20, /* an open file up to this size outlives its removal */
+    MOUNT_DETACHED_BYTES = 16 << 20, /* and may then grow to this */
 };
 
 struct file;
@@ -68,6 +70,17 @@ struct pending {
     int64_t atime_ns, mtime_ns, ctime_ns;
 };
 
+/* A file this host removes, or has removed, while it is open here: its last layer is all
+ * there is of it, and is not published (README M9). */
+struct detached {
+    bool on;
+    bool pushed;       /* the layer was made for this, of what was there before */
+    uint64_t id;       /* of the layer then: another one: truncated since */
+    bool owed;         /* a FLUSH or the like was answered without publishing it */
+    bool removed;      /* one of the removals was committed */
+    unsigned removals; /* on their way */
+};
+
 struct file {
     struct file *next; /* in its bucket */
     struct fs_mount *mount;
@@ -84,7 +97,12 @@ struct file {
     struct file *timed_next;
     bool timed;
     uint64_t due_us;
-    struct stat known;  /* when it was opened for a new value: outlives its name here */
+    struct stat known; /* when it was opened for a new value, or detached: outlives its
+                          name here */
+    struct detached detached;
+    struct buf
+        kept; /* while it is open: its record as last seen; empty: not known (M10) */
+    uint64_t kept_version;
     bool flying;        /* `flight` is on its way, or about to be sent */
     bool flight_builds; /* it is a build, not a commit */
     bool flight_sent;   /* the backend has it */
@@ -116,6 +134,7 @@ struct mount_call {
     struct fuse_file_info fi;
     struct stat attr;
     size_t size;
+    uint64_t detached; /* the inode it may remove, and has detached; 0: none */
     /* Names and directories the operation touches: what is pending there is made first.
      */
     struct {
@@ -176,6 +195,13 @@ void file_touch(struct file *file);
 /* Made, but as another inode: handles, layers and waiting calls move there. */
 void file_rebind(struct file *file, uint64_t inode);
 void file_forget(struct fs_mount *m, uint64_t inode, uint64_t count);
+/* What is committed may have changed by this host's doing: what was read before is void.
+ */
+void file_changed(struct file *file);
+/* Keeps a record that was read in this generation, if it is newer and the file is open;
+ * what is in `record` afterwards is of no use. */
+void file_keep(struct file *file, struct buf *record, uint64_t version);
+int file_kept(const struct file *file, struct fs_inode *ret); /* -ESTALE: none */
 
 /* ---- pending.c; with the lock held ---- */
 
@@ -190,6 +216,20 @@ void pending_attributes(const struct file *file, struct stat *ret);
 void pending_set(struct pending *p, const struct overlay_attributes *attributes);
 /* The operation that makes it, but for its ranges. */
 void pending_op(const struct pending *p, struct fs_op *op);
+
+/* ---- mount_detached.c ---- */
+
+/* With the lock held: the layer that is not to be published; NULL: none. */
+struct overlay_layer *detached_layer(const struct file *file);
+/* Before an operation that may remove what the name leads to. Not on the loop, without
+ * the lock. */
+void detach_victim(struct mount_call *call, uint64_t parent, const char *name);
+/* With the lock held: it is done and has removed the inode `removed` (0: none). */
+void detach_end(struct mount_call *call, uint64_t removed);
+/* With the lock held: not to be removed after all: back to normal. */
+void detached_revert(struct file *file);
+/* With the lock held: forgets a removed file that nobody has open. */
+void detached_release(struct file *file);
 
 /* ---- mount_commit.c ---- */
 
@@ -241,8 +281,10 @@ int mountinfo_find(const char *mountpoint, dev_t *ret_device); /* mount id, or -
 /* ---- mount_attr.c ---- */
 
 void stat_of_inode(const struct fs_inode *inode, struct stat *ret);
-/* As this host's processes see it: the overlay taken into account. */
+/* As this host's processes see it: the overlay taken into account. -ESTALE: removed. */
 int mount_attributes(struct fs_mount *m, uint64_t inode, struct stat *ret);
+/* The same; where it was removed and is open here, as it was seen last. */
+int mount_attributes_held(struct fs_mount *m, uint64_t inode, struct stat *ret);
 int64_t timespec_ns(struct timespec t);
 struct timespec ns_timespec(int64_t ns);
 int64_t now_ns(void);
@@ -281,6 +323,20 @@ void on_write(fuse_req_t req, fuse_ino_t inode, const char *data, size_t size,
 void on_flush(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi);
 void on_fsync(fuse_req_t req, fuse_ino_t inode, int datasync, struct fuse_file_info *fi);
 void on_release(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi);
+
+/* What lies below an overlay, looked at with the lock held. */
+struct base {
+    uint64_t inode, generation, content;
+    bool hidden, empty;
+};
+
+struct base base_of(const struct file *file);
+bool base_changed(const struct file *file, const struct base *b);
+/* Without the lock. *ret_size: the base's size, as far as this window can tell. `record`
+ * and *ret_version, where they are not hidden: of the version it was read from. -ENOENT:
+ * it was removed. */
+int base_read(struct fs_mount *m, const struct base *b, uint64_t offset, size_t length,
+              uint8_t *to, uint64_t *ret_size, struct buf *record, uint64_t *ret_version);
 /* Tells the kernel of a handle; takes it back where the caller is gone. */
 void handle_reply(fuse_req_t req, struct handle *handle, struct fuse_file_info *fi,
                   const struct fuse_entry_param *entry);

@@ -35,16 +35,30 @@ static bool lookup_pending(fuse_req_t req, struct fs_mount *m, uint64_t parent,
     return true;
 }
 
+/* A rename may take the inode away between the two looks: the name leads to another one
+ * by then, and must not seem to be gone. */
+static int lookup_attributes(struct fs_mount *m, uint64_t parent, const char *name,
+                             struct stat *ret)
+{
+    const struct fs_view *view = &m->backend.view;
+    uint64_t inode, begun;
+    int error;
+    do {
+        begun = view->begin ? view->begin(view->context) : 0;
+        error = fs_lookup(view, parent, name, strlen(name), &inode);
+        if (!error)
+            error = mount_attributes(m, inode, ret);
+    } while (error == -ESTALE && view->begin && view->retry(view->context, begun));
+    return error;
+}
+
 void on_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
     struct fs_mount *m = fuse_req_userdata(req);
     if (name_refused(req, name) || lookup_pending(req, m, parent, name))
         return;
-    uint64_t inode;
     struct stat attr;
-    int error = fs_lookup(&m->backend.view, parent, name, strlen(name), &inode);
-    if (!error)
-        error = mount_attributes(m, inode, &attr);
+    int error = lookup_attributes(m, parent, name, &attr);
     if (error) {
         fuse_reply_err(req, error == -ESTALE ? ENOENT : -error);
         return;
@@ -308,18 +322,36 @@ static void touch_directory(struct mount_call *call, uint64_t parent, const char
         call_touch(call, inode, NULL);
 }
 
+static void answer_unlink(struct mount_call *call, int error)
+{
+    pthread_mutex_lock(&call->mount->lock);
+    detach_end(call, error ? 0 : call->request.result.value);
+    pthread_mutex_unlock(&call->mount->lock);
+    fuse_reply_err(call->req, -error);
+}
+
+static void answer_rename(struct mount_call *call, int error)
+{
+    pthread_mutex_lock(&call->mount->lock);
+    detach_end(call, error ? 0 : call->request.result.more);
+    pthread_mutex_unlock(&call->mount->lock);
+    fuse_reply_err(call->req, -error);
+}
+
 static void remove_name(fuse_req_t req, uint64_t parent, const char *name,
                         enum fs_op_type type)
 {
     struct mount_call *call = NULL;
     if (!name_refused(req, name))
-        call = call_new(fuse_req_userdata(req), req, answer_nothing);
+        call = call_new(fuse_req_userdata(req), req, answer_unlink);
     if (!call)
         return;
     strcpy(call->names[0], name);
     call_touch(call, parent, call->names[0]);
     if (type == FS_RMDIR)
         touch_directory(call, parent, name);
+    else
+        detach_victim(call, parent, name);
     struct fs_op op = {.type = type,
                        .parent = parent,
                        .name = (const uint8_t *)name,
@@ -346,7 +378,7 @@ void on_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t p
     }
     struct mount_call *call = NULL;
     if (!name_refused(req, name) && !name_refused(req, name2))
-        call = call_new(fuse_req_userdata(req), req, answer_nothing);
+        call = call_new(fuse_req_userdata(req), req, answer_rename);
     if (!call)
         return;
     strcpy(call->names[0], name);
@@ -354,6 +386,8 @@ void on_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t p
     call_touch(call, parent, call->names[0]);
     call_touch(call, parent2, call->names[1]);
     touch_directory(call, parent2, name2);
+    if (!(flags & RENAME_NOREPLACE))
+        detach_victim(call, parent2, name2);
     struct fs_op op = {.type = FS_RENAME,
                        .flags = flags & RENAME_NOREPLACE ? FS_NOREPLACE : 0,
                        .parent = parent,

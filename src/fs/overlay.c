@@ -233,6 +233,18 @@ static uint64_t layer_apply(const struct overlay_layer *l, uint64_t size, uint64
     return l->size;
 }
 
+/* Zeros between the last range and `offset`. */
+static int ranges_fill(struct overlay_ranges *s, uint64_t offset)
+{
+    uint64_t end = ranges_end(s);
+    if (offset <= end)
+        return 0;
+    uint8_t *zeros = calloc(1, (size_t)(offset - end));
+    int error = zeros ? ranges_put(s, end, zeros, (size_t)(offset - end)) : -ENOMEM;
+    free(zeros);
+    return error;
+}
+
 /* ---- Public ---- */
 
 void overlay_release(struct overlay *o)
@@ -275,7 +287,9 @@ int overlay_write(struct overlay *o, uint64_t *next_id, uint64_t offset, const v
         l->strayed |= offset != ranges_end(&l->ranges);
         offset = ranges_end(&l->ranges);
     }
-    int error = ranges_put(&l->ranges, offset, data, length);
+    int error = l->dense ? ranges_fill(&l->ranges, offset) : 0;
+    if (!error)
+        error = ranges_put(&l->ranges, offset, data, length);
     if (error)
         return error;
     l->written = true;
@@ -427,6 +441,16 @@ struct overlay_layer *overlay_pop(struct overlay *o)
         o->last = NULL;
     l->next = NULL;
     return l;
+}
+
+void overlay_drop_last(struct overlay *o)
+{
+    struct overlay_layer *l = o->last, *before = NULL;
+    for (struct overlay_layer *p = o->first; p != l; p = p->next)
+        before = p;
+    *(before ? &before->next : &o->first) = NULL;
+    o->last = before;
+    overlay_layer_free(l);
 }
 
 void overlay_move(struct overlay *to, struct overlay *from)

@@ -178,20 +178,32 @@ int fs_stat(const struct fs_view *view, uint64_t inode, struct buf *scratch,
 int fs_read(const struct fs_view *view, uint64_t inode, uint64_t offset, size_t length,
             uint8_t *to, size_t *ret_length)
 {
+    struct buf record = {0};
+    struct fs_inode found;
+    int error =
+        fs_read_inode(view, inode, offset, length, to, ret_length, &record, &found);
+    buf_release(&record);
+    return error;
+}
+
+int fs_read_inode(const struct fs_view *view, uint64_t inode, uint64_t offset,
+                  size_t length, uint8_t *to, size_t *ret_length, struct buf *record,
+                  struct fs_inode *ret)
+{
     struct fs_key key;
-    struct buf value = {0};
     struct fs_inode found;
     uint64_t begun;
     int error;
     fs_key_inode(&key, inode);
     do {
         begun = view_begin(view);
-        error = fs_stat(view, inode, &value, &found);
+        error = fs_stat(view, inode, record, &found);
         if (error)
-            break;
+            return error;
         error = inode_read(view, &found, offset, length, to, ret_length);
     } while (error != -EAGAIN && version_lost(view, begun, &key, found.version));
-    buf_release(&value);
+    if (!error)
+        *ret = found;
     return error;
 }
 

@@ -127,11 +127,9 @@ static void backend_space(void *context, uint64_t *ret_free, uint64_t *ret_total
                           uint64_t *ret_keys)
 {
     struct node *n = context;
-    struct store_stats stats;
-    store_stats(n->store, &stats);
-    *ret_free = stats.disk_free_bytes;
-    *ret_total = stats.disk_total_bytes;
-    *ret_keys = stats.keys;
+    *ret_free = n->space_free;
+    *ret_total = n->space_total;
+    *ret_keys = n->space_keys;
 }
 
 /* ---- Inode numbers ----------------------------------------------------------------- */

@@ -282,14 +282,27 @@ static void tick_phase(struct node *n, uint64_t now_us)
         end(n);
 }
 
+/* For statfs, which is answered on other threads. */
+static void note_space(struct node *n)
+{
+    struct store_stats stats;
+    store_stats(n->store, &stats);
+    n->space_free = stats.disk_free_bytes;
+    n->space_total = stats.disk_total_bytes;
+    n->space_keys = stats.keys;
+}
+
 static void tick_second(struct node *n, uint64_t now_us)
 {
-    uint64_t commit = raft_commit(n->driver.raft);
-    if (commit != n->hinted_commit) { /* G6 */
-        n->hinted_commit = commit;
-        node_must(store_set_commit_hint(n->store, commit), "noting the commit index");
+    /* G6: what is applied is committed, and durable here: a hint beyond what a power cut
+     * leaves of the log would make damage of what was never written. */
+    uint64_t applied = store_applied(n->store);
+    if (applied != n->hinted_commit) {
+        n->hinted_commit = applied;
+        node_must(store_set_commit_hint(n->store, applied), "noting the commit index");
     }
     node_must(store_refresh_space(n->store), "looking at the disk");
+    note_space(n);
     bool low = store_space(n->store) == STORE_SPACE_LOW;
     if (low != n->was_low)
         log_warn(low ? "the disk of %s is nearly full: only deletes are taken (ENOSPC)"
@@ -494,6 +507,7 @@ static int start(struct node *n)
     n->hinted_commit = recovery.commit;
     n->eligible = true;
     mount_init(n);
+    note_space(n);
     peers_refresh(n);
     n->started_us = node_now();
     return client_start(n);

@@ -128,7 +128,7 @@ struct peer {
     bool has_clock;         /* G2 */
     int64_t clock_ahead_us; /* peer's minus ours */
     /* entries read from disk for a peer that is behind */
-    bool reading;
+    bool reading, read_failed;
     struct store_bytes *block;
     uint64_t block_first, block_last;
 };
@@ -366,6 +366,7 @@ struct node {
     enum node_phase phase;
     uint64_t started_us, phase_us;
     uint64_t hinted_commit, second_us;
+    _Atomic uint64_t space_free, space_total, space_keys; /* of the last second */
     bool was_low, force_stop;
     bool stop_wanted; /* before it ran */
     void (*stop_answer)(void *context, int error);

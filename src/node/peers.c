@@ -64,11 +64,20 @@ static void dial_later(struct peer *p, uint64_t now_us)
     p->backoff_us = min_u64(2 * p->backoff_us, NODE_DIAL_MOST_US);
 }
 
+static void ask_again(struct node *n, uint64_t peer_id)
+{
+    driver_step(n, &(struct raft_event){.type = RAFT_SENT, .peer = peer_id, .index = 0});
+}
+
 void peers_dial_due(struct node *n, uint64_t now_us)
 {
     for (size_t i = 0; i < n->peer_count; i++) {
         struct peer *p = &n->peers[i];
         const struct member *m = members_find(&n->members, p->id);
+        if (p->read_failed) {
+            p->read_failed = false;
+            ask_again(n, p->id);
+        }
         if (p->connection || !m || now_us < p->dial_at_us)
             continue;
         if (wire_dial(n->endpoint, m->address, p->id, &p->connection) < 0)
@@ -160,11 +169,6 @@ void peers_closed(struct node *n, struct wire_connection *c, const char *reason)
     client_pump(n);
 }
 
-static void ask_again(struct node *n, uint64_t peer_id)
-{
-    driver_step(n, &(struct raft_event){.type = RAFT_SENT, .peer = peer_id, .index = 0});
-}
-
 void peers_drained(struct node *n, struct wire_connection *c)
 {
     struct peer *p = peer_of(n, c);
@@ -202,6 +206,7 @@ static void block_done(struct pager_task *task)
                   strerror(-t->error));
     if (p) {
         p->reading = false;
+        p->read_failed = t->error < 0; /* tried again at the next tick */
         if (t->error == 0 && p->open) {
             store_bytes_unref(p->block);
             p->block = store_bytes_ref(t->bytes);

@@ -1,0 +1,295 @@
+/*
+ * test_leader.c - operations through a node of one: exactly once (S2), answers without an
+ * entry (S4), sessions that begin and end, tokens that let one node in.
+ */
+#include "one_node.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <sys/stat.h>
+#include <cmocka.h>
+
+static int setup(void **state)
+{
+    *state = one_node_start();
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    one_node_stop(*state);
+    return 0;
+}
+
+static struct fs_op make_op(const char *name)
+{
+    return (struct fs_op){.type = FS_MAKE,
+                          .parent = FS_ROOT_INODE,
+                          .name = (const uint8_t *)name,
+                          .name_size = (uint16_t)strlen(name),
+                          .mode = S_IFREG | 0644};
+}
+
+static uint64_t look_up(struct node *n, const char *name)
+{
+    uint64_t inode = 0;
+    fs_lookup(&n->view, FS_ROOT_INODE, name, strlen(name), &inode);
+    return inode;
+}
+
+static bool is_applied(struct node *n, void *arg)
+{
+    return store_applied(n->store) >= *(uint64_t *)arg;
+}
+
+static void settle(struct node *n)
+{
+    driver_flush_soon(n);
+    uint64_t last = store_last_index(n->store);
+    one_node_run(n, is_applied, &last);
+}
+
+/* ---- S2, S4
+ * ------------------------------------------------------------------------------- */
+
+static void test_an_operation_is_applied_when_it_is_answered(void **state)
+{
+    struct node *n = *state;
+    struct fs_op op = make_op("a");
+    struct fs_result result;
+    assert_int_equal(one_node_fs(n, &op, &result), 0);
+    assert_int_equal(look_up(n, "a"), result.value);
+    assert_int_equal(raft_commit(n->driver.raft), store_applied(n->store));
+}
+
+/* The same (session, request) again, as after a lost answer: nothing happens twice. */
+static void test_an_operation_sent_twice_is_done_once(void **state)
+{
+    struct node *n = *state;
+    struct fs_op op = make_op("a");
+    struct buf bytes = {0};
+    fs_op_encode(&op, &bytes);
+    struct operation_head head = {n->client.session, n->client.next_request, 0};
+    n->client.next_request++;
+    head.lowest = head.request;
+    uint64_t before = store_last_index(n->store);
+    leader_own_operation(n, &head, bytes.data, bytes.length); /* in flight ... */
+    leader_own_operation(n, &head, bytes.data, bytes.length);
+    settle(n);
+    leader_own_operation(n, &head, bytes.data, bytes.length); /* ... and applied */
+    settle(n);
+    assert_int_equal(store_last_index(n->store), before + 1);
+    const struct window_slot *slot;
+    struct session *s = session_find(n, head.session);
+    assert_int_equal(session_judge(s, head.request, &slot), SESSION_ANSWERED);
+    struct fs_result result;
+    fs_result_decode(slot->result, &result);
+    assert_int_equal(result.value, look_up(n, "a"));
+    buf_release(&bytes);
+}
+
+/* What the origin has had answered is never executed again, not even as a late duplicate.
+ */
+static void test_below_the_lowest_nothing_is_executed(void **state)
+{
+    struct node *n = *state;
+    struct fs_op op = make_op("late");
+    struct buf bytes = {0};
+    fs_op_encode(&op, &bytes);
+    struct operation_head head = {n->client.session, 20, 20};
+    leader_own_operation(n, &head, bytes.data, bytes.length);
+    settle(n);
+    uint64_t before = store_last_index(n->store);
+    op = make_op("other");
+    buf_clear(&bytes);
+    fs_op_encode(&op, &bytes);
+    head.request = head.lowest = 19;
+    leader_own_operation(n, &head, bytes.data, bytes.length);
+    settle(n);
+    assert_int_equal(store_last_index(n->store), before);
+    assert_int_equal(look_up(n, "other"), 0);
+    buf_release(&bytes);
+}
+
+static void test_an_errno_logs_nothing(void **state)
+{
+    struct node *n = *state;
+    struct fs_op op = make_op("a");
+    assert_int_equal(one_node_fs(n, &op, NULL), 0);
+    uint64_t before = store_last_index(n->store);
+    assert_int_equal(one_node_fs(n, &op, NULL), -EEXIST);
+    op = (struct fs_op){.type = FS_RMDIR,
+                        .parent = FS_ROOT_INODE,
+                        .name = (const uint8_t *)"a",
+                        .name_size = 1};
+    assert_int_equal(one_node_fs(n, &op, NULL), -ENOTDIR);
+    assert_int_equal(store_last_index(n->store), before);
+}
+
+/* S4: an errno that rests on an entry in flight leaves after that entry is committed. */
+static void test_an_errno_waits_for_what_it_rests_on(void **state)
+{
+    struct node *n = *state;
+    struct fs_op op = make_op("a");
+    struct buf bytes = {0};
+    fs_op_encode(&op, &bytes);
+    struct operation_head head = {n->client.session, n->client.next_request++, 1};
+    leader_own_operation(n, &head, bytes.data, bytes.length);
+    uint64_t in_flight = store_last_index(n->store);
+    assert_true(store_applied(n->store) < in_flight);
+    assert_int_equal(one_node_fs(n, &op, NULL), -EEXIST);
+    assert_true(store_applied(n->store) >= in_flight);
+    buf_release(&bytes);
+}
+
+/* ---- Sessions
+ * ------------------------------------------------------------------------------ */
+
+static void test_opening_again_with_the_nonce_is_the_same_session(void **state)
+{
+    struct node *n = *state;
+    struct node_op op = {.type = NODE_OP_SESSION, .node_id = 77, .nonce = 5};
+    struct fs_result first, again;
+    assert_int_equal(one_node_op(n, &op, &first), 0);
+    uint64_t before = store_last_index(n->store);
+    assert_int_equal(one_node_op(n, &op, &again), 0);
+    assert_int_equal(first.value, again.value);
+    assert_int_equal(store_last_index(n->store), before);
+}
+
+static bool build(struct node *n, uint64_t session, uint64_t request)
+{
+    struct buf op = {0}, ranges = {0};
+    fs_range_add(&ranges, 0, "content", 7);
+    fs_op_encode(&(struct fs_op){.type = FS_BUILD,
+                                 .ranges = ranges.data,
+                                 .ranges_size = (uint32_t)ranges.length},
+                 &op);
+    uint64_t before = store_last_index(n->store);
+    struct operation_head head = {session, request, request};
+    leader_own_operation(n, &head, op.data, op.length);
+    settle(n);
+    buf_release(&op);
+    buf_release(&ranges);
+    return store_last_index(n->store) == before + 1;
+}
+
+static int count_one(void *arg, const struct store_item *item)
+{
+    ++*(unsigned *)arg;
+    return 0;
+}
+
+static unsigned count_class(struct node *n, uint8_t class)
+{
+    unsigned count = 0;
+    uint8_t from = class, to = (uint8_t)(class + 1);
+    store_scan(n->store, &from, 1, &to, 1, count_one, &count);
+    return count;
+}
+
+static bool is_reclaimed(struct node *n, void *arg)
+{
+    return count_class(n, FS_CLASS_CONTENT) == 0 && count_class(n, FS_CLASS_EXTENT) == 0;
+}
+
+/* A node that died with content in progress comes back: its older session ends, what it
+ * was building is reclaimed (S7), and its old requests are nobody's. */
+static void test_a_new_session_ends_the_older_one(void **state)
+{
+    struct node *n = *state;
+    struct node_op op = {.type = NODE_OP_SESSION, .node_id = 77, .nonce = 5};
+    struct fs_result first, second;
+    assert_int_equal(one_node_op(n, &op, &first), 0);
+    for (uint64_t request = 1; request <= 3; request++)
+        assert_true(build(n, first.value, request));
+    assert_int_equal(count_class(n, FS_CLASS_CONTENT), 3);
+    op.nonce = 6;
+    assert_int_equal(one_node_op(n, &op, &second), 0);
+    assert_int_not_equal(second.value, first.value);
+    assert_null(session_find(n, first.value));
+    assert_non_null(session_find(n, second.value));
+    assert_false(build(n, first.value, 4));
+    one_node_run(n, is_reclaimed, NULL);
+}
+
+/* ---- Tokens
+ * ---------------------------------------------------------------------------------- */
+
+static struct node_op join_op(uint8_t key)
+{
+    struct node_op op = {.type = NODE_OP_JOIN,
+                         .token_id = 500,
+                         .next_token_id = 600 + key,
+                         .name = "two",
+                         .address = "127.0.0.1:7371"};
+    memset(op.secret, 9, sizeof(op.secret));
+    memset(op.key_hash, key, sizeof(op.key_hash));
+    op.record.expires_us = clock_real_us() + 1000000000;
+    return op;
+}
+
+static void invite(struct node *n, uint64_t expires_us)
+{
+    struct node_op op = {.type = NODE_OP_INVITE, .token_id = 500};
+    uint8_t secret[NODE_SECRET_BYTES];
+    memset(secret, 9, sizeof(secret));
+    wire_hash(secret, sizeof(secret), op.record.secret_hash);
+    op.record.expires_us = expires_us;
+    assert_int_equal(one_node_op(n, &op, NULL), 0);
+}
+
+static void test_a_token_lets_one_node_in(void **state)
+{
+    struct node *n = *state;
+    struct node_op op = join_op(1), other = join_op(2);
+    struct fs_result first, again;
+    strcpy(other.name, "three");
+    assert_int_equal(one_node_op(n, &op, NULL), -JOIN_UNKNOWN_TOKEN);
+    invite(n, clock_real_us() + 1000000000);
+    assert_int_equal(one_node_op(n, &op, &first), 0);
+    assert_int_equal(n->members.count, 2);
+    assert_false(members_find(&n->members, first.value)->voter);
+    assert_int_equal(one_node_op(n, &op, &again), 0); /* its answer was lost */
+    assert_int_equal(again.value, first.value);
+    assert_int_equal(one_node_op(n, &other, NULL), -JOIN_USED_TOKEN);
+    assert_int_equal(n->members.count, 2);
+}
+
+static void test_a_wrong_secret_or_an_old_token_is_refused(void **state)
+{
+    struct node *n = *state;
+    invite(n, clock_real_us() - 1);
+    struct node_op op = join_op(1);
+    assert_int_equal(one_node_op(n, &op, NULL), -JOIN_EXPIRED_TOKEN);
+    op.secret[0] ^= 1;
+    assert_int_equal(one_node_op(n, &op, NULL), -JOIN_UNKNOWN_TOKEN);
+}
+
+static void test_a_name_is_taken_once(void **state)
+{
+    struct node *n = *state;
+    struct node_op op = join_op(1);
+    strcpy(op.name, "one");
+    invite(n, clock_real_us() + 1000000000);
+    assert_int_equal(one_node_op(n, &op, NULL), -JOIN_NAME_TAKEN);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(an_operation_is_applied_when_it_is_answered),
+        TEST(an_operation_sent_twice_is_done_once),
+        TEST(below_the_lowest_nothing_is_executed),
+        TEST(an_errno_logs_nothing),
+        TEST(an_errno_waits_for_what_it_rests_on),
+        TEST(opening_again_with_the_nonce_is_the_same_session),
+        TEST(a_new_session_ends_the_older_one),
+        TEST(a_token_lets_one_node_in),
+        TEST(a_wrong_secret_or_an_old_token_is_refused),
+        TEST(a_name_is_taken_once),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
