@@ -9,7 +9,9 @@
 #   asan          the same with address and undefined-behaviour sanitizers
 #   tsan          those of the threaded parts with the thread sanitizer
 #   cluster       real processes and mounts (tests/cluster)
-#   asan-cluster  a short part of them on the sanitized build
+#   asan-cluster  a short part of them with address and undefined-behaviour sanitizers; a leak
+#                 is told when a node ends
+#   tsan-cluster  a short part of them with the thread sanitizer
 #   quickstart    examples/quickstart.sh
 #   bench         that tests/bench/run.sh runs and prints
 # and `build`, which only builds. The last line counts single tests over all parts; the exit
@@ -19,27 +21,35 @@ set -uo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root" || exit 1
 
-all_parts=(includes unit asan tsan cluster asan-cluster quickstart bench)
+all_parts=(includes unit asan tsan cluster asan-cluster tsan-cluster quickstart bench)
 # What runs more than one thread over shared memory: names of meson tests.
 tsan_tests=('store_*' 'wire_*' 'node_*' 'fs_mount*')
-# What the sanitized build runs of each cluster test: parts of names.
+# What the sanitized builds run of each cluster test: parts of names.
 asan_cluster=(
     "test_view.py test_writes_at_any_offset test_writers_of test_appends test_rename"
     "test_failover.py test_all_killed_at_once"
-    "test_cli.py test_keys_without_a_mount test_umount_is_stop"
+    "test_cli.py test_keys_without_a_mount test_umount_is_stop test_stop"
     "test_port.py test_garbage test_without_a_certificate"
 )
+tsan_cluster=(
+    "test_view.py test_writes_at_any_offset test_writers_of test_appends test_replace_is_whole"
+    "test_failover.py test_all_killed_at_once"
+    "test_cli.py test_keys_without_a_mount test_umount_is_stop test_stop"
+)
+
+tsan_options=halt_on_error=1:suppressions=$root/tests/lib/tsan.supp
 
 long=()
 parts=()
 for argument in "$@"; do
     case $argument in
     --long) long=(--long) ;;
-    build | includes | unit | asan | tsan | cluster | asan-cluster | quickstart | bench)
+    build | includes | unit | asan | tsan | cluster | asan-cluster | tsan-cluster | \
+        quickstart | bench)
         parts+=("$argument")
         ;;
     *)
-        sed -n 's/^# \{0,1\}//; 2,16p' "$0" >&2
+        sed -n 's/^# \{0,1\}//; 2,18p' "$0" >&2
         exit 2
         ;;
     esac
@@ -122,6 +132,15 @@ build() { # DIRECTORY OPTIONS...
     echo "built $1 in $((SECONDS - begun)) s"
 }
 
+build_asan() {
+    build build-asan -Dwerror=true -Db_sanitize=address,undefined -Db_lundef=false
+}
+
+# Its memory layout does not stand much randomisation of addresses: run it by `setarch -R`.
+build_tsan() {
+    build build-tsan -Dwerror=true -Db_sanitize=thread -Db_lundef=false
+}
+
 meson_tests() { # WHAT SECONDS BUILD TEST...
     local what=$1 seconds=$2 directory=$3
     shift 3
@@ -166,8 +185,7 @@ part_unit() {
 }
 
 part_asan() {
-    build build-asan -Dwerror=true -Db_sanitize=address,undefined -Db_lundef=false ||
-        { fail_one 'build with address sanitizer'; return; }
+    build_asan || { fail_one 'build with address sanitizer'; return; }
     # An allocation of absurd size is to fail, as it does without the sanitizer: it is tested.
     ASAN_OPTIONS=detect_stack_use_after_return=1:allocator_may_return_null=1 \
         UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
@@ -175,17 +193,14 @@ part_asan() {
 }
 
 part_tsan() {
-    build build-tsan -Dwerror=true -Db_sanitize=thread -Db_lundef=false ||
-        { fail_one 'build with thread sanitizer'; return; }
+    build_tsan || { fail_one 'build with thread sanitizer'; return; }
     local tests
     mapfile -t tests < <(matching_tests build-tsan "${tsan_tests[@]}")
     if [ ${#tests[@]} -eq 0 ]; then
         fail_one 'tsan: no test has one of its names'
         return
     fi
-    # Its memory layout does not stand much randomisation of addresses.
-    TSAN_OPTIONS=halt_on_error=1:suppressions=$root/tests/lib/tsan.supp \
-        meson_tests tsan 240 build-tsan --timeout-multiplier 5 \
+    TSAN_OPTIONS=$tsan_options meson_tests tsan 240 build-tsan --timeout-multiplier 5 \
         --wrapper 'setarch -R' "${tests[@]}"
 }
 
@@ -198,16 +213,26 @@ part_cluster() {
     done
 }
 
-part_asan-cluster() {
-    build build-asan -Dwerror=true -Db_sanitize=address,undefined -Db_lundef=false ||
-        { fail_one 'build with address sanitizer'; return; }
-    local line words
-    for line in "${asan_cluster[@]}"; do
+# Parts of the cluster's tests, with more patience.
+cluster_smoke() { # WHAT LINE...: a line is a file and parts of its tests' names
+    local what=$1 line words
+    shift
+    for line in "$@"; do
         read -ra words <<<"$line"
-        TIERCE_BINARY=$binary run_limited 240 "$python" "tests/cluster/${words[0]}" \
-            --patience 2 "${words[@]:1}"
-        take_counts "${words[0]} with address sanitizer" $?
+        TIERCE_BINARY=$binary run_limited 240 setarch -R "$python" \
+            "tests/cluster/${words[0]}" --patience 3 "${words[@]:1}"
+        take_counts "${words[0]} with $what sanitizer" $?
     done
+}
+
+part_asan-cluster() {
+    build_asan || { fail_one 'build with address sanitizer'; return; }
+    cluster_smoke address "${asan_cluster[@]}"
+}
+
+part_tsan-cluster() {
+    build_tsan || { fail_one 'build with thread sanitizer'; return; }
+    TSAN_OPTIONS=$tsan_options cluster_smoke thread "${tsan_cluster[@]}"
 }
 
 part_quickstart() {
