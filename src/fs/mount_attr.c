@@ -52,16 +52,25 @@ static void overlay_attributes_onto(const struct file *file, struct stat *attr)
         attr->st_mtim = attr->st_ctim = ns_timespec(file->shown_mtime_ns);
 }
 
-/* With the lock held: of a file that was removed. */
-static int attributes_kept(const struct file *file, struct stat *ret)
+enum look { LOOK_PLAIN, LOOK_NAMED, LOOK_HELD };
+
+/* With the lock held: of an inode that was removed. */
+static int attributes_kept(const struct fs_mount *m, const struct file *file,
+                           uint64_t inode, struct stat *ret)
 {
-    struct fs_inode inode;
+    struct buf record = {0};
+    struct fs_inode last;
     uint64_t content;
-    int error = 0;
-    if (file->known.st_ino && overlay_hides_base(&file->overlay, &content))
+    int error = file ? file_kept(file, &last) : -ESTALE;
+    if (error)
+        error = seen_find(m, file ? file->inode : inode, &record, &last);
+    if (!error)
+        stat_of_inode(&last, ret);
+    if (file && file->known.st_ino && overlay_hides_base(&file->overlay, &content)) {
         *ret = file->known; /* its value is still all here */
-    else if ((error = file_kept(file, &inode)) == 0)
-        stat_of_inode(&inode, ret);
+        error = 0;
+    }
+    buf_release(&record);
     if (!error)
         ret->st_nlink = 0;
     return error;
@@ -83,13 +92,13 @@ static bool attributes_local(const struct file *file, struct stat *ret)
 /* With the lock held. The committed attributes were read when the file's generation was
  * `generation`. -EAGAIN: something landed meanwhile. */
 static int attributes_merge(struct fs_mount *m, uint64_t inode, uint64_t generation,
-                            bool held, int error, struct stat *attr)
+                            enum look look, int error, struct stat *attr)
 {
     struct file *file = file_find(m, inode);
     if (generation != (file ? file->generation : 0))
         return -EAGAIN;
-    if (error == -ENOENT && file && held)
-        error = attributes_kept(file, attr);
+    if (error == -ENOENT && look == LOOK_HELD)
+        error = attributes_kept(m, file, inode, attr);
     if (error)
         return error == -ENOENT ? -ESTALE : error;
     if (file)
@@ -98,49 +107,62 @@ static int attributes_merge(struct fs_mount *m, uint64_t inode, uint64_t generat
     return 0;
 }
 
-static int attributes_look(struct fs_mount *m, uint64_t inode, bool held,
+/* With the lock held: what was read, for the time when it is gone. */
+static void record_keep(struct fs_mount *m, const struct fs_inode *inode, enum look look,
+                        struct buf *record)
+{
+    struct file *file = file_find(m, inode->inode);
+    if (look == LOOK_NAMED && !S_ISDIR(inode->mode))
+        seen_keep(m, inode->inode, record, inode->version);
+    if (file)
+        file_keep(file, record, inode->version);
+}
+
+static int attributes_look(struct fs_mount *m, uint64_t inode, enum look look,
                            struct stat *ret)
 {
     struct buf scratch = {0};
     struct stat attr;
-    int error;
-    do {
+    int error = -EAGAIN;
+    while (error == -EAGAIN) {
         pthread_mutex_lock(&m->lock);
-        struct file *file = file_find(m, inode);
+        const struct file *file = file_find(m, inode);
         uint64_t generation = file ? file->generation : 0;
         uint64_t number = file ? file->inode : inode;
-        bool local = file && attributes_local(file, ret);
+        bool local = file && attributes_local(file, &attr);
         pthread_mutex_unlock(&m->lock);
-        if (local) {
-            error = 0;
-            goto out;
-        }
+        error = 0;
+        if (local)
+            break;
         struct fs_inode committed;
-        buf_clear(&scratch);
-        error = fs_stat(&m->backend.view, number, &scratch, &committed);
-        if (!error)
+        int missing = fs_stat(&m->backend.view, number, &scratch, &committed);
+        if (!missing)
             stat_of_inode(&committed, &attr);
         pthread_mutex_lock(&m->lock);
-        error = attributes_merge(m, inode, generation, held, error, &attr);
-        if (!error && (file = file_find(m, inode)) && scratch.length)
-            file_keep(file, &scratch, committed.version);
+        error = attributes_merge(m, inode, generation, look, missing, &attr);
+        if (!error && !missing)
+            record_keep(m, &committed, look, &scratch);
         pthread_mutex_unlock(&m->lock);
-    } while (error == -EAGAIN);
+    }
+    buf_release(&scratch);
     if (!error)
         *ret = attr;
-out:
-    buf_release(&scratch);
     return error;
 }
 
 int mount_attributes(struct fs_mount *m, uint64_t inode, struct stat *ret)
 {
-    return attributes_look(m, inode, false, ret);
+    return attributes_look(m, inode, LOOK_PLAIN, ret);
+}
+
+int mount_attributes_named(struct fs_mount *m, uint64_t inode, struct stat *ret)
+{
+    return attributes_look(m, inode, LOOK_NAMED, ret);
 }
 
 int mount_attributes_held(struct fs_mount *m, uint64_t inode, struct stat *ret)
 {
-    return attributes_look(m, inode, true, ret);
+    return attributes_look(m, inode, LOOK_HELD, ret);
 }
 
 /* The kernel asks for every name and for every file's attributes each time. Those of
@@ -224,7 +246,7 @@ static void attributes_show(const struct overlay_attributes *a, const uint64_t *
 static void answer_attr(struct mount_call *call, int error)
 {
     if (error) {
-        fuse_reply_err(call->req, -error);
+        fuse_reply_err(call->req, error == -ENOENT ? ESTALE : -error);
         return;
     }
     struct fs_mount *m = call->mount;
@@ -367,9 +389,9 @@ void on_setattr(fuse_req_t req, fuse_ino_t inode, struct stat *attr, int set,
     uint64_t size = (uint64_t)attr->st_size;
     const uint64_t *sized = set & FUSE_SET_ATTR_SIZE ? &size : NULL;
     struct stat shown;
-    int error = sized && size > LIMIT_FILE_BYTES
-                    ? -EFBIG
-                    : mount_attributes_held(m, inode, &shown);
+    int error = sized && size > LIMIT_FILE_BYTES ? -EFBIG
+                : fi                             ? mount_attributes_held(m, inode, &shown)
+                                                 : mount_attributes(m, inode, &shown);
     if (error) {
         fuse_reply_err(req, -error);
         return;

@@ -52,6 +52,24 @@ static int open_truncated(struct handle *handle, const struct stat *attr)
     return 0;
 }
 
+/* With the lock held: what was looked up just now is gone. A reader gets what was there
+ * then, if that is all known; others walk again. */
+static int open_removed(struct handle *handle)
+{
+    struct fs_inode inode;
+    struct buf record = {0};
+    bool reads = (handle->flags & (O_ACCMODE | O_TRUNC)) == O_RDONLY;
+    int error = -ESTALE;
+    if (reads)
+        error = seen_find(handle->file->mount, handle->file->inode, &record, &inode);
+    if (!error && (!S_ISREG(inode.mode) || inode.kind != FS_CONTENT_INLINE))
+        error = -ESTALE;
+    if (!error)
+        file_keep(handle->file, &record, inode.version);
+    buf_release(&record);
+    return error;
+}
+
 /* The handle comes first, so that the record seen then is kept. What was removed since it
  * was looked up is -ESTALE: the kernel walks again. */
 void on_open(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
@@ -70,7 +88,9 @@ void on_open(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
     }
     int error = mount_attributes(m, inode, &attr);
     pthread_mutex_lock(&m->lock);
-    if (!error && fi->flags & O_TRUNC)
+    if (error == -ESTALE)
+        error = open_removed(handle);
+    else if (!error && fi->flags & O_TRUNC)
         error = open_truncated(handle, &attr);
     if (error)
         handle_release(handle);

@@ -42,6 +42,8 @@ enum {
     MOUNT_BACKGROUND = 4096,        /* requests of the kernel's own, in flight */
     MOUNT_COMMIT_DELAY_US = 100000, /* from the first buffered byte */
     MOUNT_WATCH_US = 200000,        /* how often callers that wait are looked at (K14) */
+    MOUNT_SEEN = 256,               /* records of late look-ups that are remembered ... */
+    MOUNT_SEEN_US = 1000000,        /* ... for so long */
     MOUNT_DETACH_BYTES = 1 << 20, /* an open file up to this size outlives its removal */
     MOUNT_DETACHED_BYTES = 16 << 20, /* and may then grow to this */
 };
@@ -153,6 +155,12 @@ struct drop {
     struct mount_call *calls;
 };
 
+/* What a look-up has read a moment ago (README M11). */
+struct seen {
+    uint64_t inode, version, at_us;
+    struct buf record;
+};
+
 struct fs_mount {
     struct fs_backend backend;
     struct fuse_session *session;
@@ -166,6 +174,7 @@ struct fs_mount {
     struct file *files[MOUNT_BUCKETS];
     struct mount_call *calls[MOUNT_BUCKETS];
     struct pending *pendings;
+    struct seen seen[MOUNT_SEEN];
     uint64_t next_layer, next_call, next_generation;
     uint64_t calls_count;
     uint64_t wakes_at_us; /* when the committer looks next */
@@ -216,6 +225,15 @@ void pending_attributes(const struct file *file, struct stat *ret);
 void pending_set(struct pending *p, const struct overlay_attributes *attributes);
 /* The operation that makes it, but for its ranges. */
 void pending_op(const struct pending *p, struct fs_op *op);
+
+/* ---- mount_seen.c; with the lock held ---- */
+
+void seen_keep(struct fs_mount *m, uint64_t inode, const struct buf *record,
+               uint64_t version);
+/* The record that a look-up read lately, copied; -ESTALE: none did. */
+int seen_find(const struct fs_mount *m, uint64_t inode, struct buf *record,
+              struct fs_inode *ret);
+void seen_release(struct fs_mount *m);
 
 /* ---- mount_detached.c ---- */
 
@@ -283,7 +301,10 @@ int mountinfo_find(const char *mountpoint, dev_t *ret_device); /* mount id, or -
 void stat_of_inode(const struct fs_inode *inode, struct stat *ret);
 /* As this host's processes see it: the overlay taken into account. -ESTALE: removed. */
 int mount_attributes(struct fs_mount *m, uint64_t inode, struct stat *ret);
-/* The same; where it was removed and is open here, as it was seen last. */
+/* The same, of a number that the kernel was given for a name just now. */
+int mount_attributes_named(struct fs_mount *m, uint64_t inode, struct stat *ret);
+/* The same, of a number: where it was removed and is open here, or was looked up just
+ * now, as it was seen last. */
 int mount_attributes_held(struct fs_mount *m, uint64_t inode, struct stat *ret);
 int64_t timespec_ns(struct timespec t);
 struct timespec ns_timespec(int64_t ns);

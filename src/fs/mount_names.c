@@ -47,7 +47,7 @@ static int lookup_attributes(struct fs_mount *m, uint64_t parent, const char *na
         begun = view->begin ? view->begin(view->context) : 0;
         error = fs_lookup(view, parent, name, strlen(name), &inode);
         if (!error)
-            error = mount_attributes(m, inode, ret);
+            error = mount_attributes_named(m, inode, ret);
     } while (error == -ESTALE && view->begin && view->retry(view->context, begun));
     return error;
 }
@@ -90,6 +90,11 @@ void on_readlink(fuse_req_t req, fuse_ino_t number)
     struct buf scratch = {0}, target = {0};
     struct fs_inode inode;
     int error = fs_stat(&m->backend.view, number, &scratch, &inode);
+    if (error == -ENOENT) {
+        pthread_mutex_lock(&m->lock);
+        error = seen_find(m, number, &scratch, &inode);
+        pthread_mutex_unlock(&m->lock);
+    }
     if (!error && !S_ISLNK(inode.mode))
         error = -EINVAL;
     if (!error) {
@@ -98,7 +103,7 @@ void on_readlink(fuse_req_t req, fuse_ino_t number)
         error = target.failed ? -ENOMEM : 0;
     }
     if (error)
-        fuse_reply_err(req, error == -ENOENT ? ESTALE : -error);
+        fuse_reply_err(req, -error);
     else
         fuse_reply_readlink(req, (const char *)target.data);
     buf_release(&scratch);
