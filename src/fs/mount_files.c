@@ -21,11 +21,20 @@ static void handle_release(struct handle *handle)
     file_put(file);
 }
 
+/* Through the page cache the kernel cuts a write(2) at page boundaries into several WRITEs,
+ * between which another host's append may be committed: a torn line. Past it a write comes
+ * whole. Such a handle could not be mapped anyway, since it cannot be read (K12). */
+static bool takes_whole_appends(const struct fuse_file_info *fi)
+{
+    return (fi->flags & O_APPEND) && (fi->flags & O_ACCMODE) == O_WRONLY;
+}
+
 void handle_reply(fuse_req_t req, struct handle *handle, struct fuse_file_info *fi,
                   const struct fuse_entry_param *entry)
 {
     struct fs_mount *m = fuse_req_userdata(req);
     fi->fh = (uint64_t)(uintptr_t)handle;
+    fi->direct_io = takes_whole_appends(fi);
     int error = entry ? fuse_reply_create(req, entry, fi) : fuse_reply_open(req, fi);
     if (error != -ENOENT)
         return;
