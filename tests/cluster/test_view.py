@@ -236,6 +236,25 @@ def test_writers_of_one_directory(t):
                   f'{w}-{k} differs on mount {i}')
 
 
+def test_many_large_writers_on_a_follower(t):
+    """More than a connection may queue at once: it is slowed down, not cut."""
+    c = t.cluster()
+    through = (c.leader() + 1) % 3
+    block = t.random_bytes(1 << 20)
+
+    def write(k):
+        with open(c.path(through, f'large-{k}'), 'wb') as f:
+            for piece in range(3):
+                f.write(block[k + piece:] + block[:k + piece])
+    in_parallel(write, [(k,) for k in range(64)])
+    for k in range(64):
+        with open(c.path((through + 1) % 3, f'large-{k}'), 'rb') as f:
+            check(f.read() == b''.join(block[k + p:] + block[:k + p] for p in range(3)),
+                  f'large-{k} differs')
+    with open(f'{c.nodes[through].data}/node.log') as log:
+        check('lost node' not in log.read(), 'a connection was lost')
+
+
 def test_appends_are_all_there(t):
     """Lines appended through all mounts: none lost, torn or twice, each writer's in order."""
     c = t.shared()
