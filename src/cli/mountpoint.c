@@ -21,11 +21,17 @@ static char *parent_of(const char *path, const char **ret_last, size_t *ret_leng
     return start ? strndup(path, start) : strdup(".");
 }
 
+/* The process behind a mount has died: long ago, or while this call waited for it. */
+static bool is_of_dead_mount(int error)
+{
+    return error == ENOTCONN || error == ECONNABORTED;
+}
+
 /* realpath() of what exists of a path, and the rest as it is. */
 static char *resolve(const char *path)
 {
     char *real = realpath(path, NULL);
-    if (real || (errno != ENOENT && errno != ENOTCONN))
+    if (real || (errno != ENOENT && !is_of_dead_mount(errno)))
         return real;
     const char *last;
     size_t length;
@@ -56,7 +62,7 @@ static int check_directory(const char *path)
         cli_fail("the mountpoint %s is not a directory: give an empty directory", path);
         return -1;
     }
-    if (errno == ENOTCONN) /* a dead mount is there: it will be replaced */
+    if (is_of_dead_mount(errno)) /* it will be replaced */
         return 0;
     if (errno == ENOENT)
         cli_fail("the mountpoint %s does not exist: mkdir -p %s", path, path);

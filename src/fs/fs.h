@@ -256,6 +256,8 @@ struct fs_backend {
     /* Its caller was interrupted: done() soon, with -EINTR where the node thinks it right
      * (fatal: the caller is being killed; else only without quorum or after a second). */
     void (*interrupt)(void *context, struct fs_request *request, bool fatal);
+    /* False: no majority is reachable at this moment, as far as the node knows. */
+    bool (*writable)(void *context);
     /* A reserved inode number; 0: none at hand. */
     uint64_t (*take_inode)(void *context);
     void (*space)(void *context, uint64_t *ret_free_bytes, uint64_t *ret_total_bytes,

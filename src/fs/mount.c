@@ -93,12 +93,18 @@ static int unmount_lazily(const char *path)
     return fusermount("-uz", path);
 }
 
+/* The process behind a mount has died: long ago, or while this call waited for it. */
+static bool is_of_dead_mount(int error)
+{
+    return error == ENOTCONN || error == ECONNABORTED;
+}
+
 static int mountpoint_check(const char *path, char **ret_real, char error[FS_ERROR_BYTES])
 {
     struct stat st;
     struct statfs fs;
     /* Not stat: the kernel may have kept attributes, and would answer for the dead. */
-    bool dead = statfs(path, &fs) != 0 && errno == ENOTCONN;
+    bool dead = statfs(path, &fs) != 0 && is_of_dead_mount(errno);
     if (dead && unmount_lazily(path) != 0)
         return fail(error, -ENOTCONN, "a dead mount is in the way at %s: umount -l %s",
                     path, path);
@@ -245,7 +251,7 @@ static int session_mount(struct fs_mount *m, char *argument, char error[FS_ERROR
 static int await_ready(struct fs_mount *m, char error[FS_ERROR_BYTES])
 {
     struct stat st;
-    if (stat(m->mountpoint, &st) != 0 && errno == ENOTCONN)
+    if (stat(m->mountpoint, &st) != 0 && is_of_dead_mount(errno))
         return fail(error, -ENOTCONN, "the kernel refused the mount at %s",
                     m->mountpoint);
     return 0;

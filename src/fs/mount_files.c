@@ -79,6 +79,47 @@ static int open_removed(struct handle *handle)
     return error;
 }
 
+static void finish_open(fuse_req_t req, struct handle *handle, struct fuse_file_info *fi,
+                        const struct stat *attr, int error)
+{
+    struct fs_mount *m = fuse_req_userdata(req);
+    pthread_mutex_lock(&m->lock);
+    if (error == -ESTALE)
+        error = open_removed(handle);
+    else if (!error && fi->flags & O_TRUNC)
+        error = open_truncated(handle, attr);
+    if (error)
+        handle_release(handle);
+    mount_unlock_and_send(m);
+    if (error)
+        fuse_reply_err(req, -error);
+    else
+        handle_reply(req, handle, fi, NULL);
+}
+
+static void answer_writable(struct mount_call *call, int error)
+{
+    finish_open(call->req, call->handle, &call->fi, &call->attr, error);
+}
+
+/* Programs look at the error of open more often than at that of close: without a majority a
+ * file is opened for writing only once an operation that changes nothing has come through. */
+static void open_when_writable(fuse_req_t req, struct handle *handle,
+                               struct fuse_file_info *fi, const struct stat *attr)
+{
+    struct mount_call *call = call_new(fuse_req_userdata(req), req, answer_writable);
+    if (!call) {
+        pthread_mutex_lock(&handle->file->mount->lock);
+        handle_release(handle);
+        mount_unlock_and_send(fuse_req_userdata(req));
+        return;
+    }
+    call->handle = handle;
+    call->fi = *fi;
+    call->attr = *attr;
+    call_start(call, &(struct fs_op){.type = FS_SETATTR, .inode = handle->file->inode});
+}
+
 /* The handle comes first, so that the record seen then is kept. What was removed since it
  * was looked up is -ESTALE: the kernel walks again. */
 void on_open(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
@@ -96,18 +137,11 @@ void on_open(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
         return;
     }
     int error = mount_attributes(m, inode, &attr);
-    pthread_mutex_lock(&m->lock);
-    if (error == -ESTALE)
-        error = open_removed(handle);
-    else if (!error && fi->flags & O_TRUNC)
-        error = open_truncated(handle, &attr);
-    if (error)
-        handle_release(handle);
-    mount_unlock_and_send(m);
-    if (error)
-        fuse_reply_err(req, -error);
+    bool writes = (fi->flags & (O_ACCMODE | O_TRUNC)) != O_RDONLY;
+    if (!error && writes && !m->backend.writable(m->backend.context))
+        open_when_writable(req, handle, fi, &attr);
     else
-        handle_reply(req, handle, fi, NULL);
+        finish_open(req, handle, fi, &attr, error);
 }
 
 /* ---- Reading ---- */

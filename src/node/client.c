@@ -132,12 +132,23 @@ static struct client_op *next_to_send(struct client *c)
     return NULL;
 }
 
+static void note_quorum(struct node *n, uint64_t now_us)
+{
+    struct client *c = &n->client;
+    n->writable = is_leader_reachable(n) && node_has_quorum(n);
+    if (n->writable)
+        c->no_quorum_since_us = 0;
+    else if (c->no_quorum_since_us == 0)
+        c->no_quorum_since_us = now_us;
+}
+
 void client_pump(struct node *n)
 {
     struct client *c = &n->client;
     if (!n->driver.raft || c->pumping)
         return;
     notice_target(n);
+    note_quorum(n, node_now());
     c->pumping = true;
     if (c->opening_busy && c->opening.state == OP_QUEUED && is_leader_reachable(n))
         send_op(n, &c->opening);
@@ -238,15 +249,6 @@ void client_applied(struct node *n)
 }
 
 /* ---- Submitting -------------------------------------------------------------------- */
-
-static void note_quorum(struct node *n, uint64_t now_us)
-{
-    struct client *c = &n->client;
-    if (is_leader_reachable(n) && node_has_quorum(n))
-        c->no_quorum_since_us = 0;
-    else if (c->no_quorum_since_us == 0)
-        c->no_quorum_since_us = now_us;
-}
 
 void client_submit(struct node *n, struct client_op *op)
 {

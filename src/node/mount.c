@@ -109,6 +109,12 @@ static void backend_interrupt(void *context, struct fs_request *request, bool fa
     mail_post(context, &i->mail);
 }
 
+static bool backend_writable(void *context)
+{
+    struct node *n = context;
+    return n->writable;
+}
+
 static void backend_space(void *context, uint64_t *ret_free, uint64_t *ret_total,
                           uint64_t *ret_keys)
 {
@@ -249,6 +255,7 @@ void mount_init(struct node *n)
                                      .view = n->view,
                                      .submit = backend_submit,
                                      .interrupt = backend_interrupt,
+                                     .writable = backend_writable,
                                      .take_inode = backend_take_inode,
                                      .space = backend_space,
                                      .unmounted = backend_unmounted};

@@ -363,6 +363,7 @@ struct node {
     struct fs_key missed; /* by the last evaluation that was -EAGAIN */
     struct event *tick, *sigterm, *sigint, *ending;
     bool eligible; /* to lead */
+    _Atomic bool writable; /* a leader with a majority is reachable */
     enum node_phase phase;
     uint64_t started_us, phase_us;
     uint64_t hinted_commit, second_us;

@@ -80,6 +80,12 @@ def check_refused(c, i, label):
                 ('rename', os.rename, (c.path(i, 'there'), c.path(i, 'moved'))),
                 ('chmod', os.chmod, (c.path(i, 'there'), 0o600)),
                 ('overwrite', write_value, (c.path(i, 'there'), b'lost'))]
+    for shell in ('bash', 'dash'):  # they look at open's error, and dash not at close's
+        for name in ('there', f'{label}-new'):
+            done = subprocess.run([shell, '-c', f'echo lost > {c.path(i, name)}'],
+                                  capture_output=True, text=True)
+            check(done.returncode and 'Read-only' in done.stderr,
+                  f'{shell}: echo > {name} without a majority: {done}')
     for name, call, arguments in os_calls:
         code, seconds = timed(call, *arguments)
         print(f'# {label}: {name} without a majority: {errno.errorcode.get(code, code)}'

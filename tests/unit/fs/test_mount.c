@@ -819,6 +819,34 @@ static void test_failed_commits(void **state)
 }
 
 /* The timer's commit has no caller: its error waits for fsync or close. */
+/* Without a majority open says so, not only a close that nobody looks at. */
+static void test_open_without_a_majority(void **state)
+{
+    backend_put(&backend, "f", "old", 3);
+    backend.alone = true;
+    backend_fail(&backend, FS_SETATTR, -EROFS);
+    assert_int_equal(open(at("f"), O_WRONLY | O_TRUNC), -1);
+    assert_int_equal(errno, EROFS);
+    assert_int_equal(open(at("f"), O_WRONLY | O_APPEND), -1);
+    assert_int_equal(errno, EROFS);
+    must(close(must_open("f", O_RDONLY)));
+    backend_fail(&backend, FS_MAKE, -EROFS);
+    assert_int_equal(open(at("new"), O_WRONLY | O_CREAT | O_TRUNC, 0644), -1);
+    assert_int_equal(errno, EROFS);
+    size_t size;
+    char *value = backend_value(&backend, "f", &size);
+    assert_string_equal(value, "old");
+    free(value);
+    backend_fail(&backend, 0, 0); /* it is back before the node has noticed */
+    int fd = must_open("f", O_WRONLY | O_TRUNC);
+    must_write(fd, "new", 3);
+    must(close(fd));
+    value = backend_value(&backend, "f", &size);
+    assert_string_equal(value, "new");
+    free(value);
+    backend.alone = false;
+}
+
 static void test_sticky_errors(void **state)
 {
     backend_put(&backend, "f", "old", 3);
@@ -1336,6 +1364,7 @@ int main(int argc, char **argv)
         mounted(test_sync_writes),
         mounted(test_mapped_writes),
         mounted(test_failed_commits),
+        mounted(test_open_without_a_majority),
         mounted(test_sticky_errors),
         mounted(test_failed_making),
         mounted(test_removed_while_open),

@@ -168,6 +168,12 @@ static void on_interrupt(void *context, struct fs_request *request, bool fatal)
     pthread_mutex_unlock(&b->lock);
 }
 
+static bool on_writable(void *context)
+{
+    struct backend *b = context;
+    return !b->alone;
+}
+
 static uint64_t on_take_inode(void *context)
 {
     struct backend *b = context;
@@ -222,6 +228,7 @@ void backend_start(struct backend *b)
                  .retry = view_retry},
         .submit = on_submit,
         .interrupt = on_interrupt,
+        .writable = on_writable,
         .take_inode = on_take_inode,
         .space = on_space,
         .unmounted = on_unmounted,

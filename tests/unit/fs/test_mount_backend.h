@@ -23,6 +23,7 @@ struct backend {
     uint32_t fail_type;    /* operations of this type fail ... */
     int fail_error;        /* ... with this */
     bool no_inodes;        /* take_inode gives none */
+    _Atomic bool alone;    /* no majority */
     unsigned queued_count; /* submitted, not done */
     unsigned interrupts, fatal_interrupts;
     unsigned counts[16], total; /* done, without those that failed by fail_type */
