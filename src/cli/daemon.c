@@ -137,7 +137,7 @@ static int run_in_background(struct node_run_options *options)
     pid_t child = fork();
     if (child == 0) {
         close(fds[0]);
-        _exit(run_child(options, fds[1]));
+        exit(run_child(options, fds[1])); /* not _exit: a leak check runs at exit */
     }
     close(fds[1]);
     int result = child < 0 ? cli_fail("cannot start a process: %s", strerror(errno))
