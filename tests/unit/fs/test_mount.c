@@ -1569,7 +1569,6 @@ static void test_dead_mount_is_replaced(void **state)
     must(stat(other, &st)); /* the kernel keeps these attributes beyond the kill */
     kill(pid, SIGKILL);
     waitpid(pid, NULL, 0);
-<<<<<<< HEAD
     int asked = statvfs(other, &fs), why = errno;
     int started = try_start(other, NULL, error);
     int replaced = stat(other, &st);
@@ -1578,13 +1577,6 @@ static void test_dead_mount_is_replaced(void **state)
     assert_int_equal(why, ENOTCONN);
     assert_int_equal(started, 0);
     assert_int_equal(replaced, 0);
-=======
-    while (stat(other, &st) == 0)
-        ; /* its attributes are good for one tick yet */
-    assert_int_equal(errno, ENOTCONN);
-    assert_int_equal(try_start(other, NULL, error), 0);
-    must(stat(other, &st));
->>>>>>> fuse
     rmdir(other);
 }
 
