@@ -194,6 +194,9 @@ static int add_learner(struct node *n, const struct node_op *op, struct evaluati
     for (uint32_t i = 0; i < n->members.count; i++)
         if (strcmp(n->members.list[i].name, op->name) == 0)
             return -JOIN_NAME_TAKEN;
+    for (uint32_t i = 0; i < n->members.count; i++)
+        if (strcmp(n->members.list[i].address, op->address) == 0)
+            return -JOIN_ADDRESS_TAKEN;
     if (n->members.count == LIMIT_MEMBERS)
         return -JOIN_TOO_MANY;
     e->members = n->members;

@@ -184,6 +184,7 @@ enum {
     JOIN_UNKNOWN_TOKEN = 2,  /* ENOENT: of another cluster, or removed after it expired */
     JOIN_EXPIRED_TOKEN = 62, /* ETIME */
     JOIN_USED_TOKEN = 114,   /* EALREADY: by another node */
+    JOIN_ADDRESS_TAKEN = 98,  /* EADDRINUSE */
     JOIN_NAME_TAKEN = 17,    /* EEXIST */
     JOIN_TOO_MANY = 7,       /* E2BIG */
 };

@@ -327,6 +327,11 @@ static int refused(const struct joining *j, int code, const char *text,
                           "a node named \"%s\" is in the cluster already: give another "
                           "--name (the token is still good)",
                           j->d->name);
+    case JOIN_ADDRESS_TAKEN:
+        return node_error(error, -code,
+                          "a node of the cluster has the address %s already: give another "
+                          "--listen or --advertise (the token is still good)",
+                          j->d->advertise);
     case JOIN_TOO_MANY:
         return node_error(error, -code, "the cluster has %d nodes, and takes no more",
                           LIMIT_MEMBERS);
@@ -367,6 +372,7 @@ static bool is_refusal(int result)
     case JOIN_EXPIRED_TOKEN:
     case JOIN_USED_TOKEN:
     case JOIN_NAME_TAKEN:
+    case JOIN_ADDRESS_TAKEN:
     case JOIN_TOO_MANY:
         return true;
     }

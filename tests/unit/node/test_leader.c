@@ -276,6 +276,17 @@ static void test_a_name_is_taken_once(void **state)
     assert_int_equal(one_node_op(n, &op, NULL), -JOIN_NAME_TAKEN);
 }
 
+/* Two members at one address: the second could never be reached, nor start there. */
+static void test_an_address_is_taken_once(void **state)
+{
+    struct node *n = *state;
+    struct node_op op = join_op(1);
+    strcpy(op.address, n->members.list[0].address);
+    invite(n, clock_real_us() + 1000000000);
+    assert_int_equal(one_node_op(n, &op, NULL), -JOIN_ADDRESS_TAKEN);
+    assert_int_equal(n->members.count, 1);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
@@ -290,6 +301,7 @@ int main(void)
         TEST(a_token_lets_one_node_in),
         TEST(a_wrong_secret_or_an_old_token_is_refused),
         TEST(a_name_is_taken_once),
+        TEST(an_address_is_taken_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
