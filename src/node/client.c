@@ -93,7 +93,9 @@ static void send_op(struct node *n, struct client_op *op)
     operation_encode(&head, op->op.data, op->op.length, &bytes);
     node_must(bytes.failed ? -ENOMEM : 0, "sending an operation");
     struct peer *p = peers_find(n, leader);
-    wire_send_bytes(p->connection, WIRE_OPERATION, 0, bytes.data, bytes.length);
+    if (wire_send_bytes(p->connection, WIRE_OPERATION, 0, bytes.data, bytes.length) ==
+        -ENOBUFS)
+        p->full = true;
     buf_release(&bytes);
 }
 
@@ -126,9 +128,12 @@ static bool is_window_open(const struct client *c)
  * then. */
 static struct client_op *next_to_send(struct client *c)
 {
-    for (struct client_op *op = c->head; op; op = op->next)
+    for (struct client_op *op = c->head; op; op = op->next) {
+        if (op->state == OP_WAITING_TO_RESEND)
+            return NULL; /* those behind it must not overtake it (S3) */
         if (op->state == OP_QUEUED)
             return op->request || is_window_open(c) ? op : NULL;
+    }
     return NULL;
 }
 
@@ -142,6 +147,14 @@ static void note_quorum(struct node *n, uint64_t now_us)
         c->no_quorum_since_us = now_us;
 }
 
+/* Consensus shares the connection: what waits on it must not hold that up. More is sent
+ * when answers come, when it drains, or at the next tick. */
+static bool has_room_for_operations(struct node *n)
+{
+    struct peer *p = peers_find(n, raft_leader(n->driver.raft));
+    return !p || (!p->full && wire_queued_bytes(p->connection) < NODE_OPERATION_BYTES);
+}
+
 void client_pump(struct node *n)
 {
     struct client *c = &n->client;
@@ -153,7 +166,8 @@ void client_pump(struct node *n)
     if (c->opening_busy && c->opening.state == OP_QUEUED && is_leader_reachable(n))
         send_op(n, &c->opening);
     struct client_op *op;
-    while (c->session && is_leader_reachable(n) && (op = next_to_send(c)))
+    while (c->session && is_leader_reachable(n) && has_room_for_operations(n) &&
+           (op = next_to_send(c)))
         send_op(n, op);
     c->pumping = false;
 }
@@ -188,7 +202,6 @@ static void session_lost(struct node *n)
     c->session = 0;
     while (c->head && c->head->request)
         finish(n, c->head, -EIO);
-    c->next_request = 1;
     random_bytes(&c->nonce, sizeof(c->nonce));
     client_open_session(n);
 }
@@ -199,11 +212,21 @@ static void settle(struct node *n, struct client_op *op)
         finish(n, op, op->answer_error);
 }
 
+/* A late answer to an earlier opening. (Requests are told apart by their numbers, which
+ * go on from session to session.) */
+static bool is_of_another_nonce(const struct client *c, const struct answer *a)
+{
+    struct fs_result result;
+    fs_result_decode(a->result, &result);
+    return a->status == WIRE_OK && result.more != c->nonce;
+}
+
 void client_answer(struct node *n, const struct answer *a)
 {
     struct client *c = &n->client;
     struct client_op *op = find(c, a->request);
-    if (!op || op->state == OP_ANSWERED)
+    if (!op || op->state == OP_ANSWERED ||
+        (op == &c->opening && is_of_another_nonce(c, a)))
         return;
     switch (a->status) {
     case WIRE_OK:
@@ -278,7 +301,6 @@ static void session_opened(struct client_op *op)
     }
     fs_result_decode(op->result, &result);
     n->client.session = result.value;
-    n->client.next_request = 1;
     node_session_opened(n);
 }
 

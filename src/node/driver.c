@@ -24,13 +24,25 @@ static void note_members(struct node *n, const struct members *members)
 
 /* ---- What an update says ----------------------------------------------------------- */
 
+/* The newest membership beyond what is applied, from the entries that are in memory. */
+static void find_newest_config(struct node *n, struct members *ret)
+{
+    for (uint64_t i = store_applied(n->store) + 1; i <= store_last_index(n->store); i++) {
+        struct store_bytes *b = store_entry_cached(n->store, i);
+        if (b)
+            entry_config(b->data, b->length, ret);
+        store_bytes_unref(b);
+    }
+}
+
 static void do_truncate(struct node *n, const struct raft_update *u)
 {
     log_info("dropping entries after %llu, which were never committed",
              (unsigned long long)u->truncate_to);
     node_must(store_truncate(n->store, u->truncate_to, u->generation), "truncating");
-    /* At most one membership change is under way: what is left is the committed one. */
-    note_members(n, &n->members_applied);
+    struct members members = n->members_applied;
+    find_newest_config(n, &members);
+    note_members(n, &members);
 }
 
 static void append_received(struct node *n, const struct raft_update *u)
@@ -236,8 +248,11 @@ static void apply_one(struct node *n, uint64_t index)
     store_entry_each(bytes->data, bytes->length, apply_record, &a);
     node_must(a.error, "applying");
     struct members members;
-    if (entry_config(bytes->data, bytes->length, &members))
+    if (entry_config(bytes->data, bytes->length, &members)) {
         n->members_applied = members;
+        if (!raft_config_is_pending(n->driver.raft))
+            note_members(n, &members);
+    }
     store_bytes_unref(bytes);
 }
 

@@ -49,6 +49,8 @@ static int evaluate_fs(struct node *n, uint64_t session, const struct fs_op *op,
                        struct evaluation *e)
 {
     struct fs_view view = ahead_view(n);
+    if (op->type == FS_RESERVE && op->size > NODE_INODES_RESERVED)
+        return -EINVAL; /* a clock far ahead would stay in the log for ever (G2) */
     if (op->type == FS_RESERVE)
         e->timestamp_us += op->size; /* the numbers lie before the entry's timestamp */
     store_builder_begin(e->builder, e->timestamp_us);
@@ -108,7 +110,8 @@ static int evaluate_session(struct node *n, const struct node_op *op,
     int ret = store_scan_ahead(n->store, from, 1, to, 1, each_session, &o);
     if (ret < 0)
         return ret;
-    if (o.same) { /* a retry whose answer was lost */
+    e->result.more = op->nonce; /* the answer says which opening it is of */
+    if (o.same) {               /* a retry whose answer was lost */
         e->result.value = o.same;
         return 0;
     }

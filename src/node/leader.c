@@ -155,9 +155,9 @@ static void propose_config(struct node *n, const struct members *members)
 {
     members_to_raft(members, &n->leader.config);
     n->leader.proposed++;
+    n->members = *members;
     driver_step(n, &(struct raft_event){
                        .type = RAFT_PROPOSE, .count = 1, .config = &n->leader.config});
-    n->members = *members;
     peers_refresh(n);
 }
 
@@ -183,16 +183,16 @@ static void append_operation(struct node *n, struct operation *o,
                              struct store_builder *builder, struct evaluation *e)
 {
     struct operation_head head = o->head;
-    if (head.session == 0 && !o->internal) /* it opens one: see session.c */
-        head.session = o->bytes[0] == NODE_OP_SESSION ? e->result.value : 0;
-    if (e->config_changed)
-        leader_flush(n);
+    if (o->bytes[0] == NODE_OP_SESSION) /* it opens one: see session.c */
+        head.session = e->result.value;
     struct store_bytes *bytes = append(n, builder, &head, &e->result);
     struct waiting *w = waiting_new(o);
     if (!bytes) {
         w->answer.status = WIRE_FAILED;
         w->answer.error = EFBIG;
+        w->answer.index = store_last_index(n->store);
         waiting_add(&n->leader.reads, w);
+        driver_flush_soon(n);
         return;
     }
     w->answer.index = store_last_index(n->store);
@@ -221,14 +221,22 @@ static void answer_read(struct node *n, struct operation *o, int error,
 
 /* ---- Evaluation, and what it waits for --------------------------------------------- */
 
+static void open_gate(struct node *n);
+
+static bool is_gate_open(const struct node *n)
+{
+    return raft_established(n->driver.raft) && n->leader.noop_index > 0 &&
+           store_applied(n->store) >= n->leader.noop_index && /* S1 */
+           n->leader.inflight_bytes < LIMIT_INFLIGHT_BYTES &&
+           !raft_transferring(n->driver.raft) && !n->leader.evaluating;
+}
+
 struct page_task {
     struct pager_task task;
     struct node *node;
-    uint64_t session;
+    uint64_t session; /* 0: an operation of none, which is asked again */
     struct fs_key key;
 };
-
-static void run_session(struct node *n, struct session *s);
 
 static void page_in(struct pager_task *task)
 {
@@ -243,46 +251,63 @@ static void paged_in(struct pager_task *task)
 {
     struct page_task *t = container_of(task, struct page_task, task);
     struct session *s = session_find(t->node, t->session);
-    if (s && s->paging) {
+    if (s)
         s->paging = false;
-        run_session(t->node, s);
-    }
+    if (node_is_leader(t->node))
+        open_gate(t->node);
     free(t);
 }
 
-static void park_for_page(struct node *n, struct session *s)
+static void ask_for_page(struct node *n, uint64_t session)
 {
     struct page_task *t = calloc(1, sizeof(*t));
     node_must(t ? 0 : -ENOMEM, "evaluating");
     t->task.work = page_in;
     t->task.done = paged_in;
     t->node = n;
-    t->session = s->number;
+    t->session = session;
     t->key = n->missed;
-    s->paging = true;
     pager_submit(n, &t->task);
 }
 
-/* 0: done with (the operation is gone); -EAGAIN, -EBUSY: to be evaluated again. */
+static bool changes_members(const struct operation *o)
+{
+    return o->bytes[0] == NODE_OP_JOIN || o->bytes[0] == NODE_OP_PROMOTE;
+}
+
+static void conclude(struct node *n, struct operation *o, int error,
+                     struct store_builder *builder, struct evaluation *e)
+{
+    bool entry = builder->record_count > 0 || o->bytes[0] == FS_RESERVE;
+    if (error == 0 && entry)
+        append_operation(n, o, builder, e);
+    else if (!o->internal)
+        answer_read(n, o, error, &e->result);
+    if (error == 0 && !entry && o->bytes[0] == FS_RECLAIM)
+        n->leader.reclaim = false;
+    free(o);
+}
+
+/* 0: done with (the operation is gone); -EAGAIN, -EBUSY: to be evaluated again. What it
+ * steps and answers may bring more operations: `evaluating` keeps them at the gate until
+ * it is done, for they would be appended before it, or overtake it. */
 static int execute(struct node *n, struct operation *o)
 {
     struct store_builder builder = {0};
+    ensure(!n->leader.evaluating);
+    n->leader.evaluating = true;
+    if (changes_members(o))
+        leader_flush(n); /* it is proposed alone */
     struct evaluation e = {.builder = &builder, .timestamp_us = next_timestamp(n)};
     int ret = store_has_room(n->store, LIMIT_ENTRY_BYTES);
     if (ret == 0)
         ret = evaluate(n, o->head.session, o->bytes, o->length, &e);
-    if (ret == -EAGAIN || ret == -EBUSY) {
-        store_builder_release(&builder);
-        return ret;
-    }
-    bool entry = builder.record_count > 0 || o->bytes[0] == FS_RESERVE;
-    if (ret == 0 && entry)
-        append_operation(n, o, &builder, &e);
-    else
-        answer_read(n, o, ret, &e.result);
+    bool again = ret == -EAGAIN || ret == -EBUSY;
+    if (!again)
+        conclude(n, o, ret, &builder, &e);
     store_builder_release(&builder);
-    free(o);
-    return 0;
+    n->leader.evaluating = false;
+    return again ? ret : 0;
 }
 
 /* An operation that was answered before, or is in flight: its answer goes to who asks
@@ -331,42 +356,51 @@ static bool judge(struct node *n, struct session *s, struct operation *o)
     return false;
 }
 
+static void park_again(struct node *n, struct session *s, struct operation *o, int why)
+{
+    o->next = s->parked_head;
+    s->parked_head = o;
+    if (!s->parked_tail)
+        s->parked_tail = o;
+    s->paging = why == -EAGAIN;
+    s->config = why == -EBUSY;
+    if (s->paging)
+        ask_for_page(n, s->number);
+}
+
 /* The operations of one session, in order; one that must wait keeps back those behind it.
  */
 static void run_session(struct node *n, struct session *s)
 {
     uint64_t number = s->number;
-    while (s && s->parked_head && !s->paging && !s->config) {
+    while (s && s->parked_head && !s->paging && !s->config && is_gate_open(n)) {
         struct operation *o = operation_take(&s->parked_head, &s->parked_tail);
         if (!judge(n, s, o))
             continue;
         int ret = execute(n, o);
-        if (ret == 0) {
-            s = session_find(n, number);
+        s = session_find(n, number); /* what was applied meanwhile may have ended it */
+        if (ret == 0)
             continue;
+        if (!s) {
+            refuse(n, o, WIRE_EXPIRED);
+            return;
         }
-        o->next = s->parked_head;
-        s->parked_head = o;
-        if (!s->parked_tail)
-            s->parked_tail = o;
-        if (ret == -EAGAIN)
-            park_for_page(n, s);
-        else
-            s->config = true;
+        park_again(n, s, o, ret);
     }
 }
 
-/* Of no session: it opens one, or is the leader's own. What it needs is in the keydir or
- * will be asked for again. */
+/* Of no session: it opens one, or is the leader's own. It is asked again. */
 static void run_alone(struct node *n, struct operation *o)
 {
     int ret = execute(n, o);
     if (ret == 0)
         return;
+    if (ret == -EAGAIN)
+        ask_for_page(n, 0);
     if (o->internal)
         free(o);
     else
-        refuse(n, o, WIRE_NOT_LEADER); /* asks again in a moment */
+        refuse(n, o, WIRE_NOT_LEADER);
 }
 
 static void run_operation(struct node *n, struct operation *o)
@@ -386,19 +420,26 @@ static void run_operation(struct node *n, struct operation *o)
 
 /* ---- The gate ---------------------------------------------------------------------- */
 
-static bool is_gate_open(const struct node *n)
+static struct session *first_runnable(struct node *n)
 {
-    return raft_established(n->driver.raft) && n->leader.noop_index > 0 &&
-           store_applied(n->store) >= n->leader.noop_index && /* S1 */
-           n->leader.inflight_bytes < LIMIT_INFLIGHT_BYTES &&
-           !raft_transferring(n->driver.raft);
+    for (struct session *s = n->sessions; s; s = s->next)
+        if (s->parked_head && !s->paging && !s->config)
+            return s;
+    return NULL;
 }
 
 static void open_gate(struct node *n)
 {
     struct leader *l = &n->leader;
-    while (l->gate_head && is_gate_open(n))
-        run_operation(n, operation_take(&l->gate_head, &l->gate_tail));
+    struct session *s;
+    /* What is parked came before what is at the gate. */
+    while (is_gate_open(n) && (s = first_runnable(n)))
+        run_session(n, s);
+    while (l->gate_head && is_gate_open(n)) {
+        struct operation *o = operation_take(&l->gate_head, &l->gate_tail);
+        l->gate_bytes -= o->length;
+        run_operation(n, o);
+    }
 }
 
 static void take(struct node *n, struct operation *o)
@@ -416,6 +457,11 @@ static void take(struct node *n, struct operation *o)
         run_operation(n, o);
         return;
     }
+    if (l->gate_bytes + o->length > LIMIT_INFLIGHT_BYTES) {
+        refuse(n, o, WIRE_NOT_LEADER); /* it is asked again in a moment */
+        return;
+    }
+    l->gate_bytes += o->length;
     operation_add(&l->gate_head, &l->gate_tail, o);
     open_gate(n);
 }
@@ -500,7 +546,7 @@ void leader_end(struct node *n)
         s->lowest = 0;
     }
     l->noop_index = 0;
-    l->inflight_bytes = 0;
+    l->inflight_bytes = l->gate_bytes = 0;
 }
 
 /* ---- When time or the log has moved on --------------------------------------------- */
@@ -509,14 +555,8 @@ void leader_applied(struct node *n)
 {
     if (!node_is_leader(n))
         return;
-    for (struct session *s = n->sessions; s;) {
-        struct session *next = s->next;
-        if (s->config && !raft_config_is_pending(n->driver.raft)) {
-            s->config = false;
-            run_session(n, s);
-        }
-        s = next;
-    }
+    for (struct session *s = n->sessions; s; s = s->next)
+        s->config = s->config && raft_config_is_pending(n->driver.raft);
     open_gate(n);
 }
 
@@ -598,11 +638,9 @@ static void promote(struct node *n)
 static void reclaim(struct node *n)
 {
     struct buf op = {0};
-    uint64_t before = store_last_index(n->store);
     fs_op_encode(&(struct fs_op){.type = FS_RECLAIM}, &op);
     run_internal(n, &op);
     buf_release(&op);
-    n->leader.reclaim = store_last_index(n->store) > before;
 }
 
 void leader_tick(struct node *n)
@@ -611,7 +649,7 @@ void leader_tick(struct node *n)
         return;
     if (!raft_config_is_pending(n->driver.raft))
         promote(n);
-    if (n->leader.reclaim)
+    if (n->leader.reclaim && is_gate_open(n))
         reclaim(n);
     open_gate(n);
 }

@@ -122,7 +122,7 @@ void node_fill_status(struct node *n, struct node_status *ret)
     memcpy(ret->name, n->directory.name, sizeof(ret->name));
     memcpy(ret->cluster, n->directory.cluster_id, sizeof(ret->cluster));
     snprintf(ret->version, sizeof(ret->version), "%s", TIERCE_VERSION);
-    if (n->mount.mount)
+    if (n->mount_shown)
         snprintf(ret->mountpoint, sizeof(ret->mountpoint), "%s", n->options->mountpoint);
     for (uint32_t i = 0; i < n->members.count; i++)
         fill_member(n, &n->members.list[i], &ret->members[i]);
@@ -201,7 +201,10 @@ void node_role_changed(struct node *n)
 void node_mount_started(struct node *n, int error)
 {
     if (error == 0) {
+        n->mount_shown = true;
         run_now(n);
+        if (n->was_unmounted)
+            node_unmounted(n);
         return;
     }
     n->exit_error = error;
@@ -211,11 +214,17 @@ void node_mount_started(struct node *n, int error)
 
 void node_mount_stopped(struct node *n, int error)
 {
-    if (error == -EBUSY && !n->force_stop) {
+    if (error == -EBUSY && n->force_stop && !n->mount.force) {
+        mount_stop(n, true); /* SIGTERM came while a stop was being refused */
+        return;
+    }
+    if (error == -EBUSY) {
         enter(n, NODE_RUNNING);
         if (n->stop_answer)
             n->stop_answer(n->stop_context, -EBUSY);
         n->stop_answer = NULL;
+        if (n->was_unmounted)
+            node_unmounted(n);
         return;
     }
     transfer(n);
@@ -223,6 +232,7 @@ void node_mount_stopped(struct node *n, int error)
 
 void node_unmounted(struct node *n)
 {
+    n->was_unmounted = true;
     if (n->phase == NODE_RUNNING) {
         log_info("%s was unmounted: the node stops", n->options->mountpoint);
         enter(n, NODE_UNMOUNTING);
@@ -507,6 +517,7 @@ static int start(struct node *n)
                  (unsigned long long)recovery.cut_bytes);
     n->hinted_commit = recovery.commit;
     n->eligible = true;
+    peers_judge_eligibility(n); /* before it may be elected */
     mount_init(n);
     note_space(n);
     peers_refresh(n);

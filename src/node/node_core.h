@@ -20,6 +20,7 @@ enum {
     NODE_DIAL_FIRST_US = 20 * 1000, /* back-off of a lost peer: first, and most */
     NODE_DIAL_MOST_US = 1000 * 1000,
     NODE_APPEND_ENTRIES = 256,    /* entries of one APPEND frame */
+    NODE_OPERATION_BYTES = 2 << 20, /* unsent on the way to the leader: more waits */
     NODE_PROMOTE_LAG = 64,        /* entries a learner may be behind to be promoted */
     NODE_INODES_RESERVED = 4096,  /* numbers asked for at once */
     NODE_INODES_LOW = 2048,       /* ask again below this */
@@ -246,6 +247,8 @@ struct leader {
     uint64_t proposed;         /* appended and handed to the core up to here */
     struct raft_config config; /* of the membership change being proposed */
     uint64_t inflight_bytes;
+    uint64_t gate_bytes;
+    bool evaluating; /* an operation: others stay at the gate */
     bool reclaim;               /* something may be there to be reclaimed */
 };
 
@@ -369,6 +372,8 @@ struct node {
     uint64_t hinted_commit, second_us;
     _Atomic uint64_t space_free, space_total, space_keys; /* of the last second */
     bool was_low, force_stop;
+    bool mount_shown;   /* it is mounted, as far as the loop has been told */
+    bool was_unmounted; /* by the kernel */
     bool stop_wanted; /* before it ran */
     void (*stop_answer)(void *context, int error);
     void *stop_context;

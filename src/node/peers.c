@@ -35,8 +35,10 @@ static void peer_clear(struct peer *p)
 
 static void peer_remove(struct node *n, struct peer *p)
 {
-    if (p->connection)
+    if (p->connection) {
+        leader_forget(n, p->connection); /* closed() does not follow */
         wire_close(p->connection);
+    }
     peer_clear(p);
     *p = n->peers[--n->peer_count];
 }
@@ -176,6 +178,7 @@ void peers_drained(struct node *n, struct wire_connection *c)
         return;
     p->full = false;
     ask_again(n, p->id);
+    client_pump(n);
 }
 
 /* ---- Entries for a peer: from memory, or read in for it ---------------------------- */
@@ -233,8 +236,10 @@ static void block_ask(struct node *n, struct peer *p, uint64_t first)
     t->first = first;
     int ret = store_read_plan(n->store, first, LIMIT_APPEND_BYTES, &t->read);
     if (ret < 0) {
-        log_error("entry %llu is not in the log any more", (unsigned long long)first);
+        log_error("entries from %llu on cannot be read for node %016llx: %s",
+                  (unsigned long long)first, (unsigned long long)p->id, strerror(-ret));
         free(t);
+        p->read_failed = true;
         return;
     }
     p->reading = true;
@@ -329,6 +334,13 @@ void peers_send(struct node *n, const struct raft_message *m)
 
 enum { RECEIVED_ENTRIES = 65536 };
 
+/* By the chain, and in time (G2): each record has a timestamp of its own. */
+static bool follows(const struct store_entry *before, const struct store_entry *entry)
+{
+    return entry->prev_crc == before->crc &&
+           entry->timestamp_us > before->timestamp_us + before->record_count;
+}
+
 /* Entries of a frame: each whole and right, one chain. -EPROTO. */
 static int parse_entries(const struct raft_message *m, const uint8_t *data, size_t length,
                          struct received_entry **ret, size_t *ret_count)
@@ -348,7 +360,7 @@ static int parse_entries(const struct raft_message *m, const uint8_t *data, size
         if (ret_error < 0 || e->entry.index != m->prev_index + 1 + i ||
             e->entry.prev_term != term || e->entry.term < term ||
             e->entry.term > m->term ||
-            (i > 0 && e->entry.prev_crc != list[i - 1].entry.crc)) {
+            (i > 0 && !follows(&list[i - 1].entry, &e->entry))) {
             ret_error = -EPROTO;
             break;
         }
@@ -458,7 +470,7 @@ static void receive_append(struct node *n, struct wire_connection *c,
     find_configs(list, count, &ev, &configs);
     /* A full disk here must not stop the others: what does not fit has not been received.
      */
-    if (count == 0 || store_has_room(n->store, length) == 0) {
+    if (count == 0 || store_has_room(n->store, length + LIMIT_ENTRY_BYTES) == 0) {
         n->driver.received = list;
         n->driver.received_count = count;
         driver_step(n, &ev);

@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -234,6 +235,25 @@ def test_writers_of_one_directory(t):
         for (w, k), data in values.items():
             check(read_file(c.path(i, 'together', f'{w}-{k}')) == data,
                   f'{w}-{k} differs on mount {i}')
+
+
+def test_many_large_writers_on_a_follower(t):
+    """More than a connection may queue at once: it is slowed down, not cut."""
+    c = t.cluster()
+    through = (c.leader() + 1) % 3
+    block = t.random_bytes(1 << 20)
+
+    def write(k):
+        with open(c.path(through, f'large-{k}'), 'wb') as f:
+            for piece in range(3):
+                f.write(block[k + piece:] + block[:k + piece])
+    in_parallel(write, [(k,) for k in range(64)])
+    for k in range(64):
+        with open(c.path((through + 1) % 3, f'large-{k}'), 'rb') as f:
+            check(f.read() == b''.join(block[k + p:] + block[:k + p] for p in range(3)),
+                  f'large-{k} differs')
+    with open(f'{c.nodes[through].data}/node.log') as log:
+        check('lost node' not in log.read(), 'a connection was lost')
 
 
 def test_appends_are_all_there(t):
@@ -466,6 +486,32 @@ def test_rename_over_is_atomic(t):
     check(min(r.result(30) for r in readers) > 20, 'few reads fell among the renames')
     for i in range(3):
         check(read_file(c.path(i, target)) == value(300), f'the last value on mount {i}')
+
+
+def test_removed_while_open(t):
+    """What this host removes goes on in memory; a small file that another one does is read."""
+    c = t.shared()
+    data = t.random_bytes(200 * KIB)
+    fd, path = tempfile.mkstemp(dir=c.path(0))
+    try:
+        os.unlink(path)
+        check_equal(os.write(fd, data), len(data), 'bytes written')
+        check(os.pread(fd, len(data) + 1, 0) == data, 'the bytes of a removed file')
+        os.ftruncate(fd, 100)
+        check_equal((os.fstat(fd).st_size, os.fstat(fd).st_nlink), (100, 0), 'size, nlink')
+        check_equal(os.pread(fd, 1000, 0), data[:100], 'the bytes left')
+    finally:
+        os.close(fd)
+    for i in range(3):
+        check(not os.path.exists(c.path(i, os.path.basename(path))), f'removed on mount {i}')
+    write_file(c.path(0, 'small'), b'small value')
+    with open(c.path(1, 'small'), 'rb', buffering=0) as f:
+        os.unlink(c.path(2, 'small'))
+        # Mount 1 has applied it once the name is gone there.
+        while os.path.exists(c.path(1, 'small')):
+            pass
+        check_equal(os.fstat(f.fileno()).st_nlink, 0, 'nlink of a removed file')
+        check_equal(f.read(), b'small value', 'the value of a removed file')
 
 
 def test_rename_of_directories(t):

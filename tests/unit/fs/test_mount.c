@@ -1150,6 +1150,267 @@ static void *held_writer(void *arg)
     return NULL;
 }
 
+/* ---- Removed while open ---- */
+
+static void remote(enum fs_op_type type, const char *name, const char *to)
+{
+    struct fs_result result;
+    struct fs_op op = {.type = type,
+                       .parent = FS_ROOT_INODE,
+                       .parent2 = FS_ROOT_INODE,
+                       .name = (const uint8_t *)name,
+                       .name_size = (uint16_t)strlen(name),
+                       .name2 = (const uint8_t *)to,
+                       .name2_size = (uint16_t)(to ? strlen(to) : 0)};
+    assert_int_equal(backend_do(&backend, &op, &result), 0);
+}
+
+static void assert_fails(int result, int error)
+{
+    assert_int_equal(result, -1);
+    assert_int_equal(errno, error);
+}
+
+static void assert_holds(int fd, const char *expected)
+{
+    char text[256] = "";
+    assert_int_equal(pread(fd, text, sizeof(text) - 1, 0), strlen(expected));
+    assert_string_equal(text, expected);
+}
+
+static void assert_removed(int fd, off_t size)
+{
+    struct stat st;
+    must(fstat(fd, &st));
+    assert_int_equal(st.st_nlink, 0);
+    assert_int_equal(st.st_size, size);
+}
+
+/* M10: what another host removes stays readable here, where its record holds it all. */
+static void test_removed_elsewhere(void **state)
+{
+    static uint8_t large[100000];
+    backend_put(&backend, "f", "first", 5);
+    int fd = must_open("f", O_RDWR), idle = must_open("f", O_RDONLY);
+    backend_put(&backend, "f", "second", 6);
+    assert_holds(fd, "second");
+    backend_put(&backend, "g", "new", 3);
+    remote(FS_RENAME, "g", "f");
+    assert_removed(fd, 6);
+    assert_holds(fd, "second");
+    assert_holds(idle, "second");
+    assert_reads("f", "new");
+    must_write(fd, "x", 1);
+    must(fsync(fd)); /* silently: there is nothing to write to */
+    assert_fails((int)pread(fd, large, 1, 0), ESTALE);
+    close(fd);
+    close(idle);
+    backend_put(&backend, "big", large, sizeof(large));
+    fd = must_open("big", O_RDONLY);
+    remote(FS_UNLINK, "big", NULL);
+    assert_removed(fd, sizeof(large));
+    assert_fails((int)pread(fd, large, 1, 0), ESTALE); /* never zeros */
+    close(fd);
+}
+
+/* What this host changed since it saw the record must not be read as it was before. */
+static void test_removed_elsewhere_after_own_change(void **state)
+{
+    backend_put(&backend, "f", "value", 5);
+    int fd = must_open("f", O_RDWR | O_DIRECT);
+    must(truncate(at("f"), 2));
+    remote(FS_UNLINK, "f", NULL);
+    char text[16] = "";
+    ssize_t n = pread(fd, text, sizeof(text), 0);
+    assert_true(n == 2 || (n < 0 && errno == ESTALE));
+    close(fd);
+}
+
+/* M11: between a look-up and the open. */
+static void test_removed_before_open(void **state)
+{
+    static uint8_t large[100000];
+    char path[64], target[16] = "";
+    backend_put(&backend, "f", "value", 5);
+    backend_put(&backend, "big", large, sizeof(large));
+    must(symlink("where", at("link")));
+    int found[] = {must_open("f", O_PATH), must_open("big", O_PATH),
+                   must_open("link", O_PATH | O_NOFOLLOW)};
+    remote(FS_UNLINK, "f", NULL);
+    remote(FS_UNLINK, "big", NULL);
+    remote(FS_UNLINK, "link", NULL);
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", found[0]);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    must(fd);
+    assert_holds(fd, "value");
+    assert_fails(open(path, O_RDWR), ESTALE);
+    close(fd);
+    assert_removed(found[0], 5);
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", found[1]);
+    assert_fails(open(path, O_RDONLY), ESTALE);
+    assert_int_equal(readlinkat(found[2], "", target, sizeof(target)), 5);
+    for (size_t i = 0; i < array_length(found); i++)
+        close(found[i]);
+}
+
+static int replace_after = -1;
+
+static void replace_after_get(void)
+{
+    if (__atomic_fetch_sub(&replace_after, 1, __ATOMIC_SEQ_CST) == 0)
+        remote(FS_RENAME, "g", "f");
+}
+
+/* Whenever another host renames a file over the name: readers meet one or the other. */
+static void test_replaced_at_any_moment(void **state)
+{
+    char text[16];
+    struct stat st;
+    backend.after_get = replace_after_get;
+    for (int i = 0; i < 12; i++) {
+        backend_put(&backend, "f", "old", 3);
+        backend_put(&backend, "g", "new", 3);
+        __atomic_store_n(&replace_after, i, __ATOMIC_SEQ_CST);
+        int fd = must_open("f", O_RDONLY);
+        memset(text, 0, sizeof(text));
+        assert_int_equal(read(fd, text, sizeof(text)), 3);
+        assert_true(!strcmp(text, "old") || !strcmp(text, "new"));
+        must(fstat(fd, &st));
+        must(stat(at("f"), &st));
+        close(fd);
+        __atomic_store_n(&replace_after, -1, __ATOMIC_SEQ_CST);
+        backend_put(&backend, "g", "new", 3);
+        remote(FS_RENAME, "g", "f");
+    }
+}
+
+/* M9: what this host removes goes on for those who have it open, and is not committed. */
+static void test_removed_here(void **state)
+{
+    static uint8_t data[100000], back[100001];
+    struct stat st;
+    int fd = must_open("t", O_RDWR | O_CREAT | O_EXCL);
+    must_write(fd, "hello", 5);
+    must(unlink(at("t")));
+    backend_reset_counts(&backend);
+    assert_removed(fd, 5);
+    assert_holds(fd, "hello");
+    must_write(fd, " world", 6);
+    must(fsync(fd));
+    assert_holds(fd, "hello world");
+    must(ftruncate(fd, 4));
+    must(fchmod(fd, 0640));
+    struct timespec times[2] = {{.tv_sec = 1}, {.tv_sec = 2}};
+    must(futimens(fd, times));
+    must(fstat(fd, &st));
+    assert_int_equal(st.st_mode, S_IFREG | 0640);
+    assert_int_equal(st.st_mtim.tv_sec, 2);
+    assert_int_equal(pwrite(fd, "!", 1, 6), 1);
+    assert_int_equal(pread(fd, back, 100, 0), 7);
+    assert_memory_equal(back, "hell\0\0!", 7);
+    must(close(fd));
+    assert_int_equal(backend_total(&backend), 0);
+
+    fill(data, sizeof(data), 5);
+    backend_put(&backend, "f", data, sizeof(data));
+    fd = must_open("f", O_RDWR | O_APPEND);
+    must(unlink(at("f")));
+    backend_reset_counts(&backend);
+    assert_int_equal(pread(fd, back, sizeof(back), 0), sizeof(data));
+    assert_memory_equal(back, data, sizeof(data));
+    must_write(fd, "end", 3);
+    assert_removed(fd, sizeof(data) + 3);
+    char path[64];
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    int other = open(path, O_RDONLY | O_CLOEXEC);
+    must(other);
+    must(close(fd));
+    assert_int_equal(pread(other, back, 10, sizeof(data)), 3);
+    assert_memory_equal(back, "end", 3);
+    must(close(other));
+    assert_int_equal(backend_total(&backend), 0);
+}
+
+static void test_replaced_here(void **state)
+{
+    backend_put(&backend, "a", "old", 3);
+    backend_put(&backend, "b", "new", 3);
+    int fd = must_open("a", O_RDWR);
+    must(rename(at("b"), at("a")));
+    assert_removed(fd, 3);
+    assert_holds(fd, "old");
+    assert_reads("a", "new");
+    must_write(fd, "OLDER", 5);
+    must(close(fd));
+    assert_value("a", "new");
+    /* a name that is not made yet */
+    fd = must_open("p", O_RDWR | O_CREAT | O_TRUNC);
+    must_write(fd, "pending", 7);
+    must(unlink(at("p")));
+    assert_holds(fd, "pending");
+    assert_removed(fd, 7);
+    must(close(fd));
+    /* a value that is not published, nor will be */
+    fd = must_open("a", O_RDWR | O_TRUNC);
+    must_write(fd, "unseen", 6);
+    backend_reset_counts(&backend);
+    must(unlink(at("a")));
+    assert_holds(fd, "unseen");
+    must(close(fd));
+    assert_int_equal(backend_total(&backend), 1);
+    assert_int_equal(run("bash", "export TMPDIR=$D; x=$(printf %0200000d 0);"
+                                 "test $(wc -c <<< \"$x\") = 200001"),
+                     0);
+}
+
+static void test_removed_here_is_bounded(void **state)
+{
+    enum { BOUND = 16 << 20, LARGE = (1 << 20) + 1 };
+    uint8_t *data = calloc(1, LARGE), byte;
+    backend_put(&backend, "f", "value", 5);
+    int fd = must_open("f", O_RDWR);
+    must(unlink(at("f")));
+    assert_fails((int)pwrite(fd, "x", 1, BOUND), ENOSPC);
+    assert_int_equal(pwrite(fd, "x", 1, BOUND - 1), 1);
+    assert_int_equal(pread(fd, &byte, 1, 1 << 20), 1);
+    assert_int_equal(byte, 0);
+    assert_removed(fd, BOUND);
+    must(close(fd));
+    fd = must_open("f", O_RDWR | O_CREAT | O_TRUNC);
+    assert_int_equal(write(fd, data, LARGE), LARGE);
+    must(fsync(fd));
+    must(unlink(at("f")));
+    assert_fails((int)pread(fd, &byte, 1, LARGE - 1), ESTALE);
+    close(fd);
+    free(data);
+}
+
+/* A removal that fails: all goes on as before, and what is written is committed. (The
+ * kernel holds the file's own lock during a removal: writes come before or after it.) */
+static void test_failed_removal(void **state)
+{
+    backend_put(&backend, "f", "value", 5);
+    int fd = must_open("f", O_RDWR);
+    backend_fail(&backend, FS_UNLINK, -EIO);
+    assert_fails(unlink(at("f")), EIO);
+    assert_int_equal(backend_total(&backend), 0);
+    assert_holds(fd, "value");
+    must_write(fd, "V", 1);
+    must(fsync(fd));
+    assert_value("f", "Value");
+    int other = must_open("f", O_WRONLY | O_TRUNC);
+    must_write(other, "new", 3);
+    assert_fails(unlink(at("f")), EIO);
+    assert_holds(fd, "new");
+    assert_value("f", "Value"); /* its turn has not come */
+    must(close(other));
+    assert_value("f", "new");
+    assert_int_equal(pwrite(fd, "N", 1, 0), 1); /* committed below what is detached */
+    assert_fails(unlink(at("f")), EIO);
+    must(close(fd));
+    assert_value("f", "New");
+}
+
 /* One commit in flight, one buffer behind it, and the writer waits. */
 static void test_bounded_buffer(void **state)
 {
@@ -1373,6 +1634,14 @@ int main(int argc, char **argv)
         mounted(test_killed_callers),
         mounted(test_interrupted_callers),
         mounted(test_bounded_buffer),
+        mounted(test_removed_elsewhere),
+        mounted(test_removed_elsewhere_after_own_change),
+        mounted(test_removed_before_open),
+        mounted(test_replaced_at_any_moment),
+        mounted(test_removed_here),
+        mounted(test_replaced_here),
+        mounted(test_removed_here_is_bounded),
+        mounted(test_failed_removal),
         mounted(test_umount),
         mounted(test_stop_beside_a_writer),
         mounted(test_forced_stop),
