@@ -127,8 +127,9 @@ static int view_get(void *context, const void *key, size_t key_size, struct buf 
     struct backend *b = context;
     struct fs_view view = memory_view(&b->memory);
     int error = view.get(view.context, key, key_size, to, ret_timestamp);
-    if (b->after_get)
-        b->after_get();
+    void (*after_get)(void) = b->after_get;
+    if (after_get)
+        after_get();
     return error;
 }
 

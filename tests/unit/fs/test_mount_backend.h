@@ -29,7 +29,7 @@ struct backend {
     unsigned counts[16], total; /* done, without those that failed by fail_type */
     unsigned failed;
     uint64_t next_inode, last_inode;
-    void (*after_get)(void); /* called after each get of the view, by who asked */
+    void (*_Atomic after_get)(void); /* called after each get of the view, by who asked */
     char watched[256];       /* in the root */
     unsigned empties; /* how often it was there without a byte, after an operation */
 };
