@@ -162,9 +162,8 @@ export PATH
 run tierce --version
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/tierce-quickstart-XXXXXX")
-for name in "${nodes[@]}"; do
-    mkdir -p "$(mnt "$name")"
-done
+say "A directory for each node to mount at."
+run mkdir -p "$(mnt a)" "$(mnt b)" "$(mnt c)"
 
 # ---- 2. Three nodes ------------------------------------------------------------------
 
