@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds with warnings as errors and runs every test. Installs what is missing (as root).
 #
-#   tests/run.sh [--long] [PART...]
+#   tests/run.sh [PART...]
 #
 # Parts, in their order; without any, all are run:
 #   includes      who may include whom, and the folders' READMEs
@@ -39,11 +39,9 @@ tsan_cluster=(
 
 tsan_options=halt_on_error=1:suppressions=$root/tests/lib/tsan.supp
 
-long=()
 parts=()
 for argument in "$@"; do
     case $argument in
-    --long) long=(--long) ;;
     build | includes | unit | asan | tsan | cluster | asan-cluster | tsan-cluster | \
         quickstart | bench)
         parts+=("$argument")
@@ -208,7 +206,7 @@ part_cluster() {
     build build -Dwerror=true || { fail_one 'build'; return; }
     local file
     for file in tests/cluster/test_*.py; do
-        TIERCE_BINARY=$binary run_limited 420 "$python" "$file" "${long[@]}"
+        TIERCE_BINARY=$binary run_limited 420 "$python" "$file"
         take_counts "$file" $?
     done
 }

@@ -463,7 +463,7 @@ class Test:
     """What a test function gets."""
 
     def __init__(self, name, options, shared):
-        self.name, self.long = name, options.long
+        self.name = name
         self.random = random.Random(f'{options.seed} {name}')
         self.own, self._shared, self._tmp = [], shared, None
 
@@ -589,7 +589,6 @@ def parse(arguments):
     parser = argparse.ArgumentParser()
     parser.add_argument('names', nargs='*', help='tests whose name contains one of these')
     parser.add_argument('--seed', type=int, default=random.SystemRandom().randrange(1 << 32))
-    parser.add_argument('--long', action='store_true', help='also what takes long')
     parser.add_argument('--list', action='store_true')
     parser.add_argument('--patience', type=float, default=1.0,
                         help='multiplies the time after which a test counts as hanging')
