@@ -6,9 +6,11 @@
 #include "cli.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <unistd.h>
 
 static const struct cli_command commands[] = {
     {.name = "init",
@@ -358,8 +360,26 @@ static int run(const struct cli_command *command, int argc, char **argv)
     return result;
 }
 
+/* A standard stream that the caller has closed must not become the next descriptor that
+ * is opened: a value would go to a socket of ours. /dev/null takes its number, open the
+ * wrong way round, so that using it still fails with EBADF, and is reported. */
+static int fill_standard_streams(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+        if (fcntl(fd, F_GETFD) >= 0)
+            continue;
+        if (open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
+            return -errno;
+    }
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
+    int result = fill_standard_streams();
+    if (result)
+        return cli_fail("cannot open /dev/null in place of a closed standard stream: %s",
+                        strerror(-result));
     /* A reader that goes away is an error of write(), not the end of a node. */
     signal(SIGPIPE, SIG_IGN);
     if (argc < 2) {

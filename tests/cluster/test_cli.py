@@ -441,6 +441,41 @@ def test_mount_leaves_no_output_open(t):
     check(os.getsid(node.pid) != os.getsid(0), 'the daemon is in the session of its caller')
 
 
+def test_closed_standard_streams(t):
+    """A closed stdin, stdout or stderr is an error where it is used, and never a socket or
+    pipe of the command's own."""
+    c = t.cluster(1, mounted=False)
+    node = c.nodes[0]
+
+    def run(line):
+        return subprocess.run(['bash', '-c', line, c.binary, node.data], timeout=30,
+                              stdin=subprocess.DEVNULL, capture_output=True,
+                              env=c.environment)
+    c.tierce('put', 'closed', 'before', data=0)
+    put = run('"$0" put --data "$1" closed <&-')
+    check_equal(put.returncode, 1, f'put from a closed stdin: {put.stderr!r}')
+    check(b'closed' in put.stderr, f'its message: {put.stderr!r}')
+    check_equal(c.tierce('get', 'closed', data=0).text, 'before', 'the value after it')
+    for line in ('"$0" get --data "$1" closed >&-', '"$0" status --data "$1" >&-',
+                 '"$0" ls --data "$1" >&-', '"$0" help >&-'):
+        result = run(line)
+        check_equal(result.returncode, 1, f'{line}: {result.stderr!r}')
+        check(result.stderr.strip(), f'{line} fails without a message')
+    check_equal(run('"$0" get --data "$1" none <&- >&- 2>&-').returncode, 1, 'all closed')
+    check_equal(run('"$0" put --data "$1" closed after <&- >&- 2>&-').returncode, 0,
+                'a put that uses none of them')
+    check_equal(c.tierce('get', 'closed', data=0).text, 'after', 'its value')
+    c.stop(0)
+    check_equal(run('"$0" serve --data "$1" <&- >&- 2>&-').returncode, 0, 'serve')
+    c._started(0)
+    for fd in range(3):
+        check_equal(os.readlink(f'/proc/{node.pid}/fd/{fd}'), '/dev/null', f'descriptor {fd}')
+        with open(f'/proc/{node.pid}/fdinfo/{fd}') as f:
+            flags = int(re.search(r'flags:\s*([0-7]+)', f.read()).group(1), 8)
+        check_equal(flags & os.O_ACCMODE, os.O_RDWR, f'how descriptor {fd} is open')
+    check_equal(c.tierce('get', 'closed', data=0).text, 'after', 'after the restart')
+
+
 def test_foreground(t):
     c = t.cluster(1, mounted=False)
     c.stop(0)
