@@ -361,6 +361,9 @@ def test_status(t):
             for key, kind in member_types.items():
                 check(isinstance(member.get(key), kind), f'member {key} is {member.get(key)!r}')
             check(member['voter'] and member['reachable'], f'a member: {member}')
+            known = member['id'] == status['id'] or status['role'] == 'leader'
+            check(isinstance(member['applied'], int if known else type(None)),
+                  f'applied of a member, for a {status["role"]}: {member}')
         check(status['applied'] <= status['commit'], 'applied beyond commit')
         own = [m for m in status['members'] if m['id'] == status['id']]
         check(len(own) == 1 and own[0]['name'] == status['name'], f'itself among {own}')
