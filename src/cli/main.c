@@ -14,7 +14,8 @@
 
 static const struct cli_command commands[] = {
     {.name = "init",
-     .usage = "[--data DIR] [--listen HOST:PORT] [--name NAME] [MOUNTPOINT]",
+     .usage = "[--data DIR] [--listen HOST:PORT] [--advertise HOST:PORT] [--name NAME] "
+              "[MOUNTPOINT]",
      .summary = "make a cluster of one node; prints the join line for the next host",
      .help =
          "Makes a new cluster in an empty or missing data directory: its id, its\n"
@@ -26,7 +27,8 @@ static const struct cli_command commands[] = {
      .arguments = {"MOUNTPOINT"},
      .run = cli_init},
     {.name = "join",
-     .usage = "TOKEN [--data DIR] [--listen HOST:PORT] [--name NAME] [MOUNTPOINT]",
+     .usage = "TOKEN [--data DIR] [--listen HOST:PORT] [--advertise HOST:PORT] "
+              "[--name NAME] [MOUNTPOINT]",
      .summary = "make this host a node of the cluster that gave the token",
      .help =
          "Joins the cluster whose `init`, `join` or `invite` printed the token, into an\n"
@@ -195,7 +197,7 @@ static void print_overview(FILE *to)
           to);
     for (size_t i = 0; i < array_length(commands); i++)
         fprintf(to, "  %-7s %s\n", commands[i].name, commands[i].summary);
-    fputs("  help    show this, or with a COMMAND all about it\n\n"
+    fputs("  help    show this, or with a COMMAND all about it; the same: --help, -h\n\n"
           "Three hosts in three commands:\n"
           "  first host:   tierce init MOUNTPOINT          prints a line `tierce join "
           "TOKEN`\n"

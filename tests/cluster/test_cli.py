@@ -61,6 +61,14 @@ def test_help_and_version(t):
         if command != 'help':
             own = c.tierce('help', command).text
             check(f'tierce {command}' in own, f'help {command} says {own!r}')
+    for word in ('--help', '-h'):
+        check(re.search(rf'(^|\s){word}\b', text), f'help does not name {word}')
+        check_equal(c.tierce(word).text, text, word)
+        check_equal(c.tierce('join', word).text, c.tierce('help', 'join').text, word)
+    for command in ('init', 'join'):
+        usage = c.tierce('help', command).text.splitlines()[0]
+        for option in ('--data', '--listen', '--advertise', '--name'):
+            check(option in usage, f'the usage of {command} omits {option}')
     for command in ('init', 'join', 'mount', 'serve', 'status', 'get'):
         check('--data' in c.tierce('help', command).text, f'help {command} omits --data')
 
