@@ -231,6 +231,15 @@ def test_used_token(t):
     c.check_running()
 
 
+def test_a_port_alone_is_no_address(t):
+    c = t.cluster(0)
+    node = spare(c)
+    for option, remedy in (('--listen', f' :{node.port}'), ('--advertise', f'HOST:{node.port}')):
+        result = c.tierce('init', option, str(node.port), data=node.data, code=1)
+        says(result, f'{option}.*{node.port} is not HOST:PORT', remedy)
+        check(not os.path.exists(node.data), f'{node.data} was made')
+
+
 # ---- Data directories and mountpoints ------------------------------------------------
 
 
