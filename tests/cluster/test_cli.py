@@ -5,6 +5,7 @@ import errno
 import glob
 import os
 import re
+import shutil
 import socket
 import stat
 import subprocess
@@ -282,6 +283,60 @@ def test_bad_data_directories(t):
     with open(path, 'w') as f:
         f.write(text)
     c.start(0)
+
+
+def test_data_directories_that_cannot_be(t):
+    """Not made, or not one's own: the message says what to do."""
+    c = t.cluster(1, mounted=False)
+    file = f'{c.base}/file'
+    open(file, 'w').close()
+    for data in (file, f'{file}/below', '/proc/none'):
+        for command in ('init', 'serve'):
+            says(c.tierce(command, data=data, code=1), re.escape(data), '--data')
+
+    public = t.tmp()
+    os.chmod(public, 0o755)
+    binary = shutil.copy(c.binary, public)
+    closed = f'{public}/closed'
+    os.mkdir(closed, 0o700)
+    for data in (closed, f'{closed}/below', f'{public}/new'):
+        for command in (['init', '--listen', f'127.0.0.1:{free_port()}'], ['status']):
+            if command == ['status'] and data == f'{public}/new':
+                continue
+            run = subprocess.run([binary, *command, '--data', data], user=65534, group=65534,
+                                 extra_groups=[], capture_output=True, text=True, timeout=30)
+            check_equal(run.returncode, 1, f'{command} by nobody: {run.stderr}')
+            for word in (data, 'Permission denied', 'run it as root', '--data'):
+                check(word in run.stderr, f'{command} by nobody omits {word!r}: {run.stderr}')
+    check_equal(sorted(os.listdir(public)), sorted([os.path.basename(binary), 'closed']),
+                'what was made by nobody')
+
+
+def test_no_room_for_a_node(t):
+    """init and join see it before they make anything, or ask the cluster: the token is good
+    afterwards, and nobody is a member."""
+    c = t.cluster(1, mounted=False)
+    node = spare(c, 'roomy')
+    disk = f'{c.base}/disk'
+    os.mkdir(disk)
+    token = c.tierce('invite', data=0).text.strip()
+    subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=150m', 'tierce-test', disk], check=True)
+    try:
+        for data in (disk, f'{disk}/new/deep'):
+            for command in (['init'], ['join', token]):
+                result = c.tierce(*command, '--listen', node.address, '--name', 'roomy',
+                                  data=data, code=1)
+                says(result, '192 MiB', '150 MiB', re.escape(data), '--data')
+                nothing_made(disk)
+        # An earlier join's rest stays for the next attempt.
+        with open(f'{disk}/node.key', 'w') as f:
+            f.write('kept')
+        says(c.tierce('join', token, '--listen', node.address, data=disk, code=1), '192 MiB')
+        check_equal(open(f'{disk}/node.key').read(), 'kept', 'the key of an unfinished join')
+    finally:
+        subprocess.run(['umount', disk], check=True)
+    check_equal(len(c.status(0)['members']), 1, 'members')
+    c.tierce('join', token, '--listen', node.address, '--name', 'roomy', data=node.data)
 
 
 def test_bad_mountpoints(t):
