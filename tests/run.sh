@@ -39,15 +39,21 @@ tsan_cluster=(
 
 tsan_options=halt_on_error=1:suppressions=$root/tests/lib/tsan.supp
 
+usage() { sed -n 's/^# \{0,1\}//; 2,18p' "$0"; }
+
 parts=()
 for argument in "$@"; do
     case $argument in
+    --help | -h)
+        usage
+        exit 0
+        ;;
     build | includes | unit | asan | tsan | cluster | asan-cluster | tsan-cluster | \
         quickstart | bench)
         parts+=("$argument")
         ;;
     *)
-        sed -n 's/^# \{0,1\}//; 2,18p' "$0" >&2
+        usage >&2
         exit 2
         ;;
     esac

@@ -6,13 +6,16 @@
 #include "cli.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <unistd.h>
 
 static const struct cli_command commands[] = {
     {.name = "init",
-     .usage = "[--data DIR] [--listen HOST:PORT] [--name NAME] [MOUNTPOINT]",
+     .usage = "[--data DIR] [--listen HOST:PORT] [--advertise HOST:PORT] [--name NAME] "
+              "[MOUNTPOINT]",
      .summary = "make a cluster of one node; prints the join line for the next host",
      .help =
          "Makes a new cluster in an empty or missing data directory: its id, its\n"
@@ -24,7 +27,8 @@ static const struct cli_command commands[] = {
      .arguments = {"MOUNTPOINT"},
      .run = cli_init},
     {.name = "join",
-     .usage = "TOKEN [--data DIR] [--listen HOST:PORT] [--name NAME] [MOUNTPOINT]",
+     .usage = "TOKEN [--data DIR] [--listen HOST:PORT] [--advertise HOST:PORT] "
+              "[--name NAME] [MOUNTPOINT]",
      .summary = "make this host a node of the cluster that gave the token",
      .help =
          "Joins the cluster whose `init`, `join` or `invite` printed the token, into an\n"
@@ -193,7 +197,7 @@ static void print_overview(FILE *to)
           to);
     for (size_t i = 0; i < array_length(commands); i++)
         fprintf(to, "  %-7s %s\n", commands[i].name, commands[i].summary);
-    fputs("  help    show this, or with a COMMAND all about it\n\n"
+    fputs("  help    show this, or with a COMMAND all about it; the same: --help, -h\n\n"
           "Three hosts in three commands:\n"
           "  first host:   tierce init MOUNTPOINT          prints a line `tierce join "
           "TOKEN`\n"
@@ -358,8 +362,26 @@ static int run(const struct cli_command *command, int argc, char **argv)
     return result;
 }
 
+/* A standard stream that the caller has closed must not become the next descriptor that
+ * is opened: a value would go to a socket of ours. /dev/null takes its number, open the
+ * wrong way round, so that using it still fails with EBADF, and is reported. */
+static int fill_standard_streams(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+        if (fcntl(fd, F_GETFD) >= 0)
+            continue;
+        if (open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
+            return -errno;
+    }
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
+    int result = fill_standard_streams();
+    if (result)
+        return cli_fail("cannot open /dev/null in place of a closed standard stream: %s",
+                        strerror(-result));
     /* A reader that goes away is an error of write(), not the end of a node. */
     signal(SIGPIPE, SIG_IGN);
     if (argc < 2) {

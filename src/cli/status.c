@@ -54,7 +54,10 @@ static void json_members(struct buf *to, const struct node_status *s)
         json_text(to, "address", m->address);
         json_bool(to, "voter", m->voter);
         json_bool(to, "reachable", m->reachable);
-        json_number(to, "applied", m->applied);
+        if (m->applied) /* only a leader knows it of others */
+            json_number(to, "applied", m->applied);
+        else
+            buf_printf(to, ", \"applied\": null");
         buf_printf(to, "}");
     }
     buf_printf(to, "]");

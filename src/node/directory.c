@@ -37,6 +37,13 @@ int node_error(char error[NODE_ERROR_BYTES], int result, const char *format, ...
     return result;
 }
 
+const char *directory_remedy(int result)
+{
+    bool forbidden = result == -EACCES || result == -EPERM;
+    return forbidden && geteuid() ? "run it as root, or give another --data"
+                                  : "give another --data";
+}
+
 bool node_name_valid(const char *name)
 {
     size_t length = strlen(name);
@@ -387,6 +394,12 @@ int directory_get_file(const char *path, const char *name, char **ret,
     return result;
 }
 
+static int cannot_open(const char *path, int result, char error[NODE_ERROR_BYTES])
+{
+    return node_error(error, result, "cannot open %s: %s; %s", path, strerror(-result),
+                      directory_remedy(result));
+}
+
 static int locked_by_another(const char *path, int fd, char error[NODE_ERROR_BYTES])
 {
     char pid[16] = "";
@@ -407,7 +420,7 @@ int directory_lock(const char *path, int *ret_fd, char error[NODE_ERROR_BYTES])
         return node_error(error, -ENOMEM, "out of memory");
     int result = 0, fd = open(file, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0)
-        result = node_error(error, -errno, "cannot open %s: %s", file, strerror(errno));
+        result = cannot_open(file, -errno, error);
     else if (flock(fd, LOCK_EX | LOCK_NB))
         result = errno == EWOULDBLOCK ? locked_by_another(path, fd, error)
                                       : node_error(error, -errno, "cannot lock %s: %s",
@@ -469,7 +482,7 @@ int directory_look(const char *path, char error[NODE_ERROR_BYTES])
     struct stat st;
     if (stat(path, &st)) {
         if (errno != ENOENT)
-            return node_error(error, -errno, "cannot open %s: %s", path, strerror(errno));
+            return cannot_open(path, -errno, error);
         return node_error(
             error, -ENOENT,
             "%s does not exist: make a cluster with `tierce init --data %s`, "
@@ -480,7 +493,7 @@ int directory_look(const char *path, char error[NODE_ERROR_BYTES])
         return node_error(error, -EBADMSG, "%s is not a directory: give another --data",
                           path);
     if (access(path, R_OK | X_OK))
-        return node_error(error, -errno, "cannot open %s: %s", path, strerror(errno));
+        return cannot_open(path, -errno, error);
     if (has_file(path, DIRECTORY_CONF))
         return 0;
     if (has_file(path, DIRECTORY_KEY))

@@ -77,6 +77,28 @@ static void host_address(char host[LIMIT_ADDRESS_BYTES + 1])
     freeifaddrs(all);
 }
 
+/* A port alone would be taken for a host, and dialled as one: 21021 is 0.0.82.29. */
+static bool is_bare_number(const char *address)
+{
+    return address[0] && !address[strspn(address, "0123456789")];
+}
+
+static int check_is_address(const struct node_setup *setup, char error[NODE_ERROR_BYTES])
+{
+    if (setup->listen && is_bare_number(setup->listen))
+        return node_error(
+            error, -EINVAL,
+            "--listen: %.300s is not HOST:PORT: for a port on every address "
+            "write :%.300s",
+            setup->listen, setup->listen);
+    if (setup->advertise && is_bare_number(setup->advertise))
+        return node_error(error, -EINVAL,
+                          "--advertise: %.300s is not HOST:PORT: write the host that "
+                          "others dial before it, HOST:%.300s",
+                          setup->advertise, setup->advertise);
+    return 0;
+}
+
 static int choose_addresses(const struct node_setup *setup, struct directory *d,
                             char error[NODE_ERROR_BYTES])
 {
@@ -117,6 +139,8 @@ int naming_choose(const struct node_setup *setup, struct directory *d,
                   char error[NODE_ERROR_BYTES])
 {
     int result = choose_name(setup, d, error);
+    if (!result)
+        result = check_is_address(setup, error);
     return result ? result : choose_addresses(setup, d, error);
 }
 

@@ -89,6 +89,8 @@ int directory_look(const char *path, char error[NODE_ERROR_BYTES]);
 void directory_conf_format(const struct directory *d, struct buf *to);
 int directory_conf_parse(const char *text, const char *file, struct directory *ret,
                          char error[NODE_ERROR_BYTES]);
+/* What to do where the data directory cannot be made or used: for the end of a message. */
+const char *directory_remedy(int result);
 /* Of 1 to LIMIT_NAME_BYTES printable ASCII characters without spaces and commas. */
 bool node_name_valid(const char *name);
 /* HOST:PORT with a host and a port, without spaces and commas: something to dial. */

@@ -11,7 +11,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
+
+enum {
+    STORE_SEGMENTS =
+        2,             /* a store that is opened reserves: the active one and the spare */
+    ROOM_SEGMENTS = 3, /* what must be free before a node is made */
+};
+
+_Static_assert(ROOM_SEGMENTS > STORE_SEGMENTS, "the other files need room too");
 
 static const char *const own_names[] = {
     DIRECTORY_CA,
@@ -79,13 +88,15 @@ static int look_into(const char *path, enum contents *ret, char stranger[NAME_MA
     return 0;
 }
 
-static int judge(const struct place *p, bool join, char error[NODE_ERROR_BYTES])
+static int judge(struct place *p, bool join, char error[NODE_ERROR_BYTES])
 {
     enum contents contents = CONTENTS_NONE;
     char stranger[NAME_MAX + 1];
     int result = look_into(p->path, &contents, stranger);
     if (result)
-        return node_error(error, result, "cannot use %s: %s", p->path, strerror(-result));
+        return node_error(error, result, "cannot use %s: %s; %s", p->path,
+                          strerror(-result), directory_remedy(result));
+    p->unfinished = contents == CONTENTS_UNFINISHED;
     if (contents == CONTENTS_NODE)
         return node_error(
             error, -EEXIST,
@@ -237,8 +248,8 @@ int place_look(struct place *ret, const char *data, bool join,
     struct place p = {.lock_fd = -1};
     int result = absolute_path(data, &p.path);
     if (result)
-        return node_error(error, result, "cannot use \"%s\" as data directory: %s", data,
-                          strerror(-result));
+        return node_error(error, result, "cannot use \"%s\" as data directory: %s; %s",
+                          data, strerror(-result), directory_remedy(result));
     result = judge(&p, join, error);
     if (result && result != -ENOENT) {
         place_release(&p);
@@ -248,11 +259,45 @@ int place_look(struct place *ret, const char *data, bool join,
     return 0;
 }
 
+/* Free bytes where `path` is, or where it would be made. */
+static int free_bytes(const char *path, uint64_t *ret)
+{
+    char above[PATH_MAX];
+    struct statvfs st;
+    snprintf(above, sizeof(above), "%s", path);
+    while (statvfs(above, &st)) {
+        char *slash = strrchr(above, '/');
+        if (errno != ENOENT || !slash || !above[1])
+            return -errno;
+        slash[slash == above] = 0;
+    }
+    *ret = (uint64_t)st.f_bavail * st.f_frsize;
+    return 0;
+}
+
+int place_check_room(const struct place *p, uint64_t segment_bytes,
+                     char error[NODE_ERROR_BYTES])
+{
+    uint64_t needed = ROOM_SEGMENTS * segment_bytes, there;
+    int result = free_bytes(p->path, &there);
+    if (result)
+        return node_error(error, result, "cannot use %s: %s; %s", p->path,
+                          strerror(-result), directory_remedy(result));
+    if (there >= needed)
+        return 0;
+    return node_error(error, -ENOSPC,
+                      "a node needs %llu MiB of disk to begin with, and where %s is %llu "
+                      "MiB are free: make room there, or give another --data",
+                      (unsigned long long)(needed / MiB), p->path,
+                      (unsigned long long)(there / MiB));
+}
+
 int place_take(struct place *p, bool join, char error[NODE_ERROR_BYTES])
 {
     int result = make_directories(p);
     if (result)
-        node_error(error, result, "cannot make %s: %s", p->path, strerror(-result));
+        node_error(error, result, "cannot make %s: %s; %s", p->path, strerror(-result),
+                   directory_remedy(result));
     else
         result = directory_lock(p->path, &p->lock_fd, error);
     if (!result)
@@ -260,8 +305,8 @@ int place_take(struct place *p, bool join, char error[NODE_ERROR_BYTES])
     if (!result) {
         result = make_private(p);
         if (result)
-            node_error(error, result, "cannot make %s private (mode 0700): %s", p->path,
-                       strerror(-result));
+            node_error(error, result, "cannot make %s private (mode 0700): %s; %s",
+                       p->path, strerror(-result), directory_remedy(result));
     }
     if (result)
         remove_made_directories(p);

@@ -44,7 +44,10 @@ static int take_place(struct place *ret, const struct node_setup *setup,
     int result = place_look(&p, setup->data, join, error);
     if (result)
         return result;
-    result = naming_check_port(d, error);
+    if (!p.unfinished)
+        result = place_check_room(&p, d->segment_bytes, error);
+    if (!result)
+        result = naming_check_port(d, error);
     if (!result)
         result = place_take(&p, join, error);
     if (result)
@@ -464,6 +467,9 @@ static int adopt_answer(struct joining *j, char error[NODE_ERROR_BYTES])
 static int join_directory(struct joining *j, char error[NODE_ERROR_BYTES])
 {
     int result = place_clear_but_key(&j->place, error);
+    /* What the earlier join left does not count. */
+    if (!result && j->place.unfinished)
+        result = place_check_room(&j->place, j->d->segment_bytes, error);
     if (!result)
         result = take_key(j, error);
     if (!result)

@@ -13,6 +13,7 @@ struct place {
     int lock_fd;
     size_t made_from; /* the path up to here and all below it was made; 0: nothing */
     mode_t mode;      /* what it had before */
+    bool unfinished;  /* it holds the rest of a join */
 };
 
 /* Finds the place and judges what is there; makes nothing, and takes nothing but memory:
@@ -20,6 +21,10 @@ struct place {
  */
 int place_look(struct place *ret, const char *data, bool join,
                char error[NODE_ERROR_BYTES]);
+/* That its disk has room for a node's first segments; the directory itself may be missing.
+ * -ENOSPC: it has not. */
+int place_check_room(const struct place *p, uint64_t segment_bytes,
+                     char error[NODE_ERROR_BYTES]);
 /* Makes the directory where it is missing, takes its lock, and judges it again. On
  * failure nothing is left; place_release() follows in every case. */
 int place_take(struct place *p, bool join, char error[NODE_ERROR_BYTES]);

@@ -5,6 +5,7 @@ import errno
 import glob
 import os
 import re
+import shutil
 import socket
 import stat
 import subprocess
@@ -61,6 +62,14 @@ def test_help_and_version(t):
         if command != 'help':
             own = c.tierce('help', command).text
             check(f'tierce {command}' in own, f'help {command} says {own!r}')
+    for word in ('--help', '-h'):
+        check(re.search(rf'(^|\s){word}\b', text), f'help does not name {word}')
+        check_equal(c.tierce(word).text, text, word)
+        check_equal(c.tierce('join', word).text, c.tierce('help', 'join').text, word)
+    for command in ('init', 'join'):
+        usage = c.tierce('help', command).text.splitlines()[0]
+        for option in ('--data', '--listen', '--advertise', '--name'):
+            check(option in usage, f'the usage of {command} omits {option}')
     for command in ('init', 'join', 'mount', 'serve', 'status', 'get'):
         check('--data' in c.tierce('help', command).text, f'help {command} omits --data')
 
@@ -223,6 +232,15 @@ def test_used_token(t):
     c.check_running()
 
 
+def test_a_port_alone_is_no_address(t):
+    c = t.cluster(0)
+    node = spare(c)
+    for option, remedy in (('--listen', f' :{node.port}'), ('--advertise', f'HOST:{node.port}')):
+        result = c.tierce('init', option, str(node.port), data=node.data, code=1)
+        says(result, f'{option}.*{node.port} is not HOST:PORT', remedy)
+        check(not os.path.exists(node.data), f'{node.data} was made')
+
+
 # ---- Data directories and mountpoints ------------------------------------------------
 
 
@@ -265,6 +283,60 @@ def test_bad_data_directories(t):
     with open(path, 'w') as f:
         f.write(text)
     c.start(0)
+
+
+def test_data_directories_that_cannot_be(t):
+    """Not made, or not one's own: the message says what to do."""
+    c = t.cluster(1, mounted=False)
+    file = f'{c.base}/file'
+    open(file, 'w').close()
+    for data in (file, f'{file}/below', '/proc/none'):
+        for command in ('init', 'serve'):
+            says(c.tierce(command, data=data, code=1), re.escape(data), '--data')
+
+    public = t.tmp()
+    os.chmod(public, 0o755)
+    binary = shutil.copy(c.binary, public)
+    closed = f'{public}/closed'
+    os.mkdir(closed, 0o700)
+    for data in (closed, f'{closed}/below', f'{public}/new'):
+        for command in (['init', '--listen', f'127.0.0.1:{free_port()}'], ['status']):
+            if command == ['status'] and data == f'{public}/new':
+                continue
+            run = subprocess.run([binary, *command, '--data', data], user=65534, group=65534,
+                                 extra_groups=[], capture_output=True, text=True, timeout=30)
+            check_equal(run.returncode, 1, f'{command} by nobody: {run.stderr}')
+            for word in (data, 'Permission denied', 'run it as root', '--data'):
+                check(word in run.stderr, f'{command} by nobody omits {word!r}: {run.stderr}')
+    check_equal(sorted(os.listdir(public)), sorted([os.path.basename(binary), 'closed']),
+                'what was made by nobody')
+
+
+def test_no_room_for_a_node(t):
+    """init and join see it before they make anything, or ask the cluster: the token is good
+    afterwards, and nobody is a member."""
+    c = t.cluster(1, mounted=False)
+    node = spare(c, 'roomy')
+    disk = f'{c.base}/disk'
+    os.mkdir(disk)
+    token = c.tierce('invite', data=0).text.strip()
+    subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=150m', 'tierce-test', disk], check=True)
+    try:
+        for data in (disk, f'{disk}/new/deep'):
+            for command in (['init'], ['join', token]):
+                result = c.tierce(*command, '--listen', node.address, '--name', 'roomy',
+                                  data=data, code=1)
+                says(result, '192 MiB', '150 MiB', re.escape(data), '--data')
+                nothing_made(disk)
+        # An earlier join's rest stays for the next attempt.
+        with open(f'{disk}/node.key', 'w') as f:
+            f.write('kept')
+        says(c.tierce('join', token, '--listen', node.address, data=disk, code=1), '192 MiB')
+        check_equal(open(f'{disk}/node.key').read(), 'kept', 'the key of an unfinished join')
+    finally:
+        subprocess.run(['umount', disk], check=True)
+    check_equal(len(c.status(0)['members']), 1, 'members')
+    c.tierce('join', token, '--listen', node.address, '--name', 'roomy', data=node.data)
 
 
 def test_bad_mountpoints(t):
@@ -361,6 +433,9 @@ def test_status(t):
             for key, kind in member_types.items():
                 check(isinstance(member.get(key), kind), f'member {key} is {member.get(key)!r}')
             check(member['voter'] and member['reachable'], f'a member: {member}')
+            known = member['id'] == status['id'] or status['role'] == 'leader'
+            check(isinstance(member['applied'], int if known else type(None)),
+                  f'applied of a member, for a {status["role"]}: {member}')
         check(status['applied'] <= status['commit'], 'applied beyond commit')
         own = [m for m in status['members'] if m['id'] == status['id']]
         check(len(own) == 1 and own[0]['name'] == status['name'], f'itself among {own}')
@@ -439,6 +514,41 @@ def test_mount_leaves_no_output_open(t):
     check(is_mounted(node.mount), 'mounted')
     check_equal(os.readlink(f'/proc/{node.pid}/cwd'), '/', "the daemon's working directory")
     check(os.getsid(node.pid) != os.getsid(0), 'the daemon is in the session of its caller')
+
+
+def test_closed_standard_streams(t):
+    """A closed stdin, stdout or stderr is an error where it is used, and never a socket or
+    pipe of the command's own."""
+    c = t.cluster(1, mounted=False)
+    node = c.nodes[0]
+
+    def run(line):
+        return subprocess.run(['bash', '-c', line, c.binary, node.data], timeout=30,
+                              stdin=subprocess.DEVNULL, capture_output=True,
+                              env=c.environment)
+    c.tierce('put', 'closed', 'before', data=0)
+    put = run('"$0" put --data "$1" closed <&-')
+    check_equal(put.returncode, 1, f'put from a closed stdin: {put.stderr!r}')
+    check(b'closed' in put.stderr, f'its message: {put.stderr!r}')
+    check_equal(c.tierce('get', 'closed', data=0).text, 'before', 'the value after it')
+    for line in ('"$0" get --data "$1" closed >&-', '"$0" status --data "$1" >&-',
+                 '"$0" ls --data "$1" >&-', '"$0" help >&-'):
+        result = run(line)
+        check_equal(result.returncode, 1, f'{line}: {result.stderr!r}')
+        check(result.stderr.strip(), f'{line} fails without a message')
+    check_equal(run('"$0" get --data "$1" none <&- >&- 2>&-').returncode, 1, 'all closed')
+    check_equal(run('"$0" put --data "$1" closed after <&- >&- 2>&-').returncode, 0,
+                'a put that uses none of them')
+    check_equal(c.tierce('get', 'closed', data=0).text, 'after', 'its value')
+    c.stop(0)
+    check_equal(run('"$0" serve --data "$1" <&- >&- 2>&-').returncode, 0, 'serve')
+    c._started(0)
+    for fd in range(3):
+        check_equal(os.readlink(f'/proc/{node.pid}/fd/{fd}'), '/dev/null', f'descriptor {fd}')
+        with open(f'/proc/{node.pid}/fdinfo/{fd}') as f:
+            flags = int(re.search(r'flags:\s*([0-7]+)', f.read()).group(1), 8)
+        check_equal(flags & os.O_ACCMODE, os.O_RDWR, f'how descriptor {fd} is open')
+    check_equal(c.tierce('get', 'closed', data=0).text, 'after', 'after the restart')
 
 
 def test_foreground(t):
