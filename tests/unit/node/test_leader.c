@@ -5,9 +5,13 @@
 #include "one_node.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 static int setup(void **state)
@@ -141,6 +145,76 @@ static void test_an_errno_waits_for_what_it_rests_on(void **state)
     assert_int_equal(one_node_fs(n, &op, NULL), -EEXIST);
     assert_true(store_applied(n->store) >= in_flight);
     buf_release(&bytes);
+}
+
+/* ---- S3: what waits for the disk ---- */
+
+static int drop_segment(void *arg, const char *name)
+{
+    struct node *n = arg;
+    char path[512];
+    snprintf(path, sizeof(path), "%s/log/%s", n->directory.path, name);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+    close(fd);
+    return 0;
+}
+
+/* Everything on disk leaves the page cache; false: not sure on this file system. */
+static bool make_cold(struct node *n)
+{
+    struct statfs fs;
+    char path[512];
+    snprintf(path, sizeof(path), "%s/log", n->directory.path);
+    assert_int_equal(statfs(path, &fs), 0);
+    assert_int_equal(store_io_posix.list(NULL, path, drop_segment, n), 0);
+    return fs.f_type == EXT4_SUPER_MAGIC;
+}
+
+static void send_append(struct node *n, uint64_t inode, const char *text)
+{
+    struct buf op = {0}, ranges = {0};
+    fs_range_add(&ranges, 0, text, strlen(text));
+    fs_op_encode(&(struct fs_op){.type = FS_WRITE,
+                                 .flags = FS_APPEND,
+                                 .inode = inode,
+                                 .ranges = ranges.data,
+                                 .ranges_size = (uint32_t)ranges.length},
+                 &op);
+    struct operation_head head = {n->client.session, n->client.next_request++, 1};
+    leader_own_operation(n, &head, op.data, op.length);
+    buf_release(&op);
+    buf_release(&ranges);
+}
+
+static bool nothing_is_parked(struct node *n, void *arg)
+{
+    struct session *s = session_find(n, n->client.session);
+    return !s->parked_head && !s->paging;
+}
+
+/* The first needs a record that is not in memory: it waits, the loop goes on, and those
+ * behind it do not overtake it. */
+static void test_a_parked_operation_keeps_its_place(void **state)
+{
+    struct node *n = *state;
+    struct fs_op op = make_op("a");
+    struct fs_result result;
+    assert_int_equal(one_node_fs(n, &op, &result), 0);
+    bool disk = make_cold(n);
+    send_append(n, result.value, "one ");
+    struct session *s = session_find(n, n->client.session);
+    if (disk)
+        assert_true(s->paging);
+    send_append(n, result.value, "two ");
+    send_append(n, result.value, "three");
+    one_node_run(n, nothing_is_parked, NULL);
+    settle(n);
+    uint8_t text[32] = {0};
+    size_t length;
+    assert_int_equal(fs_read(&n->view, result.value, 0, sizeof(text), text, &length), 0);
+    assert_string_equal((char *)text, "one two three");
 }
 
 /* ---- Sessions
@@ -296,6 +370,7 @@ int main(void)
         TEST(below_the_lowest_nothing_is_executed),
         TEST(an_errno_logs_nothing),
         TEST(an_errno_waits_for_what_it_rests_on),
+        TEST(a_parked_operation_keeps_its_place),
         TEST(opening_again_with_the_nonce_is_the_same_session),
         TEST(a_new_session_ends_the_older_one),
         TEST(a_token_lets_one_node_in),
