@@ -15,8 +15,9 @@ enum {
     LINKS_MAX = 2 * LIMIT_MEMBERS, /* connected nodes remembered, members or not */
     QUORUM_TIMEOUTS = 2,           /* election timeouts until a leader gives up */
     TRANSFER_TIMEOUTS = 2,         /* until a transfer is abandoned */
-    LAG_TIMEOUTS = 2,              /* until a member that applies nothing leaves V */
-    REACH_TIMEOUTS = 2,            /* until a silent node counts as unreachable */
+    VISIBLE_TIMEOUTS =
+        4,              /* until a silent member, or one that applies nothing, leaves V */
+    REACH_TIMEOUTS = 2, /* until a silent node counts as unreachable */
 };
 
 /* ---- The log, as runs of one term

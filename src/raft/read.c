@@ -4,7 +4,7 @@
  *
  * V, whom `visible` waits for: at an election every connected member, whose applied index
  * is not known yet and counts as 0. A member leaves V when it disconnects, is silent for
- * an election timeout, or lags for LAG_TIMEOUTS without applying anything. It enters when
+ * an election timeout, or lags for VISIBLE_TIMEOUTS without applying anything. It enters when
  * an answer shows that it lacks at most VISIBLE_SLACK entries; after leaving for its lag,
  * not before it has applied something.
  */
@@ -85,9 +85,9 @@ void visible_forget(struct peer *p)
 
 uint64_t visible_deadline(const struct raft *r, const struct peer *p)
 {
-    uint64_t due = p->heard_us + r->election_us;
+    uint64_t due = p->heard_us + VISIBLE_TIMEOUTS * r->election_us;
     if (peer_lags(r, p))
-        due = min_u64(due, p->applied_us + LAG_TIMEOUTS * r->election_us);
+        due = min_u64(due, p->applied_us + VISIBLE_TIMEOUTS * r->election_us);
     return due;
 }
 
@@ -96,7 +96,7 @@ static void visible_expire(struct raft *r, struct peer *p)
     if (!p->holds || r->now_us < visible_deadline(r, p))
         return;
     p->holds = false;
-    p->stuck = r->now_us < p->heard_us + r->election_us;
+    p->stuck = r->now_us < p->heard_us + VISIBLE_TIMEOUTS * r->election_us;
 }
 
 void visible_update(struct raft *r)
