@@ -111,7 +111,9 @@ static void stick_error(struct file *file, uint64_t layer, int error)
 {
     bool told = false;
     for (struct handle *h = file->handles; h; h = h->next) {
-        if (h->written != layer && h->truncated != layer)
+        /* One that has written since may have written to this layer too: told once too often
+         * is better than not at all. */
+        if (h->written < layer && h->truncated != layer)
             continue;
         h->error = error;
         told = true;
