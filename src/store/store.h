@@ -145,10 +145,28 @@ struct store_options {
     const char *path; /* the data directory; files of the store are made under it */
     uint8_t cluster_id[STORE_CLUSTER_ID_BYTES];
     uint64_t segment_bytes; /* at least 2 * LIMIT_ENTRY_BYTES, below 4 GiB */
-    /* Called by store_open for every applied entry, in order; may be NULL. */
+    /* Called by store_open for every entry of the log that is applied, in order; may be
+     * NULL. Of an entry whose values are not read only index, term, timestamp, session,
+     * request, result, record count and crc are known. */
     void (*replay)(void *context, const struct store_entry *entry);
+    /* The caller's state as of the last applied entry, kept beside what is merged, since
+     * the entries it was made of go; at open it is given back before any replay. Loop;
+     * either may be NULL. -ENOMEM; -EBADMSG: not the caller's. */
+    int (*save_state)(void *context, struct buf *to);
+    int (*load_state)(void *context, const void *data, size_t length);
+    /* Any thread: store_next_damage() has something to say. May be NULL. */
+    void (*damaged)(void *context);
     void *context;
+    /* Each 0: the default below. */
+    uint64_t retain_bytes;      /* of log kept for members that are behind (G8) */
+    uint64_t merge_bytes_per_s; /* of merging where space does not press */
+    uint64_t scrub_period_us;   /* of one pass over all files; STORE_NEVER: none */
 };
+
+#define STORE_RETAIN_BYTES      ((uint64_t)256 << 20)
+#define STORE_MERGE_BYTES_PER_S ((uint64_t)32 << 20)
+#define STORE_SCRUB_PERIOD_US   ((uint64_t)7 * 24 * 3600 * 1000 * 1000)
+#define STORE_NEVER             UINT64_MAX
 
 struct store_run { /* entries after the former run's last up to `last` have `term` */
     uint64_t last, term;
@@ -158,10 +176,15 @@ struct store_recovery {
     uint64_t term, vote;
     uint64_t base_index, base_term; /* the log starts after this (0, 0 until merged) */
     uint64_t last_index;
+    /* Proven to have been committed here, though the log has no intact entry there: a hole
+     * (G6). 0: none. The node votes and leads accordingly until its log reaches it. */
+    uint64_t claim_index, claim_term;
     uint64_t commit;        /* proven; everything up to it is applied */
     struct store_run *runs; /* owned by the store until store_close */
     size_t run_count;
     uint64_t cut_bytes; /* torn bytes removed from the tail */
+    uint64_t hints_used, hints_rebuilt;
+    char damage[STORE_ERROR_BYTES]; /* what is damaged, where; "": nothing */
 };
 
 /* Makes an empty store: hard state (0, 0), no entries. -EEXIST where there is one. */
@@ -227,6 +250,8 @@ struct store_done {
     uint64_t durable_index; /* 0: the job had neither append nor truncation */
     uint64_t generation;    /* of the last of those; after a truncation its own */
     bool hard_state;        /* a hard state was made durable */
+    bool installed;         /* store_install() is done: log and state are others now */
+    uint64_t repaired;      /* records and entries written back */
 };
 /* The loop again, after a job that returned 0: frees it. */
 struct store_done store_finish_job(struct store *s, struct store_job *job);
@@ -291,11 +316,115 @@ int store_scan_ahead(struct store *s, const void *from, size_t from_size, const 
                      size_t to_size, int (*each)(void *arg, const struct store_item *item),
                      void *arg);
 
+/* ---- Merging: in the background, in stretches ----------------------------------------- */
+
+/* Work for a thread that may wait (the merge thread): a hint for a sealed segment, a merge,
+ * a scrub. One at a time. */
+struct store_task;
+/* The loop: what is due; NULL: nothing now. `now_us`: CLOCK_BOOTTIME. */
+struct store_task *store_next_task(struct store *s, uint64_t now_us);
+/* The merge thread: one stretch of at most about 1 MiB. 1: call again, after *ret_wait_us;
+ * 0: hand it back to the loop; negative: final, as a job's failure is. */
+int store_run_task(struct store_task *task, uint64_t *ret_wait_us,
+                   char error[STORE_ERROR_BYTES]);
+/* The loop, after 0: true: run it again; false: it is done, and freed. */
+bool store_step_task(struct store *s, struct store_task *task);
+
+/* Entries from here on stay in the log, as far as retain_bytes allow (G8). */
+void store_set_retention(struct store *s, uint64_t keep_from);
+/* Until unpinned, entries from `first` on stay whatever the bounds. -ENOENT: not in the log. */
+struct store_pin;
+int store_pin_log(struct store *s, uint64_t first, struct store_pin **ret);
+void store_unpin_log(struct store *s, struct store_pin *pin);
+
+/* The log begins after this entry. */
+uint64_t store_base(const struct store *s, uint64_t *ret_term);
+/* The state that is merged was made at `applied_index`: until that is applied again, what is
+ * in the store lacks what was superseded on the way, and is not to be served, evaluated or
+ * merged (G7). */
+bool store_is_ready(const struct store *s);
+struct store_manifest {
+    uint64_t merged_index, merged_term;
+    uint64_t applied_index, applied_term;
+    uint64_t files, bytes;
+};
+bool store_manifest(const struct store *s, struct store_manifest *ret); /* false: none */
+
+/* ---- Damage (G6, G9) ------------------------------------------------------------------ */
+
+enum store_damage_kind { STORE_DAMAGED_RECORD = 1, STORE_DAMAGED_ENTRY };
+
+struct store_damage {
+    enum store_damage_kind kind;
+    uint8_t key[LIMIT_KEY_BYTES]; /* RECORD */
+    uint32_t key_size;
+    uint64_t timestamp_us;
+    uint64_t index, term; /* ENTRY */
+};
+/* The loop: what was found and has not been told yet. */
+bool store_next_damage(struct store *s, struct store_damage *ret);
+/* The loop: no peer has it; it is looked for again after the next scrub or read. */
+void store_damage_stays(struct store *s, const struct store_damage *damage);
+/* Any thread that may wait: the whole record of this very version, for a peer. -ENOENT. */
+int store_get_raw(struct store *s, const void *key, size_t key_size, uint64_t timestamp_us,
+                  struct buf *to);
+/* The loop: checks what a peer sent and writes it back in place with the pending job. -EBADMSG: not
+ * what is missing; -ENOENT: not needed any more; -ENOMEM. */
+int store_repair_record(struct store *s, const void *record, size_t length);
+int store_repair_entry(struct store *s, const void *entry, size_t length);
+
+/* ---- Snapshots: the merged files for a node behind the log's start -------------------- */
+
+enum { STORE_CHUNK_BYTES = 1 << 20 };
+
+/* Sender: the merged files as they are published now, and the log after them. */
+struct store_snapshot;
+int store_snapshot_open(struct store *s, struct store_snapshot **ret); /* loop; -ENOENT */
+/* What a receiver needs to know. -ENOMEM. */
+int store_snapshot_describe(const struct store_snapshot *snapshot, struct buf *to);
+/* Any thread that may wait: bytes of a file after its header. */
+int store_snapshot_read(const struct store_snapshot *snapshot, uint32_t file,
+                        uint64_t offset, size_t length, struct buf *to);
+void store_snapshot_close(struct store *s, struct store_snapshot *snapshot); /* loop */
+
+/* Receiver. What is marked T is for a thread that may wait, one at a time. */
+struct store_incoming;
+/* T: begins, or goes on with what an earlier try left, before a restart too. `sender`: whose
+ * files these are. -EPROTO: not a description. */
+int store_incoming_open(struct store *s, const void *description, size_t length,
+                        uint64_t sender, struct store_incoming **ret,
+                        char error[STORE_ERROR_BYTES]);
+/* What is missing first, in order; false: complete. */
+bool store_incoming_next(const struct store_incoming *in, uint32_t *ret_file,
+                         uint64_t *ret_offset, uint32_t *ret_length);
+/* T */
+int store_incoming_write(struct store_incoming *in, uint32_t file, uint64_t offset,
+                         const void *data, size_t length, char error[STORE_ERROR_BYTES]);
+/* T: verifies all, makes hints and a keydir. -EBADMSG: damaged, and dropped. */
+int store_incoming_prepare(struct store_incoming *in, char error[STORE_ERROR_BYTES]);
+/* The loop: replaces log and state by what was prepared, with the pending job; takes it over.
+ * Nothing may be appended until a job's store_done says installed. */
+int store_install(struct store *s, struct store_incoming *in);
+void store_incoming_free(struct store_incoming *in); /* its files stay, to go on with */
+uint64_t store_incoming_bytes(const struct store_incoming *in, uint64_t *ret_total);
+
+/* ---- Backup --------------------------------------------------------------------------- */
+
+/* Any thread that may wait: live records, whole, in key order, whose keys are above `after`
+ * (size 0: from the first), while they fit `max_bytes` (at least one). ret_last: the last
+ * one's key; empty: there is none. Not of one instant. */
+int store_copy(struct store *s, const void *after, size_t after_size, size_t max_bytes,
+               struct buf *to, struct buf *ret_last);
+
 struct store_stats {
     uint64_t keys, live_bytes, log_bytes, segments, entries;
+    uint64_t merged_bytes, merged_files, hint_bytes;
     uint64_t disk_free_bytes, disk_total_bytes; /* as last looked at */
     uint64_t bytes_written, syncs;              /* by jobs, since open */
+    uint64_t merge_bytes_written, merges;       /* by tasks, since open */
     uint64_t bad_reads;                         /* reads that failed their checksum */
+    uint64_t damaged, repaired, unrepaired;     /* found; written back; no peer had it */
+    uint64_t scrubbed_bytes, scrubs;            /* since open */
 };
 void store_stats(struct store *s, struct store_stats *ret);
 

@@ -75,6 +75,113 @@ struct chain {
 bool chain_continues(const struct chain *end, const struct store_entry *entry);
 struct chain chain_after(const struct store_entry *entry);
 
+/* ---- Hints: what is in a data file, without values; see hint.c ---------------------- */
+
+enum segment_kind { SEGMENT_LOG = 1, SEGMENT_MERGED = 2 };
+
+struct segment;
+
+struct hint_record {
+    const uint8_t *key;
+    uint32_t key_size;
+    uint64_t timestamp_us;
+    uint32_t offset;
+    uint32_t value_size;  /* STORE_TOMBSTONE: one */
+    const uint8_t *value; /* NULL unless it is small */
+};
+
+struct hint_info {
+    enum segment_kind kind;
+    uint64_t file_id, data_bytes;
+    uint64_t records, tombstones;
+    /* Of a log segment: */
+    uint64_t first_index, entries;
+    uint64_t prev_term; /* the entry before its first */
+    uint32_t prev_crc;
+    struct chain end; /* its last */
+};
+
+/* Makes ID.new: records in key order, then, of a log segment, its entries. */
+struct hint_writer;
+int hint_writer_new(struct store *s, const struct hint_info *info,
+                    struct hint_writer **ret);
+int hint_writer_record(struct hint_writer *w, const struct hint_record *record);
+int hint_writer_entry(struct hint_writer *w, const struct store_entry *entry,
+                      uint32_t offset);
+/* Synced, renamed to ID.hint; the directory is the caller's to sync. */
+int hint_writer_finish(struct hint_writer *w, uint64_t *ret_bytes);
+void hint_writer_free(struct hint_writer *w); /* removes what is not finished */
+
+/* Reads one, a block at a time. -ENOENT: none; -EBADMSG: wrong, stale or damaged. */
+struct hint_reader;
+int hint_reader_new(struct store *s, uint64_t file_id, enum segment_kind kind,
+                    uint64_t data_bytes, struct hint_reader **ret);
+const struct hint_info *hint_reader_info(const struct hint_reader *r);
+uint64_t hint_reader_bytes(const struct hint_reader *r); /* of the hint file */
+/* 1: a record, valid until the next call; 0: the end. */
+int hint_reader_next(struct hint_reader *r, struct hint_record *ret);
+/* The next record is the first whose key is not below this; never goes back. */
+int hint_reader_seek(struct hint_reader *r, const void *key, size_t size);
+/* 1: the log's next entry (index, term, timestamp, session, request, result, record_count,
+ * crc and length are set); 0: the end. Independent of the records' place. */
+int hint_reader_entry(struct hint_reader *r, struct store_entry *ret,
+                      uint32_t *ret_offset);
+void hint_reader_free(struct hint_reader *r);
+/* Reads the whole data file and writes its hint. -EBADMSG: the data file is damaged. */
+int hint_build(struct store *s, struct segment *segment, uint64_t data_bytes,
+               uint64_t *ret_bytes);
+
+/* ---- Merged files and the manifest; see merged.c, manifest.c ------------------------- */
+
+struct manifest_file {
+    uint64_t file_id, bytes, records, tombstones;
+    uint64_t min_timestamp_us, max_timestamp_us;
+};
+
+struct manifest {
+    struct chain merged;           /* M: the log begins after it */
+    uint64_t applied_index, applied_term; /* E: the state it was made at */
+    uint64_t first_file;           /* log segments of lower file ids are gone */
+    size_t count;
+    struct manifest_file *files;
+    void *state; /* the caller's */
+    size_t state_size;
+};
+
+int manifest_encode(const struct manifest *manifest,
+                    const uint8_t cluster_id[STORE_CLUSTER_ID_BYTES], struct buf *to);
+int manifest_decode(const void *data, size_t length, struct manifest *ret,
+                    uint8_t ret_cluster_id[STORE_CLUSTER_ID_BYTES]);
+/* MANIFEST.new, sync, rename, sync of the directory. */
+int manifest_write(struct store *s, const struct manifest *manifest,
+                   char error[STORE_ERROR_BYTES]);
+/* -ENOENT: there is none. */
+int manifest_read(struct store *s, struct manifest *ret, char error[STORE_ERROR_BYTES]);
+void manifest_release(struct manifest *manifest);
+
+/* Makes ID.mrg and its hint, of whole verified records in key order. */
+struct merged_writer;
+int merged_writer_new(struct store *s, uint64_t file_id, struct merged_writer **ret);
+/* *ret_offset: where it stands. -EFBIG: it is full. */
+int merged_writer_put(struct merged_writer *w, const void *record, size_t length,
+                      uint32_t *ret_offset);
+uint64_t merged_writer_bytes(const struct merged_writer *w); /* so far, of data */
+int merged_writer_sync(struct merged_writer *w); /* what was put, to pace a long write */
+/* Both synced and renamed; the directory is the caller's to sync. */
+int merged_writer_finish(struct merged_writer *w, struct manifest_file *ret,
+                         uint64_t *ret_hint_bytes);
+void merged_writer_free(struct merged_writer *w); /* removes what is not finished */
+void merged_path(struct path *ret, const char *directory, uint64_t file_id);
+void hint_path(struct path *ret, const char *directory, uint64_t file_id);
+void manifest_path(struct path *ret, const char *directory, const char *suffix);
+/* The header of a merged file: -EBADMSG, -EPROTONOSUPPORT. */
+void merged_head_encode(uint8_t to[SEGMENT_HEADER],
+                        const uint8_t cluster_id[STORE_CLUSTER_ID_BYTES],
+                        uint64_t file_id);
+int merged_head_decode(const uint8_t *data, size_t length,
+                       uint8_t ret_cluster_id[STORE_CLUSTER_ID_BYTES],
+                       uint64_t *ret_file_id);
+
 /* ---- Segments ---------------------------------------------------------------------- */
 
 /*
