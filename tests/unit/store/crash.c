@@ -1,139 +1,14 @@
 /* crash.c - see the header. */
 #include "crash.h"
 
+#include <urcu-bp.h>
+
 enum { KEYS = 7, VALUE_BYTES = 8192, LOOSE_MAX = 4096, EXPECTED_MAX = 64 };
 
 void crash_value(uint8_t *to, size_t size, uint32_t serial)
 {
     for (size_t i = 0; i < size; i++)
         to[i] = (uint8_t)(serial >> i % 4 * 8 ^ i);
-}
-
-/* ---- What a scenario does ---------------------------------------------------------- */
-
-static struct crash_op *add_op(struct crash_entry *entry, uint64_t key, size_t size)
-{
-    struct crash_op *op = &entry->ops[entry->count++];
-    snprintf(op->key, sizeof(op->key), "key%llu", (unsigned long long)key % KEYS);
-    op->size = size;
-    return op;
-}
-
-/* One value; with every third entry also a tombstone and a value that sits in the keydir.
- */
-static void choose_ops(struct crash_entry *entry, uint64_t n, size_t size)
-{
-    add_op(entry, n, size);
-    if (n % 3 == 2)
-        add_op(entry, n + 3, SIZE_MAX);
-    if (n % 3 == 1)
-        add_op(entry, n + 2, 5);
-}
-
-static void append_entry(struct scenario_run *r, uint64_t term, size_t size)
-{
-    static uint8_t values[CRASH_OPS][VALUE_BYTES];
-    struct truth *t = &r->truth;
-    ensure(t->count < CRASH_ENTRIES && size <= VALUE_BYTES);
-    struct crash_entry *entry = &t->entries[t->count];
-    *entry = (struct crash_entry){.index = store_last_index(r->f.s) + 1};
-    choose_ops(entry, entry->index, size);
-    struct put puts[CRASH_OPS];
-    for (unsigned i = 0; i < entry->count; i++) {
-        struct crash_op *op = &entry->ops[i];
-        op->serial = (uint32_t)(t->count * CRASH_OPS + i + 1) * 0x9e3779b1u;
-        bool dead = op->size == SIZE_MAX;
-        if (!dead)
-            crash_value(values[i], op->size, op->serial);
-        puts[i] =
-            (struct put){op->key, dead ? NULL : (char *)values[i], dead ? 0 : op->size};
-    }
-    append(&r->f, term, puts, entry->count);
-    uint64_t got_term, newest;
-    store_chain(r->f.s, &got_term, &entry->crc, &newest);
-    for (unsigned i = 0; i < entry->count; i++)
-        entry->ops[i].timestamp_us = newest - entry->count + 1 + i;
-    t->count++;
-}
-
-/* A spare that found no room is asked for again, as a node does now and then. */
-static void make_room(struct scenario_run *r)
-{
-    if (r->cut || store_has_room(r->f.s, VALUE_BYTES / 4) == 0)
-        return;
-    do_run(r);
-    assert_int_equal(store_refresh_space(r->f.s), 0);
-    do_run(r);
-}
-
-void do_append(struct scenario_run *r, uint64_t term, unsigned count, size_t size)
-{
-    for (unsigned i = 0; i < count; i++) {
-        make_room(r);
-        if (!r->cut)
-            append_entry(r, term, size + i);
-    }
-}
-
-void do_truncate(struct scenario_run *r, uint64_t index, uint64_t generation)
-{
-    if (r->cut)
-        return;
-    assert_int_equal(store_truncate(r->f.s, index, generation), 0);
-    r->truth.lowest = min_u64(r->truth.lowest, index);
-}
-
-void do_hard_state(struct scenario_run *r, uint64_t term, uint64_t vote)
-{
-    if (r->cut)
-        return;
-    assert_int_equal(store_set_hard_state(r->f.s, term, vote), 0);
-    r->truth.next_term = term;
-    r->truth.next_vote = vote;
-}
-
-void do_hint(struct scenario_run *r, uint64_t commit)
-{
-    if (r->cut)
-        return;
-    assert_int_equal(store_set_commit_hint(r->f.s, commit), 0);
-    r->truth.next_hint = commit;
-    r->truth.commit = max_u64(r->truth.commit, commit);
-}
-
-bool do_run(struct scenario_run *r)
-{
-    struct truth *t = &r->truth;
-    struct store_job *job = r->cut ? NULL : store_take_job(r->f.s);
-    if (!job)
-        return false;
-    if (store_run_job(job, r->f.error) != 0) {
-        r->cut = true;
-        return false;
-    }
-    struct store_done done = store_finish_job(r->f.s, job);
-    t->lowest = UINT64_MAX;
-    t->durable = done.durable_index ? done.durable_index : t->durable;
-    t->term = t->next_term;
-    t->vote = t->next_vote;
-    t->hint = t->next_hint;
-    return true;
-}
-
-void do_apply(struct scenario_run *r, uint64_t index)
-{
-    if (r->cut)
-        return;
-    apply_to(&r->f, index);
-    r->truth.commit = max_u64(r->truth.commit, index);
-}
-
-void scenario_begin(struct scenario_run *r)
-{
-    *r = (struct scenario_run){.truth.lowest = UINT64_MAX};
-    fixture_init(&r->f, SMALL_SEGMENT);
-    fixture_reopen(&r->f);
-    r->f.error[0] = 0;
 }
 
 /* ---- What may be found ------------------------------------------------------------- */
@@ -220,10 +95,8 @@ static bool is_written(const struct truth *t, uint64_t index, uint32_t crc)
     return false;
 }
 
-void check_recovered(const struct truth *t, struct fixture *after)
+static void check_found(const struct truth *t, struct fixture *after)
 {
-    if (fixture_open(after) != 0)
-        fail_msg("%s", after->error);
     const struct store_recovery *found = &after->recovery;
     assert_true(found->last_index >= min_u64(t->durable, t->lowest));
     assert_true(found->commit <= t->commit && found->commit >= t->hint);
@@ -240,6 +113,13 @@ void check_recovered(const struct truth *t, struct fixture *after)
     store_check(after->s);
 }
 
+void check_recovered(const struct truth *t, struct fixture *after)
+{
+    if (fixture_open(after) != 0)
+        fail_msg("%s", after->error);
+    check_found(t, after);
+}
+
 void check_goes_on(struct fixture *after)
 {
     uint64_t term = 100, index = after->recovery.last_index;
@@ -251,6 +131,248 @@ void check_goes_on(struct fixture *after)
     apply_to(after, index + 1);
     assert_value(after->s, "new", "a value written after the crash");
     store_check(after->s);
+}
+
+/* ---- What a scenario does ---------------------------------------------------------- */
+
+bool is_injected(struct scenario_run *r, int rc)
+{
+    bool injected = (rc == -ENOMEM && alloc_failures() > 0) ||
+                    (rc == -EIO && memory_disk_faults().failed > 0);
+    r->injected += injected;
+    memory_disk_set_quiet(r->f.disk, true);
+    if (injected && r->f.s)
+        store_check(r->f.s);
+    memory_disk_set_quiet(r->f.disk, false);
+    return injected;
+}
+
+static struct crash_op *add_op(struct crash_entry *entry, uint64_t key, size_t size)
+{
+    struct crash_op *op = &entry->ops[entry->count++];
+    snprintf(op->key, sizeof(op->key), "key%llu", (unsigned long long)key % KEYS);
+    op->size = size;
+    return op;
+}
+
+/* One value; with every third entry also a tombstone and a value that sits in the keydir.
+ */
+static void choose_ops(struct crash_entry *entry, uint64_t n, size_t size)
+{
+    add_op(entry, n, size);
+    if (n % 3 == 2)
+        add_op(entry, n + 3, SIZE_MAX);
+    if (n % 3 == 1)
+        add_op(entry, n + 2, 5);
+}
+
+static void append_entry(struct scenario_run *r, uint64_t term, size_t size)
+{
+    static uint8_t values[CRASH_OPS][VALUE_BYTES];
+    struct truth *t = &r->truth;
+    ensure(t->count < CRASH_ENTRIES && size <= VALUE_BYTES);
+    struct crash_entry *entry = &t->entries[t->count];
+    *entry = (struct crash_entry){.index = store_last_index(r->f.s) + 1};
+    choose_ops(entry, entry->index, size);
+    struct put puts[CRASH_OPS];
+    for (unsigned i = 0; i < entry->count; i++) {
+        struct crash_op *op = &entry->ops[i];
+        op->serial = (uint32_t)(t->count * CRASH_OPS + i + 1) * 0x9e3779b1u;
+        bool dead = op->size == SIZE_MAX;
+        if (!dead)
+            crash_value(values[i], op->size, op->serial);
+        puts[i] =
+            (struct put){op->key, dead ? NULL : (char *)values[i], dead ? 0 : op->size};
+    }
+    struct store_bytes *bytes =
+        make_entry(r->f.s, term, store_applied(r->f.s), puts, entry->count);
+    assert_int_equal(store_has_room(r->f.s, bytes->length), 0);
+    int rc;
+    CALL_STORE(r, rc, store_append(r->f.s, bytes, true));
+    assert_int_equal(rc, 0);
+    store_bytes_unref(bytes);
+    uint64_t got_term, newest;
+    store_chain(r->f.s, &got_term, &entry->crc, &newest);
+    for (unsigned i = 0; i < entry->count; i++)
+        entry->ops[i].timestamp_us = newest - entry->count + 1 + i;
+    t->count++;
+}
+
+/* A spare that found no room is asked for again, as a node does now and then. */
+static void make_room(struct scenario_run *r)
+{
+    if (r->cut || store_has_room(r->f.s, VALUE_BYTES / 4) == 0)
+        return;
+    do_run(r);
+    int rc;
+    CALL_STORE(r, rc, store_refresh_space(r->f.s));
+    assert_int_equal(rc, 0);
+    do_run(r);
+}
+
+void do_append(struct scenario_run *r, uint64_t term, unsigned count, size_t size)
+{
+    for (unsigned i = 0; i < count; i++) {
+        make_room(r);
+        if (!r->cut)
+            append_entry(r, term, size + i);
+    }
+}
+
+void do_truncate(struct scenario_run *r, uint64_t index, uint64_t generation)
+{
+    if (r->cut)
+        return;
+    int rc;
+    CALL_STORE(r, rc, store_truncate(r->f.s, index, generation));
+    assert_int_equal(rc, 0);
+    r->truth.lowest = min_u64(r->truth.lowest, index);
+}
+
+void do_hard_state(struct scenario_run *r, uint64_t term, uint64_t vote)
+{
+    if (r->cut)
+        return;
+    int rc;
+    CALL_STORE(r, rc, store_set_hard_state(r->f.s, term, vote));
+    assert_int_equal(rc, 0);
+    r->truth.next_term = term;
+    r->truth.next_vote = vote;
+}
+
+void do_hint(struct scenario_run *r, uint64_t commit)
+{
+    if (r->cut)
+        return;
+    int rc;
+    CALL_STORE(r, rc, store_set_commit_hint(r->f.s, commit));
+    assert_int_equal(rc, 0);
+    r->truth.next_hint = commit;
+    r->truth.commit = max_u64(r->truth.commit, commit);
+}
+
+bool do_run(struct scenario_run *r)
+{
+    struct truth *t = &r->truth;
+    struct store_job *job = r->cut ? NULL : store_take_job(r->f.s);
+    if (!job)
+        return false;
+    alloc_arm();
+    int rc = store_run_job(job, r->f.error);
+    alloc_disarm();
+    if (rc != 0) {
+        r->cut = true;
+        return false;
+    }
+    struct store_done done = store_finish_job(r->f.s, job);
+    t->lowest = UINT64_MAX;
+    t->durable = done.durable_index ? done.durable_index : t->durable;
+    t->term = t->next_term;
+    t->vote = t->next_vote;
+    t->hint = t->next_hint;
+    return true;
+}
+
+void do_apply(struct scenario_run *r, uint64_t index)
+{
+    if (r->cut)
+        return;
+    while (store_applied(r->f.s) < index) {
+        int rc;
+        CALL_STORE(r, rc, store_apply(r->f.s, store_applied(r->f.s) + 1, NULL, NULL));
+        assert_int_equal(rc, 0);
+    }
+    r->truth.commit = max_u64(r->truth.commit, index);
+}
+
+static int take_item(void *arg, const struct store_item *item)
+{
+    struct buf *keys = arg;
+    buf_string(keys, item->key, item->key_size);
+    return keys->failed ? -ENOMEM : 0;
+}
+
+static void look_at_keys(struct scenario_run *r)
+{
+    struct store *s = r->f.s;
+    struct buf got = {0}, ahead = {0}, keys = {0};
+    int rc;
+    CALL_STORE(r, rc,
+               (buf_release(&keys), store_scan(s, NULL, 0, NULL, 0, take_item, &keys)));
+    assert_int_equal(rc, 0);
+    struct reader reader = reader_of(keys.data, keys.length);
+    while (reader_left(&reader) > 0) {
+        size_t size;
+        const uint8_t *key = reader_string(&reader, &size);
+        CALL_STORE(r, rc, (buf_release(&got), store_get(s, key, size, 0, &got, NULL)));
+        assert_int_equal(rc, 0);
+        CALL_STORE(r, rc,
+                   (buf_release(&ahead), store_get_ahead(s, key, size, &ahead, NULL)));
+        assert_true(rc == 0 || rc == -ENOENT);
+    }
+    CALL_STORE(
+        r, rc,
+        (buf_release(&keys), store_scan_ahead(s, NULL, 0, NULL, 0, take_item, &keys)));
+    assert_int_equal(rc, 0);
+    buf_release(&got);
+    buf_release(&ahead);
+    buf_release(&keys);
+}
+
+static void look_at_entries(struct scenario_run *r)
+{
+    struct store *s = r->f.s;
+    uint64_t index = r->f.recovery.base_index;
+    while (index < store_last_index(s)) {
+        struct store_read *read;
+        struct store_bytes *bytes;
+        int rc;
+        CALL_STORE(r, rc, store_read_plan(s, index + 1, 3000, &read));
+        assert_int_equal(rc, 0);
+        CALL_STORE(r, rc, store_read_run(read, &bytes, &index));
+        assert_int_equal(rc, 0);
+        store_read_free(read);
+        store_bytes_unref(bytes);
+    }
+}
+
+void do_look(struct scenario_run *r)
+{
+    if (r->cut)
+        return;
+    look_at_keys(r);
+    look_at_entries(r);
+    memory_disk_set_quiet(r->f.disk, true);
+    check_explained(&r->truth, r->f.s);
+    memory_disk_set_quiet(r->f.disk, false);
+}
+
+static void open_store(struct scenario_run *r)
+{
+    int rc;
+    CALL_STORE(r, rc, fixture_open(&r->f));
+    memory_disk_set_quiet(r->f.disk, true);
+    if (rc == 0)
+        check_found(&r->truth, &r->f);
+    memory_disk_set_quiet(r->f.disk, false);
+    r->cut = rc != 0;
+    assert_true(rc == 0 || memory_disk_open_count(r->f.disk) == 0);
+}
+
+void do_reopen(struct scenario_run *r)
+{
+    if (r->cut)
+        return;
+    fixture_close(&r->f);
+    open_store(r);
+}
+
+void scenario_begin(struct scenario_run *r)
+{
+    *r = (struct scenario_run){.truth.lowest = UINT64_MAX};
+    fixture_init(&r->f, SMALL_SEGMENT);
+    fixture_reopen(&r->f);
+    r->f.error[0] = 0;
 }
 
 /* ---- The loop over cuts and subsets ------------------------------------------------ */
@@ -391,8 +513,8 @@ void crash_everywhere(scenario *what)
 
 static void check_stopped(struct scenario_run *r)
 {
-    if (r->cut) /* it names the file */
-        assert_non_null(strstr(r->f.error, "d/"));
+    if (r->cut && !strstr(r->f.error, " d/") && !strstr(r->f.error, " d:"))
+        fail_msg("this names no file: %s", r->f.error);
     struct fixture after; /* as after the process stopped */
     fixture_init_on(&after, memory_disk_copy(r->f.disk), SMALL_SEGMENT);
     check_recovered(&r->truth, &after);
@@ -422,4 +544,57 @@ void fail_everywhere(scenario *what)
         assert_false(r.cut); /* the rest is written with the next call */
         check_stopped(&r);
     }
+}
+
+/* ---- Memory and reads fail --------------------------------------------------------- */
+
+/* Runs it with one fault set by `inject`; whether there was one. */
+static bool run_with(scenario *what, void (*inject)(struct scenario_run *r, uint64_t at),
+                     uint64_t at, const char *kind)
+{
+    static struct scenario_run r;
+    int64_t before = alloc_live();
+    scenario_begin(&r);
+    alloc_failures();
+    memory_disk_faults();
+    r.injected = 0;
+    inject(&r, at);
+    what(&r);
+    alloc_fail(0);
+    memory_disk_fail_read(r.f.disk, 0, 0);
+    bool injected = r.injected + alloc_failures() + memory_disk_faults().failed > 0;
+    check_stopped(&r);
+    rcu_barrier();
+    if (alloc_live() != before)
+        fail_msg("%s %llu: %lld allocations leak", kind, (unsigned long long)at,
+                 (long long)(alloc_live() - before));
+    return injected;
+}
+
+static void inject_starvation(struct scenario_run *r, uint64_t at)
+{
+    alloc_fail(at);
+}
+
+static void inject_read_error(struct scenario_run *r, uint64_t at)
+{
+    memory_disk_fail_read(r->f.disk, memory_disk_reads(r->f.disk) + at, -EIO);
+}
+
+void starve_everywhere(scenario *what)
+{
+    uint64_t at = 1;
+    while (run_with(what, inject_starvation, at, "allocation"))
+        at++;
+    print_message("%llu allocations\n", (unsigned long long)at - 1);
+    assert_true(at > 10);
+}
+
+void fail_reads_everywhere(scenario *what)
+{
+    uint64_t at = 1;
+    while (run_with(what, inject_read_error, at, "read"))
+        at++;
+    print_message("%llu reads\n", (unsigned long long)at - 1);
+    assert_true(at > 10);
 }

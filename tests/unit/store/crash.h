@@ -11,6 +11,7 @@
 #ifndef TIERCE_STORE_CRASH_H
 #define TIERCE_STORE_CRASH_H
 
+#include "alloc.h"
 #include "fixture.h"
 
 enum {
@@ -54,10 +55,22 @@ struct truth {
 struct scenario_run {
     struct fixture f;
     struct truth truth;
-    bool cut; /* the power went, or a call failed: nothing more is done */
+    uint64_t injected; /* faults that a call answered with an error */
+    bool cut;          /* the power went, or a call failed: nothing more is done */
 };
 
 typedef void scenario(struct scenario_run *r);
+
+/* Calls the store, and again where memory or a read failed: that leaves all as it was. */
+#define CALL_STORE(run, rc, call)                                                        \
+    do {                                                                                 \
+        alloc_arm();                                                                     \
+        (rc) = (call);                                                                   \
+        alloc_disarm();                                                                  \
+    } while (is_injected(run, rc))
+
+/* Whether that is the error of a fault that was injected; the store is well then. */
+bool is_injected(struct scenario_run *r, int rc);
 
 /* A value that tells which one it is. */
 void crash_value(uint8_t *to, size_t size, uint32_t serial);
@@ -71,6 +84,10 @@ void do_hint(struct scenario_run *r, uint64_t commit);
 /* Runs the job; false where there is none, or where the power went. */
 bool do_run(struct scenario_run *r);
 void do_apply(struct scenario_run *r, uint64_t index);
+/* Reads everything in every way. */
+void do_look(struct scenario_run *r);
+/* Stops and starts again. */
+void do_reopen(struct scenario_run *r);
 
 /* Begins a run on a new store of small segments. */
 void scenario_begin(struct scenario_run *r);
@@ -85,5 +102,9 @@ void crash_everywhere(scenario *what);
 /* The Nth call fails, or writes half of its bytes; the process stops there and starts
  * again. */
 void fail_everywhere(scenario *what);
+/* The Nth allocation fails, or the Nth call that only reads: a clean error, nothing is
+ * changed, the same call then succeeds, and nothing leaks. */
+void starve_everywhere(scenario *what);
+void fail_reads_everywhere(scenario *what);
 
 #endif

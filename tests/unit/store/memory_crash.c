@@ -192,6 +192,11 @@ void memory_disk_set_forgetful(struct memory_disk *disk, bool forgetful)
     disk->forgetful = forgetful;
 }
 
+void memory_disk_set_quiet(struct memory_disk *disk, bool quiet)
+{
+    disk->quiet = quiet;
+}
+
 unsigned memory_disk_open_count(const struct memory_disk *disk)
 {
     unsigned count = 0;

@@ -240,6 +240,25 @@ static void resize(struct memory_disk *disk, int file, uint64_t size)
 
 /* ---- The calls --------------------------------------------------------------------- */
 
+static _Thread_local bool inside;
+
+bool memory_disk_inside(void)
+{
+    return inside;
+}
+
+static void enter(struct memory_disk *disk)
+{
+    inside = true;
+    pthread_mutex_lock(&disk->lock);
+}
+
+static void leave(struct memory_disk *disk)
+{
+    pthread_mutex_unlock(&disk->lock);
+    inside = false;
+}
+
 static bool power_is_gone(const struct memory_disk *disk)
 {
     bool gone = disk->power_call && disk->calls >= disk->power_call;
@@ -250,6 +269,8 @@ static bool power_is_gone(const struct memory_disk *disk)
 /* Counts a call that changes the disk. */
 static int call(struct memory_disk *disk)
 {
+    if (disk->quiet)
+        return 0;
     disk->calls++;
     if (power_is_gone(disk))
         return -EIO;
@@ -262,6 +283,8 @@ static int call(struct memory_disk *disk)
 /* Counts one that does not. */
 static int call_read(struct memory_disk *disk)
 {
+    if (disk->quiet)
+        return 0;
     disk->reads++;
     if (power_is_gone(disk))
         return -EIO;
@@ -296,19 +319,19 @@ static int open_locked(struct memory_disk *disk, const char *path, int flags)
 static int memory_open(void *context, const char *path, int flags, int mode)
 {
     struct memory_disk *disk = context;
-    pthread_mutex_lock(&disk->lock);
+    enter(disk);
     int fd = open_locked(disk, path, flags);
-    pthread_mutex_unlock(&disk->lock);
+    leave(disk);
     return fd;
 }
 
 static int memory_close(void *context, int fd)
 {
     struct memory_disk *disk = context;
-    pthread_mutex_lock(&disk->lock);
+    enter(disk);
     file_of(disk, fd);
     disk->descriptors[fd] = 0;
-    pthread_mutex_unlock(&disk->lock);
+    leave(disk);
     return 0;
 }
 
@@ -316,18 +339,18 @@ static ssize_t memory_pread(void *context, int fd, void *to, size_t length,
                             uint64_t offset)
 {
     struct memory_disk *disk = context;
-    pthread_mutex_lock(&disk->lock);
+    enter(disk);
     ssize_t n = call_read(disk);
-    bool shortened = disk->reads == disk->short_read && length > 1;
+    bool shortened = !disk->quiet && disk->reads == disk->short_read && length > 1;
     if (n == 0)
         n = (ssize_t)content_read(&disk->files[file_of(disk, fd)].now, offset, to,
                                   shortened ? length / 2 : length);
     faults.shortened += shortened;
-    if (n > 0 && disk->reads == disk->flip_read) {
+    if (n > 0 && !disk->quiet && disk->reads == disk->flip_read) {
         ((uint8_t *)to)[n / 2] ^= 0x10;
         faults.flipped++;
     }
-    pthread_mutex_unlock(&disk->lock);
+    leave(disk);
     return n;
 }
 
@@ -369,7 +392,7 @@ static ssize_t memory_pwritev(void *context, int fd, const struct iovec *iov, in
                               uint64_t offset)
 {
     struct memory_disk *disk = context;
-    pthread_mutex_lock(&disk->lock);
+    enter(disk);
     int file = file_of(disk, fd), rc = call(disk);
     size_t total = total_of(iov, count);
     if (disk->calls == disk->short_call && total > 1) {
@@ -389,88 +412,88 @@ static ssize_t memory_pwritev(void *context, int fd, const struct iovec *iov, in
         offset += n;
         left -= n;
     }
-    pthread_mutex_unlock(&disk->lock);
+    leave(disk);
     return rc == 0 ? (ssize_t)total : rc;
 }
 
 static int memory_sync(void *context, int fd)
 {
     struct memory_disk *disk = context;
-    pthread_mutex_lock(&disk->lock);
+    enter(disk);
     int file = file_of(disk, fd), rc = call(disk);
     if (rc == 0 || disk->forgetful)
         settle_file(disk, file, rc != 0);
-    pthread_mutex_unlock(&disk->lock);
+    leave(disk);
     return rc;
 }
 
 static int memory_truncate(void *context, int fd, uint64_t size)
 {
     struct memory_disk *disk = context;
-    pthread_mutex_lock(&disk->lock);
+    enter(disk);
     int file = file_of(disk, fd), rc = call(disk);
     if (rc == 0)
         rc = grow(disk, file, size);
     if (rc == 0)
         resize(disk, file, size);
-    pthread_mutex_unlock(&disk->lock);
+    leave(disk);
     return rc;
 }
 
 static int memory_allocate(void *context, int fd, uint64_t size)
 {
     struct memory_disk *disk = context;
-    pthread_mutex_lock(&disk->lock);
+    enter(disk);
     int file = file_of(disk, fd), rc = call(disk);
     if (rc == 0)
         rc = grow(disk, file, size);
     if (rc == 0 && size > disk->files[file].now.size)
         resize(disk, file, size);
-    pthread_mutex_unlock(&disk->lock);
+    leave(disk);
     return rc;
 }
 
 static int memory_size(void *context, int fd, uint64_t *ret)
 {
     struct memory_disk *disk = context;
-    pthread_mutex_lock(&disk->lock);
+    enter(disk);
     int file = file_of(disk, fd), rc = call_read(disk);
     if (rc == 0)
         *ret = disk->files[file].now.size;
-    pthread_mutex_unlock(&disk->lock);
+    leave(disk);
     return rc;
 }
 
 static int memory_mkdir(void *context, const char *path, int mode)
 {
     struct memory_disk *disk = context;
-    pthread_mutex_lock(&disk->lock);
+    enter(disk);
     int rc = call(disk);
     if (rc == 0 && !names_find(&disk->names, path)) {
         names_link(&disk->names, path, NAME_DIRECTORY);
         change_add_name(disk, CHANGE_LINK, NAME_DIRECTORY, NULL, path);
     }
-    pthread_mutex_unlock(&disk->lock);
+    leave(disk);
     return rc;
 }
 
 static int memory_unlink(void *context, const char *path)
 {
     struct memory_disk *disk = context;
-    pthread_mutex_lock(&disk->lock);
+    enter(disk);
     int rc = names_find(&disk->names, path) ? call(disk) : -ENOENT;
     if (rc == 0) {
         names_remove(&disk->names, path);
         change_add_name(disk, CHANGE_UNLINK, NAME_DIRECTORY, path, NULL);
     }
-    pthread_mutex_unlock(&disk->lock);
+    leave(disk);
     return rc;
 }
 
 static int memory_rename(void *context, const char *from, const char *to)
 {
     struct memory_disk *disk = context;
-    pthread_mutex_lock(&disk->lock);
+    enter(disk);
     struct name *name = names_find(&disk->names, from);
     int rc = name ? call(disk) : -ENOENT;
     if (rc == 0) {
@@ -478,18 +501,18 @@ static int memory_rename(void *context, const char *from, const char *to)
         names_rename(&disk->names, from, to);
         change_add_name(disk, CHANGE_RENAME, file, from, to);
     }
-    pthread_mutex_unlock(&disk->lock);
+    leave(disk);
     return rc;
 }
 
 static int memory_sync_dir(void *context, const char *path)
 {
     struct memory_disk *disk = context;
-    pthread_mutex_lock(&disk->lock);
+    enter(disk);
     int rc = call(disk);
     if (rc == 0)
         settle_directory(disk, path);
-    pthread_mutex_unlock(&disk->lock);
+    leave(disk);
     return rc;
 }
 
@@ -497,14 +520,14 @@ static int memory_list(void *context, const char *path,
                        int (*each)(void *arg, const char *name), void *arg)
 {
     struct memory_disk *disk = context;
-    pthread_mutex_lock(&disk->lock);
+    enter(disk);
     int rc = call_read(disk);
     if (rc == 0 && !names_find(&disk->names, path))
         rc = -ENOENT;
     for (size_t i = 0; rc == 0 && i < disk->names.count; i++)
         if (in_directory(disk->names.all[i].path, path))
             rc = each(arg, disk->names.all[i].path + strlen(path) + 1);
-    pthread_mutex_unlock(&disk->lock);
+    leave(disk);
     return rc;
 }
 
@@ -512,13 +535,13 @@ static int memory_space(void *context, const char *path, uint64_t *ret_free,
                         uint64_t *ret_total)
 {
     struct memory_disk *disk = context;
-    pthread_mutex_lock(&disk->lock);
+    enter(disk);
     int rc = call_read(disk);
     if (rc == 0) {
         *ret_total = disk->capacity;
         *ret_free = disk->capacity - min_u64(disk->capacity, memory_disk_used(disk));
     }
-    pthread_mutex_unlock(&disk->lock);
+    leave(disk);
     return rc;
 }
 

@@ -24,6 +24,8 @@ struct memory_disk;
 struct memory_disk *memory_disk_new(void);
 void memory_disk_free(struct memory_disk *disk);
 struct store_io memory_disk_io(struct memory_disk *disk);
+/* Whether this thread is in one of its calls. */
+bool memory_disk_inside(void);
 /* Open descriptors. */
 unsigned memory_disk_open_count(const struct memory_disk *disk);
 
@@ -57,6 +59,9 @@ void memory_disk_set_forgetful(struct memory_disk *disk, bool forgetful);
 /* One bit of a file rots. */
 void memory_disk_flip(struct memory_disk *disk, const char *path, uint64_t offset,
                       unsigned bit);
+
+/* Meanwhile no call is counted and none fails: for looks that are not the test's. */
+void memory_disk_set_quiet(struct memory_disk *disk, bool quiet);
 
 struct memory_disk_faults {
     uint64_t failed, shortened, misdirected, flipped, full, forgotten;

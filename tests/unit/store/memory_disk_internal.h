@@ -38,7 +38,7 @@ struct memory_disk {
     uint64_t fail_call, fail_read, short_call, short_read, shift_call, flip_read;
     uint64_t power_call, capacity, shift;
     int fail_error, fail_read_error;
-    bool cold, forgetful;
+    bool cold, forgetful, quiet;
 };
 
 struct fault_counts {
