@@ -19,7 +19,7 @@
 
 static const char magic[8] = {'t', 'i', 'e', 'r', 'c', 'e', 'M', 'F'};
 
-enum { FIXED_BYTES = 88, FILE_BYTES = 48 };
+enum { FIXED_BYTES = 96, FILE_BYTES = 48 };
 
 #define MANIFEST_BYTES ((size_t)256 << 20) /* it is read whole */
 

@@ -2,17 +2,17 @@
  * store.h - the log is the database: Raft's log segments are the Bitcask's data files.
  *
  * An entry is written once. Appending gives its records their place (segment, offset);
- * applying moves keydir pointers there. Formats: docs/format.md; rules G1-G6 of the
- * design are kept here, see README.md.
+ * applying moves keydir pointers there. Formats: docs/format.md; rules G1-G6 of the design
+ * are kept here, see README.md.
  *
- * Threads. The *loop* is the only writer of the in-memory state: every function belongs
- * to it unless said otherwise. It never does I/O itself: appends, truncations and the
- * small files are collected into a *job*, which the *log thread* runs, one at a time, in
- * order. Readers (any thread) take no lock: the keydir is read under RCU (liburcu,
- * bulletproof flavour: threads need no registration), values by pread.
+ * Threads. The *loop* is the only writer of the in-memory state: every function belongs to
+ * it unless said otherwise. It never does I/O itself: appends, truncations and the small
+ * files are collected into a *job*, which the *log thread* runs, one at a time, in order.
+ * Readers (any thread) take no lock: the keydir is read under RCU (liburcu, bulletproof
+ * flavour: threads need no registration), values by pread.
  *
- * Errors are negative errno. A failed write or sync of a job is final: the caller must
- * stop the process (DESIGN section 3), it is not retried.
+ * Errors are negative errno. A failed write or sync of a job is final: the caller must stop
+ * the process (DESIGN section 3), it is not retried.
  */
 #ifndef TIERCE_STORE_H
 #define TIERCE_STORE_H
@@ -23,8 +23,7 @@
 
 struct store;
 
-/* ---- The disk: one small table of functions, so that tests can be the disk ------------
- */
+/* ---- The disk: one small table of functions, so that tests can be the disk ------------ */
 
 /* Each returns 0 (or a count, or a descriptor) or a negative errno. */
 struct store_io {
@@ -49,18 +48,16 @@ struct store_io {
     /* Calls `each` with every name but . and ..; stops at a non-zero return. */
     int (*list)(void *context, const char *path, int (*each)(void *arg, const char *name),
                 void *arg);
-    int (*space)(void *context, const char *path, uint64_t *ret_free,
-                 uint64_t *ret_total);
+    int (*space)(void *context, const char *path, uint64_t *ret_free, uint64_t *ret_total);
 };
 
 extern const struct store_io store_io_posix;
 
-/* ---- Records and entries -------------------------------------------------------------
- */
+/* ---- Records and entries ------------------------------------------------------------- */
 
 enum {
     STORE_RECORD_HEADER = 20,
-    STORE_ENTRY_VALUE = 76, /* the entry record's value */
+    STORE_ENTRY_VALUE = 76,                                     /* the entry record's value */
     STORE_ENTRY_HEADER = STORE_RECORD_HEADER + 1 + STORE_ENTRY_VALUE, /* 97 bytes */
     STORE_RESULT_BYTES = 16,
     STORE_CLUSTER_ID_BYTES = 16,
@@ -82,8 +79,7 @@ int store_record_read(struct reader *r, struct store_record *ret);
 
 /* What the entry record says (G1). */
 struct store_entry {
-    uint64_t
-        timestamp_us; /* of the entry record; its data records follow with +1, +2, ... */
+    uint64_t timestamp_us; /* of the entry record; its data records follow with +1, +2, ... */
     uint64_t index, term;
     uint64_t prev_term; /* of the previous entry, and the checksum of its entry record: */
     uint32_t prev_crc;  /* the chain */
@@ -133,15 +129,14 @@ uint64_t store_builder_put(struct store_builder *b, const void *key, size_t key_
                            const void *value, size_t value_size);
 /* Bytes so far, entry record included. */
 size_t store_builder_length(const struct store_builder *b);
-/* Fills in the entry record from `head` (its timestamp, record_count, length and crc are
- * the builder's) and gives the bytes. -ENOMEM, or -E2BIG beyond LIMIT_ENTRY_BYTES or
+/* Fills in the entry record from `head` (its timestamp, record_count, length and crc are the
+ * builder's) and gives the bytes. -ENOMEM, or -E2BIG beyond LIMIT_ENTRY_BYTES or
  * LIMIT_ENTRY_RECORDS. */
 int store_builder_finish(struct store_builder *b, const struct store_entry *head,
                          struct store_bytes **ret);
 void store_builder_release(struct store_builder *b);
 
-/* ---- Life
- * ------------------------------------------------------------------------------ */
+/* ---- Life ------------------------------------------------------------------------------ */
 
 enum { STORE_ERROR_BYTES = 512 };
 
@@ -181,9 +176,8 @@ struct store_recovery {
     uint64_t term, vote;
     uint64_t base_index, base_term; /* the log starts after this (0, 0 until merged) */
     uint64_t last_index;
-    /* Proven to have been committed here, though the log has no intact entry there: a
-     * hole (G6). 0: none. The node votes and leads accordingly until its log reaches it.
-     */
+    /* Proven to have been committed here, though the log has no intact entry there: a hole
+     * (G6). 0: none. The node votes and leads accordingly until its log reaches it. */
     uint64_t claim_index, claim_term;
     uint64_t commit;        /* proven; everything up to it is applied */
     struct store_run *runs; /* owned by the store until store_close */
@@ -199,8 +193,7 @@ int store_create(const struct store_options *options, char error[STORE_ERROR_BYT
 /* Recovers (G4, G6): reads all, cuts what is torn, syncs, applies up to what is proven
  * committed. Blocks. On failure `error` names the file, what is wrong and the remedy:
  * -ENOENT no store here; -EPROTONOSUPPORT a newer format; -EXDEV of another cluster;
- * -EBADMSG damage (of what was committed, or of the hard state), nothing was changed on
- * disk
+ * -EBADMSG damage (of what was committed, or of the hard state), nothing was changed on disk
  * (`replay` may have been called: throw away what it made). Starts a thread of liburcu's:
  * fork before. */
 int store_open(struct store **ret, const struct store_options *options,
@@ -208,8 +201,7 @@ int store_open(struct store **ret, const struct store_options *options,
 /* No job may be running and no reader inside. Does not sync: jobs not run are dropped. */
 void store_close(struct store *s);
 
-/* ---- The log: the loop's side
- * -------------------------------------------------------------- */
+/* ---- The log: the loop's side -------------------------------------------------------------- */
 
 uint64_t store_last_index(const struct store *s);
 uint64_t store_applied(const struct store *s);
@@ -218,17 +210,15 @@ uint64_t store_applied(const struct store *s);
 void store_chain(const struct store *s, uint64_t *ret_term, uint32_t *ret_crc,
                  uint64_t *ret_timestamp_us);
 
-/* Whether `length` more bytes have room: 0, or -ENOSPC (no next segment could be
- * reserved). */
+/* Whether `length` more bytes have room: 0, or -ENOSPC (no next segment could be reserved). */
 int store_has_room(const struct store *s, uint64_t length);
 
-/* Appends one verified entry, which must continue the chain (ensured; a driver checks
- * foreign ones with store_continues first), under the current generation. Takes its own
- * reference. `ahead`: also visible to store_get_ahead at once (a leader's own entries).
- * -ENOMEM. */
+/* Appends one verified entry, which must continue the chain (ensured; a driver checks foreign
+ * ones with store_continues first), under the current generation. Takes its own reference.
+ * `ahead`: also visible to store_get_ahead at once (a leader's own entries). -ENOMEM. */
 int store_append(struct store *s, struct store_bytes *entry, bool ahead);
-/* Whether this entry may follow the log's end: index + 1, prev_term, prev_crc, a term
- * that is not lower, a growing timestamp. */
+/* Whether this entry may follow the log's end: index + 1, prev_term, prev_crc, a term that is
+ * not lower, a growing timestamp. */
 bool store_continues(const struct store *s, const struct store_entry *entry);
 
 /* Drops all entries after `index` (at least applied) and sets the generation (G3). */
@@ -238,8 +228,7 @@ void store_set_generation(struct store *s, uint64_t generation);
 
 int store_set_hard_state(struct store *s, uint64_t term, uint64_t vote); /* G5 */
 int store_set_commit_hint(struct store *s, uint64_t commit);             /* G6 */
-int store_refresh_space(
-    struct store *s); /* looks at the disk, reserves the next segment */
+int store_refresh_space(struct store *s); /* looks at the disk, reserves the next segment */
 
 enum store_space {
     STORE_SPACE_OK,
@@ -247,16 +236,14 @@ enum store_space {
 };
 enum store_space store_space(const struct store *s);
 
-/* ---- Jobs: from the loop to the log thread and back
- * ------------------------------------------ */
+/* ---- Jobs: from the loop to the log thread and back ------------------------------------------ */
 
 struct store_job;
 
-/* All that was asked for since the last call, in order; NULL: nothing. One job at a time.
- */
+/* All that was asked for since the last call, in order; NULL: nothing. One job at a time. */
 struct store_job *store_take_job(struct store *s);
-/* The log thread: does the I/O, with one sync for consecutive appends. 0, or the error of
- * the call that failed, with `error` naming it. */
+/* The log thread: does the I/O, with one sync for consecutive appends. 0, or the error of the
+ * call that failed, with `error` naming it. */
 int store_run_job(struct store_job *job, char error[STORE_ERROR_BYTES]);
 
 struct store_done {
@@ -269,8 +256,7 @@ struct store_done {
 /* The loop again, after a job that returned 0: frees it. */
 struct store_done store_finish_job(struct store *s, struct store_job *job);
 
-/* ---- Entries again
- * ------------------------------------------------------------------------------ */
+/* ---- Entries again ------------------------------------------------------------------------------ */
 
 /* The bytes of an entry that is still in memory (each that is not applied, and the newest
  * applied ones up to a bound): a new reference; NULL where it must be read. */
@@ -278,29 +264,28 @@ struct store_bytes *store_entry_cached(struct store *s, uint64_t index);
 
 /* Reading older entries: planned on the loop, run on any thread that may wait. */
 struct store_read;
-/* Entries from `first` while their bytes fit `max_bytes` (at least one). -ENOENT not in
- * the log; -ENOMEM. */
+/* Entries from `first` while their bytes fit `max_bytes` (at least one). -ENOENT not in the
+ * log; -ENOMEM. */
 int store_read_plan(struct store *s, uint64_t first, size_t max_bytes,
                     struct store_read **ret);
 /* Reads and verifies; -EBADMSG where they are damaged on disk. */
 int store_read_run(struct store_read *read, struct store_bytes **ret, uint64_t *ret_last);
 void store_read_free(struct store_read *read);
 
-/* Where entry `index` has been synced to disk, and is the next to apply: moves the
- * keydir's pointers. `ret_bytes` is a reference for the caller. Both outputs may be NULL.
- * -ENOMEM: nothing was changed. */
+/* Where entry `index` has been synced to disk, and is the next to apply: moves the keydir's
+ * pointers. `ret_bytes` is a reference for the caller. Both outputs may be NULL. -ENOMEM:
+ * nothing was changed. */
 int store_apply(struct store *s, uint64_t index, struct store_entry *ret_entry,
                 struct store_bytes **ret_bytes);
 
-/* ---- Reading: any thread, no lock
- * -------------------------------------------------------------- */
+/* ---- Reading: any thread, no lock -------------------------------------------------------------- */
 
 enum store_read_flags {
     STORE_NOWAIT = 1, /* -EAGAIN rather than wait for the disk */
 };
 
-/* Appends the value to `to` (which the caller owns). -ENOENT; -EAGAIN; -EBADMSG: twice
- * read and twice wrong; -EIO and the like. ret_timestamp may be NULL. */
+/* Appends the value to `to` (which the caller owns). -ENOENT; -EAGAIN; -EBADMSG: twice read
+ * and twice wrong; -EIO and the like. ret_timestamp may be NULL. */
 int store_get(struct store *s, const void *key, size_t key_size, unsigned flags,
               struct buf *to, uint64_t *ret_timestamp);
 
@@ -312,36 +297,34 @@ struct store_item {
     uint64_t timestamp_us;
 };
 
-/* Keys k with from <= k < to, in order (to_size 0: no end). `each` runs inside the
- * read-side section: it must not wait; a non-zero return ends the scan and is returned.
- */
+/* Keys k with from <= k < to, in order (to_size 0: no end). `each` runs inside the read-side
+ * section: it must not wait; a non-zero return ends the scan and is returned. */
 int store_scan(struct store *s, const void *from, size_t from_size, const void *to,
                size_t to_size, int (*each)(void *arg, const struct store_item *item),
                void *arg);
 
-/* One consistent look at several keys (G10): begin, read, and again if _retry says that
- * an entry was applied meanwhile. */
+/* One consistent look at several keys (G10): begin, read, and again if _retry says that an
+ * entry was applied meanwhile. */
 uint64_t store_read_begin(struct store *s);
 bool store_read_retry(struct store *s, uint64_t begun);
 
-/* The same two on the loop alone, with entries appended as `ahead` taken as applied: what
- * a leader evaluates against. Never wait (-EAGAIN). */
+/* The same two on the loop alone, with entries appended as `ahead` taken as applied: what a
+ * leader evaluates against. Never wait (-EAGAIN). */
 int store_get_ahead(struct store *s, const void *key, size_t key_size, struct buf *to,
                     uint64_t *ret_timestamp);
 int store_scan_ahead(struct store *s, const void *from, size_t from_size, const void *to,
-                     size_t to_size,
-                     int (*each)(void *arg, const struct store_item *item), void *arg);
+                     size_t to_size, int (*each)(void *arg, const struct store_item *item),
+                     void *arg);
 
-/* ---- Merging: in the background, in stretches -----------------------------------------
- */
+/* ---- Merging: in the background, in stretches ----------------------------------------- */
 
-/* Work for a thread that may wait (the merge thread): a hint for a sealed segment, a
- * merge, a scrub. One at a time. */
+/* Work for a thread that may wait (the merge thread): a hint for a sealed segment, a merge,
+ * a scrub. One at a time. */
 struct store_task;
 /* The loop: what is due; NULL: nothing now. `now_us`: CLOCK_BOOTTIME. */
 struct store_task *store_next_task(struct store *s, uint64_t now_us);
-/* The merge thread: one stretch of at most about 1 MiB. 1: call again, after
- * *ret_wait_us; 0: hand it back to the loop; negative: final, as a job's failure is. */
+/* The merge thread: one stretch of at most about 1 MiB. 1: call again, after *ret_wait_us;
+ * 0: hand it back to the loop; negative: final, as a job's failure is. */
 int store_run_task(struct store_task *task, uint64_t *ret_wait_us,
                    char error[STORE_ERROR_BYTES]);
 /* The loop, after 0: true: run it again; false: it is done, and freed. */
@@ -349,17 +332,16 @@ bool store_step_task(struct store *s, struct store_task *task);
 
 /* Entries from here on stay in the log, as far as retain_bytes allow (G8). */
 void store_set_retention(struct store *s, uint64_t keep_from);
-/* Until unpinned, entries from `first` on stay whatever the bounds. -ENOENT: not in the
- * log. */
+/* Until unpinned, entries from `first` on stay whatever the bounds. -ENOENT: not in the log. */
 struct store_pin;
 int store_pin_log(struct store *s, uint64_t first, struct store_pin **ret);
 void store_unpin_log(struct store *s, struct store_pin *pin);
 
 /* The log begins after this entry. */
 uint64_t store_base(const struct store *s, uint64_t *ret_term);
-/* The state that is merged was made at `applied_index`: until that is applied again, what
- * is in the store lacks what was superseded on the way, and is not to be served,
- * evaluated or merged (G7). */
+/* The state that is merged was made at `applied_index`: until that is applied again, what is
+ * in the store lacks what was superseded on the way, and is not to be served, evaluated or
+ * merged (G7). */
 bool store_is_ready(const struct store *s);
 struct store_manifest {
     uint64_t merged_index, merged_term;
@@ -368,8 +350,7 @@ struct store_manifest {
 };
 bool store_manifest(const struct store *s, struct store_manifest *ret); /* false: none */
 
-/* ---- Damage (G6, G9) ------------------------------------------------------------------
- */
+/* ---- Damage (G6, G9) ------------------------------------------------------------------ */
 
 enum store_damage_kind { STORE_DAMAGED_RECORD = 1, STORE_DAMAGED_ENTRY };
 
@@ -384,17 +365,15 @@ struct store_damage {
 bool store_next_damage(struct store *s, struct store_damage *ret);
 /* The loop: no peer has it; it is looked for again after the next scrub or read. */
 void store_damage_stays(struct store *s, const struct store_damage *damage);
-/* Any thread that may wait: the whole record of this very version, for a peer. -ENOENT.
- */
-int store_get_raw(struct store *s, const void *key, size_t key_size,
-                  uint64_t timestamp_us, struct buf *to);
-/* The loop: checks what a peer sent and writes it back in place with the pending job.
- * -EBADMSG: not what is missing; -ENOENT: not needed any more; -ENOMEM. */
+/* Any thread that may wait: the whole record of this very version, for a peer. -ENOENT. */
+int store_get_raw(struct store *s, const void *key, size_t key_size, uint64_t timestamp_us,
+                  struct buf *to);
+/* The loop: checks what a peer sent and writes it back in place with the pending job. -EBADMSG: not
+ * what is missing; -ENOENT: not needed any more; -ENOMEM. */
 int store_repair_record(struct store *s, const void *record, size_t length);
 int store_repair_entry(struct store *s, const void *entry, size_t length);
 
-/* ---- Snapshots: the merged files for a node behind the log's start --------------------
- */
+/* ---- Snapshots: the merged files for a node behind the log's start -------------------- */
 
 enum { STORE_CHUNK_BYTES = 1 << 20 };
 
@@ -410,8 +389,8 @@ void store_snapshot_close(struct store *s, struct store_snapshot *snapshot); /* 
 
 /* Receiver. What is marked T is for a thread that may wait, one at a time. */
 struct store_incoming;
-/* T: begins, or goes on with what an earlier try left, before a restart too. `sender`:
- * whose files these are. -EPROTO: not a description. */
+/* T: begins, or goes on with what an earlier try left, before a restart too. `sender`: whose
+ * files these are. -EPROTO: not a description. */
 int store_incoming_open(struct store *s, const void *description, size_t length,
                         uint64_t sender, struct store_incoming **ret,
                         char error[STORE_ERROR_BYTES]);
@@ -423,18 +402,17 @@ int store_incoming_write(struct store_incoming *in, uint32_t file, uint64_t offs
                          const void *data, size_t length, char error[STORE_ERROR_BYTES]);
 /* T: verifies all, makes hints and a keydir. -EBADMSG: damaged, and dropped. */
 int store_incoming_prepare(struct store_incoming *in, char error[STORE_ERROR_BYTES]);
-/* The loop: replaces log and state by what was prepared, with the pending job; takes it
- * over. Nothing may be appended until a job's store_done says installed. */
+/* The loop: replaces log and state by what was prepared, with the pending job; takes it over.
+ * Nothing may be appended until a job's store_done says installed. */
 int store_install(struct store *s, struct store_incoming *in);
 void store_incoming_free(struct store_incoming *in); /* its files stay, to go on with */
 uint64_t store_incoming_bytes(const struct store_incoming *in, uint64_t *ret_total);
 
-/* ---- Backup ---------------------------------------------------------------------------
- */
+/* ---- Backup --------------------------------------------------------------------------- */
 
-/* Any thread that may wait: live records, whole, in key order, whose keys are above
- * `after` (size 0: from the first), while they fit `max_bytes` (at least one). ret_last:
- * the last one's key; empty: there is none. Not of one instant. */
+/* Any thread that may wait: live records, whole, in key order, whose keys are above `after`
+ * (size 0: from the first), while they fit `max_bytes` (at least one). ret_last: the last
+ * one's key; empty: there is none. Not of one instant. */
 int store_copy(struct store *s, const void *after, size_t after_size, size_t max_bytes,
                struct buf *to, struct buf *ret_last);
 
