@@ -394,6 +394,23 @@ bool keydir_relocate(const struct keydir *keydir, const struct keydir_node *node
                      uint64_t from, uint64_t to);
 void keydir_check(const struct keydir *keydir); /* I1 */
 
+/* ---- Loading the keydir from hints; see load.c ------------------------------------- */
+
+/* A put that is the newest of its key, keys ascending, before there are readers. */
+int keydir_load(struct keydir *keydir, const struct hint_record *record,
+                struct segment *segment);
+
+struct load_source {
+    struct hint_reader *hint; /* at its beginning */
+    struct segment *segment;
+};
+
+/* Of all hints' records the newest of each key, tombstones dropped, into a keydir that is
+ * empty. -EBADMSG: *ret_bad is the source whose hint is damaged; the keydir is then in part
+ * loaded and of no use. */
+int keydir_load_all(struct keydir *keydir, const struct load_source *sources,
+                    size_t count, size_t *ret_bad);
+
 /* ---- Ahead: what a leader has appended and not applied ----------------------------- */
 
 struct ahead_node {
