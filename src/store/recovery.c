@@ -213,7 +213,7 @@ static int open_segment(struct recovery *r, size_t i)
     struct store *s = r->s;
     struct path path;
     segment_path(&path, s->path, r->segments.ids[i]);
-    struct segment *segment = segment_new(s->io, r->segments.ids[i]);
+    struct segment *segment = segment_new(s, SEGMENT_LOG, r->segments.ids[i]);
     if (!segment || store_reserve_segment(s) != 0) {
         segment_unref(segment);
         return store_fail_call(r->error, -ENOMEM, "open", path.text);
@@ -568,7 +568,7 @@ static int sync_directories(struct recovery *r)
 static int make_first_segment(struct recovery *r)
 {
     struct store *s = r->s;
-    struct segment *segment = segment_new(s->io, s->next_file_id);
+    struct segment *segment = segment_new(s, SEGMENT_LOG, s->next_file_id);
     if (!segment || store_reserve_segment(s) != 0) {
         segment_unref(segment);
         return store_fail_call(r->error, -ENOMEM, "make a segment in", s->path);
@@ -586,7 +586,7 @@ static int make_first_segment(struct recovery *r)
 static int make_spare(struct recovery *r)
 {
     struct store *s = r->s;
-    struct segment *spare = segment_new(s->io, s->next_file_id);
+    struct segment *spare = segment_new(s, SEGMENT_LOG, s->next_file_id);
     if (!spare)
         return store_fail_call(r->error, -ENOMEM, "make a segment in", s->path);
     s->next_file_id++;

@@ -1,5 +1,5 @@
 /*
- * store_internal.h - what the files of this folder share. The invariants named I1-I8 are
+ * store_internal.h - what the files of this folder share. The invariants named I1-I9 are
  * listed in README.md and checked by check.c.
  */
 #ifndef TIERCE_STORE_INTERNAL_H
@@ -23,10 +23,12 @@ enum {
     TAIL_CACHE_BYTES = 8 << 20,
     WINDOW_BYTES = 1 << 20, /* recovery reads this much at a time */
     BATCH_IOV = 512,        /* entries in one pwritev */
+    LIMIT_SEGMENTS = 65536, /* data files open at once, leftovers in use included */
     SKIP_HEIGHT = 12,       /* of a skip list with one in four: for 16 million keys */
 };
 
 _Static_assert(LIMIT_KEY_BYTES <= UINT16_MAX, "a node holds its key's size in 16 bits");
+_Static_assert(LIMIT_SEGMENTS <= UINT32_MAX, "no place is PLACE_GONE");
 _Static_assert(SLOT_BYTES <= SLOT_STRIDE, "slots do not overlap");
 
 struct path {
@@ -182,6 +184,36 @@ int merged_head_decode(const uint8_t *data, size_t length,
                        uint8_t ret_cluster_id[STORE_CLUSTER_ID_BYTES],
                        uint64_t *ret_file_id);
 
+/* ---- Slots: a number for every data file that is open -------------------------------
+ */
+
+/*
+ * A place says where a record is: slot << 32 | offset. A slot is free again when its
+ * segment is freed, which is after every reader that may have met one of its places. So
+ * inside a read-side section a place that was loaded from a node stays good.
+ */
+struct slots {
+    _Atomic uint32_t references; /* the store, and each segment */
+    _Atomic uint32_t next;       /* where to look for a free one */
+    _Atomic(struct segment *) at[LIMIT_SEGMENTS];
+};
+
+#define PLACE_GONE UINT64_MAX /* the node has left the keydir: look the key up anew */
+
+struct slots *slots_new(void);         /* NULL: no memory */
+void slots_unref(struct slots *slots); /* NULL is allowed */
+
+/* The segment of a place that is not gone. */
+static inline struct segment *place_segment(const struct slots *slots, uint64_t place)
+{
+    return atomic_load_explicit(&slots->at[place >> 32], memory_order_acquire);
+}
+
+static inline uint32_t place_offset(uint64_t place)
+{
+    return (uint32_t)place;
+}
+
 /* ---- Segments ---------------------------------------------------------------------- */
 
 /*
@@ -191,11 +223,15 @@ int merged_head_decode(const uint8_t *data, size_t length,
  */
 struct segment {
     _Atomic uint32_t references;
+    enum segment_kind kind;
     int fd; /* -1 until made */
     uint64_t file_id;
-    uint64_t first_index;
+    uint64_t first_index; /* LOG */
     const struct store_io *io;
-    /* The loop's: */
+    struct slots *slots;         /* a reference: */
+    uint32_t slot;               /* its own, until it is freed */
+    _Atomic uint64_t live_bytes; /* of the records the keydir points to in it */
+    /* The loop's, LOG (but `used`): */
     uint32_t *offsets; /* of entry first_index + i: the index map */
     size_t count, capacity;
     uint64_t used;        /* bytes, header included */
@@ -208,6 +244,11 @@ struct segment {
     struct rcu_head rcu;
 };
 
+static inline uint64_t place_of(const struct segment *segment, uint32_t offset)
+{
+    return (uint64_t)segment->slot << 32 | offset;
+}
+
 struct segment_head {
     uint8_t cluster_id[STORE_CLUSTER_ID_BYTES];
     uint64_t first_index;
@@ -218,7 +259,9 @@ void segment_head_encode(uint8_t to[SEGMENT_HEADER], const struct segment_head *
 /* -EBADMSG: no segment header; -EPROTONOSUPPORT: of a newer format. */
 int segment_head_decode(const uint8_t *data, size_t length, struct segment_head *ret);
 
-struct segment *segment_new(const struct store_io *io, uint64_t file_id);
+/* With a slot. NULL: no memory, or more files than LIMIT_SEGMENTS. Any thread. */
+struct segment *segment_new(const struct store *s, enum segment_kind kind,
+                            uint64_t file_id);
 struct segment *segment_ref(struct segment *segment);
 /* The last one closes the file, when no reader can be inside (RCU). */
 void segment_unref(struct segment *segment);
@@ -271,26 +314,56 @@ struct skip_node *skip_next(const struct skip_node *node);
 struct skip_node *skip_put(struct skip_list *list, struct skip_node *node);
 /* Takes the key's node out and returns it, or NULL. */
 struct skip_node *skip_remove(struct skip_list *list, const void *key, size_t size);
+void skip_check(const struct skip_list *list); /* I1 */
 
 /* ---- Keydir ------------------------------------------------------------------------ */
 
-struct keydir_node { /* never changed once it is published */
+/*
+ * Never changed once it is published, but for its place, which the merge thread moves to
+ * where it has copied the record (keydir_relocate), and the loop sets to PLACE_GONE when
+ * the node has left the keydir: exactly one of them takes a place's bytes off its
+ * segment.
+ */
+struct keydir_node {
     uint64_t timestamp_us;
-    struct segment *segment; /* kept by the store's list while a node points to it */
-    uint32_t offset;         /* of the record */
+    _Atomic uint64_t place; /* of the record */
     uint32_t value_size;
     struct skip_node skip; /* then the value, where it is small */
 };
 
 struct keydir {
+    struct slots *slots; /* the store's */
     struct skip_list list;
     uint64_t live_bytes; /* of the records pointed to */
+    struct rcu_head rcu;
 };
 
 struct keydir_change;
 
-const struct keydir_node *keydir_node_of(const struct skip_node *node);
+struct keydir *keydir_new(struct slots *slots);   /* NULL: no memory */
+void keydir_free(struct keydir *keydir);          /* no readers; NULL is allowed */
+void keydir_free_deferred(struct keydir *keydir); /* when no reader is inside any more */
+
+/* Reading: in a read-side section, or on the loop. */
+uint64_t keydir_count(const struct keydir *keydir);
+const uint8_t *keydir_key(const struct keydir_node *node);
+uint32_t keydir_key_size(const struct keydir_node *node);
 const uint8_t *keydir_value(const struct keydir_node *node); /* NULL: not in the keydir */
+uint64_t keydir_record_bytes(const struct keydir_node *node);
+uint64_t keydir_place(const struct keydir_node *node);
+const struct keydir_node *keydir_find(const struct keydir *keydir, const void *key,
+                                      size_t size);
+
+struct keydir_cursor {
+    const struct keydir_node *node;
+};
+
+/* The first node whose key is not below `key`, then those that follow; NULL: the end. */
+const struct keydir_node *keydir_seek(const struct keydir *keydir,
+                                      struct keydir_cursor *cursor, const void *key,
+                                      size_t size);
+const struct keydir_node *keydir_next(struct keydir_cursor *cursor);
+
 /* Allocates all that applying this entry needs; -ENOMEM. */
 int keydir_prepare(struct keydir *keydir, const struct store_bytes *entry,
                    const struct store_entry *head, struct segment *segment,
@@ -298,7 +371,28 @@ int keydir_prepare(struct keydir *keydir, const struct store_bytes *entry,
 /* `shared`: there may be readers. */
 void keydir_commit(struct keydir *keydir, struct keydir_change *change,
                    const struct store_bytes *entry, bool shared);
-void keydir_release(struct keydir *keydir); /* no readers */
+/* Any thread, in a read-side section: the node's record was copied from `from` to `to`.
+ * False: it is not at `from` (any more). */
+bool keydir_relocate(const struct keydir *keydir, const struct keydir_node *node,
+                     uint64_t from, uint64_t to);
+void keydir_check(const struct keydir *keydir); /* I1 */
+
+/* ---- Loading the keydir from hints; see load.c ------------------------------------- */
+
+/* A put that is the newest of its key, keys ascending, before there are readers. */
+int keydir_load(struct keydir *keydir, const struct hint_record *record,
+                struct segment *segment);
+
+struct load_source {
+    struct hint_reader *hint; /* at its beginning */
+    struct segment *segment;
+};
+
+/* Of all hints' records the newest of each key, tombstones dropped, into a keydir that is
+ * empty. -EBADMSG: *ret_bad is the source whose hint is damaged; the keydir is then in part
+ * loaded and of no use. */
+int keydir_load_all(struct keydir *keydir, const struct load_source *sources,
+                    size_t count, size_t *ret_bad);
 
 /* ---- Ahead: what a leader has appended and not applied ----------------------------- */
 
@@ -534,8 +628,9 @@ struct store {
     bool shared;  /* readers may be inside: not during recovery */
     bool dropped; /* a segment was taken out: its closing may still be deferred */
     /* Readers': */
-    struct keydir keydir; /* written by the loop */
-    uint64_t sequence;    /* odd while an entry is being applied (G10) */
+    struct slots *slots;
+    struct keydir *keydir; /* written by the loop; replaced by an install */
+    uint64_t sequence;     /* odd while an entry is being applied (G10) */
     _Atomic uint64_t bad_reads;
 };
 
@@ -548,9 +643,14 @@ void store_add_segment(struct store *s, struct segment *segment);
  */
 int store_adopt(struct store *s, struct store_bytes *entry,
                 const struct store_entry *head, bool ahead);
-/* The values of a record at a place, checked (G1); see read.c. */
-int read_record(const struct store_io *io, const struct keydir_node *node, unsigned flags,
-                struct buf *to);
+/* The keydir as readers find it; see read.c. */
+const struct keydir *store_keydir(const struct store *s);
+/* In a read-side section: the node's whole record, or its value, checked (G1), appended
+ * to `to`. -ESTALE: the node has left the keydir; -EBADMSG: damaged. */
+int read_raw(const struct store *s, const struct keydir_node *node, unsigned flags,
+             struct buf *to);
+int read_value(const struct store *s, const struct keydir_node *node, unsigned flags,
+               struct buf *to);
 /* Everything on disk into memory; see recovery.c. */
 int store_recover(struct store *s, const struct store_options *options,
                   struct store_recovery *ret, char error[STORE_ERROR_BYTES]);
