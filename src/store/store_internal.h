@@ -42,6 +42,17 @@ int store_fail(char error[STORE_ERROR_BYTES], int code, const char *format, ...)
 int store_fail_call(char error[STORE_ERROR_BYTES], int code, const char *what,
                     const char *path);
 
+#define STORE_REMEDY                                                                     \
+    "restore the disk, or remove this node's data directory and join the cluster again"
+
+/* A file that is of a newer format (-EPROTONOSUPPORT) or damaged (-EBADMSG: `what`). */
+int store_fail_format(char error[STORE_ERROR_BYTES], int code, const char *path,
+                      const char *what);
+/* 0, or -EXDEV where `cluster_id` is not the store's. */
+int store_fail_cluster(char error[STORE_ERROR_BYTES], const struct store *s,
+                       const uint8_t cluster_id[STORE_CLUSTER_ID_BYTES],
+                       const char *path);
+
 /* ---- Whole reads and writes -------------------------------------------------------- */
 
 /* Bytes read, fewer only at the file's end; or a negative errno. */
@@ -77,7 +88,8 @@ struct chain {
 bool chain_continues(const struct chain *end, const struct store_entry *entry);
 struct chain chain_after(const struct store_entry *entry);
 
-/* ---- Hints: what is in a data file, without values; see hint.c ---------------------- */
+/* ---- Hints: what is in a data file, without values; see hint.c ----------------------
+ */
 
 enum segment_kind { SEGMENT_LOG = 1, SEGMENT_MERGED = 2 };
 
@@ -113,6 +125,8 @@ int hint_writer_entry(struct hint_writer *w, const struct store_entry *entry,
 /* Synced, renamed to ID.hint; the directory is the caller's to sync. */
 int hint_writer_finish(struct hint_writer *w, uint64_t *ret_bytes);
 void hint_writer_free(struct hint_writer *w); /* removes what is not finished */
+/* Before _finish, where info did not say it. */
+void hint_writer_set_bytes(struct hint_writer *w, uint64_t data_bytes);
 
 /* Reads one, a block at a time. -ENOENT: none; -EBADMSG: wrong, stale or damaged. */
 struct hint_reader;
@@ -124,16 +138,24 @@ uint64_t hint_reader_bytes(const struct hint_reader *r); /* of the hint file */
 int hint_reader_next(struct hint_reader *r, struct hint_record *ret);
 /* The next record is the first whose key is not below this; never goes back. */
 int hint_reader_seek(struct hint_reader *r, const void *key, size_t size);
-/* 1: the log's next entry (index, term, timestamp, session, request, result, record_count,
- * crc and length are set); 0: the end. Independent of the records' place. */
+/* 1: the log's next entry (index, term, timestamp, session, request, result,
+ * record_count, crc and length are set); 0: the end. Independent of the records' place.
+ */
 int hint_reader_entry(struct hint_reader *r, struct store_entry *ret,
                       uint32_t *ret_offset);
 void hint_reader_free(struct hint_reader *r);
 /* Reads the whole data file and writes its hint. -EBADMSG: the data file is damaged. */
 int hint_build(struct store *s, struct segment *segment, uint64_t data_bytes,
                uint64_t *ret_bytes);
+/* The same in steps of at most about 1 MiB: 1: call again; 0: done. */
+struct hint_builder;
+int hint_builder_new(struct store *s, struct segment *segment, uint64_t data_bytes,
+                     struct hint_builder **ret);
+int hint_builder_step(struct hint_builder *b, uint64_t *ret_bytes);
+void hint_builder_free(struct hint_builder *b);
 
-/* ---- Merged files and the manifest; see merged.c, manifest.c ------------------------- */
+/* ---- Merged files and the manifest; see merged.c, manifest.c -------------------------
+ */
 
 struct manifest_file {
     uint64_t file_id, bytes, records, tombstones;
@@ -141,9 +163,9 @@ struct manifest_file {
 };
 
 struct manifest {
-    struct chain merged;           /* M: the log begins after it */
+    struct chain merged;                  /* M: the log begins after it */
     uint64_t applied_index, applied_term; /* E: the state it was made at */
-    uint64_t first_file;           /* log segments of lower file ids are gone */
+    uint64_t first_file;                  /* log segments of lower file ids are gone */
     size_t count;
     struct manifest_file *files;
     void *state; /* the caller's */
