@@ -21,6 +21,7 @@ struct fixture {
     struct store_recovery recovery;
     char error[STORE_ERROR_BYTES];
     uint64_t replayed; /* the last entry that store_open replayed */
+    bool damaged;      /* by the test: store_check is not called after each step */
 };
 
 /* A new disk with a store made on it, not open. */
