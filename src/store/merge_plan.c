@@ -1,10 +1,10 @@
 /*
  * merge_plan.c - which files a round merges.
  *
- * Each candidate is judged by its share of dead bytes: what is won for what is copied. The
- * log goes from its beginning only, so its candidates are judged by the best prefix: dead
- * segments behind a live one make it worth copying. A round takes the best ones, and those
- * not much worse, until its output is about one segment.
+ * Each candidate is judged by its share of dead bytes: what is won for what is copied.
+ * The log goes from its beginning only, so its candidates are judged by the best prefix:
+ * dead segments behind a live one make it worth copying. A round takes the best ones, and
+ * those not much worse, until its output is about one segment.
  */
 #include "merge.h"
 
@@ -33,6 +33,7 @@ struct plan {
     size_t merged_count, merged_taken;
     uint64_t live, dead, bytes; /* of what is taken */
     uint64_t live_max;
+    uint64_t dead_min; /* what makes a round worth it */
     uint64_t share_min;
 };
 
@@ -81,6 +82,7 @@ static void take(struct plan *p, const struct segment *segment)
     p->bytes += segment->used;
 }
 
+/* The best first. Once the round is worth it, what is added may be a little worse. */
 static void choose(struct plan *p)
 {
     bool log_fits = true;
@@ -99,8 +101,8 @@ static void choose(struct plan *p)
             log_fits = false;
             continue;
         }
-        if (p->bytes == 0) /* what follows may be a little worse */
-            least = max_u64(least, max_u64(log, merged) * 3 / 4);
+        if (p->dead < p->dead_min)
+            least = max_u64(p->share_min, max_u64(log, merged) * 3 / 4);
         take(p, next);
         *(from_log ? &p->log_taken : &p->merged_taken) += 1;
     }
@@ -151,6 +153,7 @@ bool merge_plan(struct store *s, struct merge *m, uint64_t now_us)
                      .log = s->segments,
                      .log_count = space_mergeable(s, now_us),
                      .live_max = s->segment_bytes,
+                     .dead_min = s->segment_bytes / (low ? 64 : 16),
                      .share_min = low ? SHARE_MIN_LOW : SHARE_MIN};
     if (low)
         p.live_max = min_u64(p.live_max, s->stats.disk_free_bytes / 2);
@@ -164,8 +167,7 @@ bool merge_plan(struct store *s, struct merge *m, uint64_t now_us)
     if (p.merged_count > 0)
         qsort(p.merged, p.merged_count, sizeof(struct segment *), compare_dead);
     choose(&p);
-    bool worth = p.bytes > 0 && p.dead >= s->segment_bytes / (low ? 64 : 16);
-    bool planned = worth && fill(s, m, &p);
+    bool planned = p.bytes > 0 && p.dead >= p.dead_min && fill(s, m, &p);
     free(p.merged);
     return planned;
 }
