@@ -60,7 +60,10 @@ static int run_give_up(struct merge *m, uint64_t *ret_wait_us,
     int rc = 0;
     for (uint64_t id = m->first_id; rc == 0 && id < m->next_id; id++)
         rc = remove_file(m->task.store, SEGMENT_MERGED, id, error);
-    return rc;
+    if (!no_room(rc))
+        return rc;
+    *ret_wait_us = TASK_RETRY_US;
+    return 1;
 }
 
 /* ---- Copying ----------------------------------------------------------------------- */
@@ -296,8 +299,8 @@ static void retire(struct store *s, struct merge *m)
     s->stats.merge_bytes_written += m->written;
 }
 
-/* Oldest first. Durable, before a later round drops tombstones that hid what is in them.
- */
+/* Oldest first. Durable, before a later round drops tombstones that hid what is in them. A
+ * disk that lacks the room to remove a file gets it from others. */
 static int run_remove(struct merge *m, uint64_t *ret_wait_us,
                       char error[STORE_ERROR_BYTES])
 {
@@ -305,6 +308,10 @@ static int run_remove(struct merge *m, uint64_t *ret_wait_us,
     for (size_t i = 0; rc == 0 && i < m->victim_count; i++) {
         const struct segment *victim = m->victims[i].segment;
         rc = remove_file(m->task.store, victim->kind, victim->file_id, error);
+    }
+    if (no_room(rc)) {
+        *ret_wait_us = TASK_RETRY_US;
+        return 1;
     }
     return rc == 0 ? sync_directory(m->task.store, error) : rc;
 }

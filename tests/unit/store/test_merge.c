@@ -2,6 +2,9 @@
  * bytes written; what it lacks, what it meets, what it waits for. */
 #include "fixture.h"
 
+#include "store_internal.h" /* tombstones are seen in the manifest only */
+
+#include <pthread.h>
 #include <stdlib.h>
 
 enum {
@@ -289,6 +292,302 @@ static void test_space_is_bounded_and_bytes_written_too(void **state)
     assert_true(written < 2);
 }
 
+/* ---- Tombstones -------------------------------------------------------------------- */
+
+static uint64_t merged_tombstones(struct fixture *f)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < f->s->manifest.count; i++)
+        sum += f->s->manifest.files[i].tombstones;
+    return sum;
+}
+
+/* Fills the log with what is dead at once, until it was left once more, and merges. */
+static void merge_junk(struct fixture *f)
+{
+    static unsigned version;
+    for (uint64_t base = base_of(f); base_of(f) == base; run_tasks(f)) {
+        for (int i = 0; i < 20; i++)
+            put_key(f, 99999, ++version, 1000);
+    }
+}
+
+/* Keys 0 .. count - 1, merged. */
+static void merge_keys(struct fixture *f, unsigned count)
+{
+    for (unsigned key = 0; key < count; key++)
+        put_key(f, key, 0, 1000);
+    merge_junk(f);
+    while (f->s->segments[0]->first_index <= count)
+        merge_junk(f);
+}
+
+static void test_a_tombstone_stays_while_it_hides_something(void **state)
+{
+    struct fixture f;
+    open_new(&f, SEGMENT);
+    merge_keys(&f, 40);
+    assert_int_equal(merged_tombstones(&f), 0);
+    uint64_t former = f.s->manifest.files[0].file_id;
+    put_one(&f, key_of(3), NULL);
+    put_one(&f, "never there", NULL);
+    put_key(&f, 4, 1, 1000); /* not a tombstone, hides an older one all the same */
+    put_one(&f, key_of(5), NULL);
+    put_key(&f, 5, 1, 1000);
+    uint64_t index = store_last_index(f.s);
+    while (base_of(&f) < index)
+        merge_junk(&f);
+    assert_int_equal(f.s->manifest.files[0].file_id,
+                     former); /* it was not merged again */
+    assert_int_equal(merged_tombstones(&f), 1);
+    assert_value(f.s, key_of(3), NULL);
+    assert_value(f.s, key_of(4), value_of(4, 1, 1000));
+    assert_value(f.s, key_of(5), value_of(5, 1, 1000));
+    store_check(f.s);
+    /* Again and again, as long as that file stays. */
+    for (int i = 0; i < 10; i++)
+        merge_junk(&f);
+    assert_int_equal(merged_tombstones(&f), 1);
+    fixture_release(&f);
+}
+
+static void test_a_tombstone_goes_with_what_it_hides(void **state)
+{
+    struct fixture f;
+    open_new(&f, SEGMENT);
+    merge_keys(&f, 60);
+    for (unsigned key = 0; key < 60; key += 10)
+        put_one(&f, key_of(key), NULL);
+    uint64_t index = store_last_index(f.s);
+    while (base_of(&f) < index)
+        merge_junk(&f);
+    assert_true(merged_tombstones(&f) > 0);
+    uint64_t kept = merged_tombstones(&f);
+    for (unsigned key = 0; key < 60; key++) {
+        if (key % 10 != 0 && key != 33)
+            put_one(&f, key_of(key), NULL);
+    }
+    for (int i = 0; i < 30; i++)
+        merge_junk(&f);
+    assert_true(merged_tombstones(&f) < kept + 54 - 54 / 2); /* most are gone */
+    put_one(&f, key_of(33), NULL);
+    for (int i = 0; i < 30; i++)
+        merge_junk(&f);
+    assert_int_equal(merged_tombstones(&f), 0);
+    for (unsigned key = 0; key < 60; key++)
+        assert_value(f.s, key_of(key), NULL);
+    store_check(f.s);
+    fixture_release(&f);
+}
+
+/* ---- What must stay of the log (G8) ------------------------------------------------ */
+
+static void test_a_member_behind_keeps_its_log(void **state)
+{
+    struct fixture f;
+    fixture_init(&f, SEGMENT);
+    f.options.retain_bytes = 3 * SEGMENT;
+    fixture_reopen(&f);
+    put_key(&f, 0, 0, 1000);
+    store_set_retention(f.s, 1);
+    for (unsigned version = 0; stats_of(&f).log_bytes < 5 * SEGMENT; version++) {
+        put_key(&f, 1, version, 1000);
+        run_tasks(&f);
+        if (base_of(&f) > 0)
+            break;
+    }
+    uint64_t bytes = stats_of(&f).log_bytes;
+    assert_true(bytes >= 3 * SEGMENT && bytes < 5 * SEGMENT); /* more is not kept */
+    store_set_retention(f.s, store_last_index(f.s));
+    run_tasks(&f);
+    assert_int_equal(stats_of(&f).segments, 1);
+    store_check(f.s);
+    fixture_release(&f);
+}
+
+static void test_a_pin_keeps_more(void **state)
+{
+    struct fixture f;
+    struct store_pin *pin, *later;
+    fixture_init(&f, SEGMENT);
+    f.options.retain_bytes = SEGMENT;
+    fixture_reopen(&f);
+    put_key(&f, 0, 0, 1000);
+    put_key(&f, 0, 1, 1000);
+    assert_int_equal(store_pin_log(f.s, 2, &pin), 0);
+    assert_int_equal(store_pin_log(f.s, 3, &later), 0);
+    assert_int_equal(store_pin_log(f.s, 4, &later), -ENOENT);
+    for (unsigned version = 2; version < 200; version++) {
+        put_key(&f, 0, version, 1000);
+        run_tasks(&f);
+    }
+    assert_int_equal(base_of(&f), 0);
+    store_unpin_log(f.s, pin);
+    run_tasks(&f);
+    assert_int_equal(base_of(&f), 0);
+    store_unpin_log(f.s, later);
+    run_tasks(&f);
+    assert_true(base_of(&f) > 100);
+    assert_int_equal(store_pin_log(f.s, base_of(&f), &pin), -ENOENT);
+    assert_int_equal(store_pin_log(f.s, base_of(&f) + 1, &pin), 0); /* closed with it */
+    fixture_release(&f);
+}
+
+/* ---- What goes wrong --------------------------------------------------------------- */
+
+struct names {
+    unsigned seg, mrg, hint, new, manifest, other;
+};
+
+static int count_name(void *arg, const char *name)
+{
+    struct names *names = arg;
+    const char *dot = strrchr(name, '.');
+    if (strcmp(name, "MANIFEST") == 0)
+        names->manifest++;
+    else if (dot && strcmp(dot, ".seg") == 0)
+        names->seg++;
+    else if (dot && strcmp(dot, ".mrg") == 0)
+        names->mrg++;
+    else if (dot && strcmp(dot, ".hint") == 0)
+        names->hint++;
+    else if (dot && strcmp(dot, ".new") == 0)
+        names->new ++;
+    else
+        names->other++;
+    return 0;
+}
+
+/* Exactly the files that belong to the store. */
+static void check_names(struct fixture *f)
+{
+    struct names names = {0};
+    struct store_stats stats = stats_of(f);
+    assert_int_equal(f->io.list(f->io.context, "d/log", count_name, &names), 0);
+    assert_int_equal(names.seg, stats.segments);
+    assert_int_equal(names.mrg, stats.merged_files);
+    unsigned hinted = 0;
+    for (size_t i = 0; i < f->s->segment_count; i++)
+        hinted += f->s->segments[i]->hint_bytes > 0;
+    assert_int_equal(names.hint, hinted + stats.merged_files);
+    assert_int_equal(names.new, f->s->spare_state == SPARE_READY);
+    assert_int_equal(names.other, 0);
+}
+
+/* A store in which a merge of log and merged files is due, tombstones among them. */
+static void make_due(struct fixture *f)
+{
+    open_new(f, SEGMENT);
+    for (unsigned i = 0; i < 100; i++)
+        put_key(f, i % 30, i, 400);
+    run_tasks(f);
+    for (unsigned i = 0; i < 60; i++)
+        put_key(f, i % 25, 1000 + i, 400);
+    for (unsigned i = 0; i < 10; i++)
+        put_one(f, key_of(i), NULL);
+    while (stats_of(f).segments < 4)
+        put_key(f, 20, 2000, 400);
+}
+
+static void check_due(struct fixture *f)
+{
+    for (unsigned i = 0; i < 10; i++)
+        assert_value(f->s, key_of(i), NULL);
+    for (unsigned i = 10; i < 20; i++)
+        assert_value(f->s, key_of(i), value_of(i, 1000 + 25 + i, 400));
+    assert_value(f->s, key_of(20), value_of(20, 2000, 400));
+    for (unsigned i = 21; i < 25; i++)
+        assert_value(f->s, key_of(i), value_of(i, 1000 + 25 + i, 400));
+    for (unsigned i = 25; i < 30; i++)
+        assert_value(f->s, key_of(i), value_of(i, 60 + i, 400));
+}
+
+/* One task; negative: the error that ended it. */
+static int try_task(struct fixture *f)
+{
+    f->now_us += 2000000;
+    struct store_task *task = store_next_task(f->s, f->now_us);
+    if (!task)
+        return 0;
+    do {
+        uint64_t wait_us;
+        int rc;
+        while ((rc = store_run_task(task, &wait_us, f->error)) == 1)
+            ;
+        if (rc != 0)
+            return rc;
+    } while (store_step_task(f->s, task));
+    return 1;
+}
+
+static void test_a_lack_of_room_costs_nothing(void **state)
+{
+    unsigned given_up = 0;
+    for (unsigned n = 1;; n++) {
+        struct fixture f;
+        make_due(&f);
+        uint64_t merges = stats_of(&f).merges;
+        uint64_t call = memory_disk_calls(f.disk) + n;
+        memory_disk_fail_call(f.disk, call, -ENOSPC);
+        int rc;
+        while ((rc = try_task(&f)) == 1)
+            given_up += f.s->task_retry_us[TASK_MERGE] > f.now_us;
+        bool clean = memory_disk_calls(f.disk) < call;
+        if (rc != 0) {
+            assert_int_equal(rc, -ENOSPC); /* a directory's sync: final */
+            assert_true(f.error[0]);
+        } else {
+            check_due(&f);
+            store_check(f.s);
+            assert_true(stats_of(&f).merges > merges);
+            check_due(&f);
+            check_names(&f);
+            store_check(f.s);
+        }
+        fixture_release(&f);
+        if (clean)
+            break;
+    }
+    print_message("given up %u times\n", given_up);
+    assert_true(given_up >= 5);
+}
+
+static void test_a_bad_record_is_not_copied(void **state)
+{
+    struct fixture f;
+    make_due(&f);
+    /* The newest version of key 29 is in the first log segment, or merged. */
+    reading_begin();
+    const struct keydir_node *node = keydir_find(f.s->keydir, key_of(29), 8);
+    uint64_t place = keydir_place(node);
+    struct segment *segment = place_segment(f.s->slots, place);
+    reading_end();
+    const char *path =
+        file_of(segment->file_id, segment->kind == SEGMENT_LOG ? "seg" : "mrg");
+    uint8_t byte;
+    memory_disk_peek(f.disk, path, place_offset(place) + 100, &byte, 1);
+    byte ^= 4;
+    memory_disk_poke(f.disk, path, place_offset(place) + 100, &byte, 1);
+    uint64_t merges = stats_of(&f).merges;
+    uint64_t file_id = segment->file_id;
+    for (int i = 0; i < 10; i++)
+        run_task(&f);
+    assert_true(memory_disk_exists(f.disk, path));
+    struct buf got = {0};
+    assert_int_equal(store_get(f.s, key_of(29), 8, 0, &got, NULL), -EBADMSG);
+    check_names(&f);
+    byte ^= 4;
+    memory_disk_poke(f.disk, path, place_offset(place) + 100, &byte, 1);
+    f.now_us += HURT_US;
+    run_tasks(&f);
+    assert_true(stats_of(&f).merges > merges);
+    assert_false(memory_disk_exists(f.disk, file_of(file_id, "seg")));
+    check_due(&f);
+    store_check(f.s);
+    buf_release(&got);
+    fixture_release(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -298,6 +597,12 @@ int main(void)
         cmocka_unit_test(test_what_is_deleted_leaves_nothing),
         cmocka_unit_test(test_against_a_model),
         cmocka_unit_test(test_space_is_bounded_and_bytes_written_too),
+        cmocka_unit_test(test_a_tombstone_stays_while_it_hides_something),
+        cmocka_unit_test(test_a_tombstone_goes_with_what_it_hides),
+        cmocka_unit_test(test_a_member_behind_keeps_its_log),
+        cmocka_unit_test(test_a_pin_keeps_more),
+        cmocka_unit_test(test_a_lack_of_room_costs_nothing),
+        cmocka_unit_test(test_a_bad_record_is_not_copied),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
