@@ -433,6 +433,133 @@ static void test_a_pin_keeps_more(void **state)
     fixture_release(&f);
 }
 
+/* ---- Beside readers and writers ---------------------------------------------------- */
+
+enum { SHARED_KEYS = 64, SHARED_READERS = 2, SHARED_PUTS = 12000 };
+
+struct shared {
+    struct fixture f;
+    _Atomic unsigned version[SHARED_KEYS]; /* applied, at least */
+    _Atomic bool stop;
+    _Atomic uint64_t reads;
+    /* The merge thread: */
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    struct store_task *task;
+    bool ran, quit;
+};
+
+static void *merge_thread(void *arg)
+{
+    struct shared *shared = arg;
+    pthread_mutex_lock(&shared->lock);
+    for (;;) {
+        while (!shared->quit && (!shared->task || shared->ran))
+            pthread_cond_wait(&shared->changed, &shared->lock);
+        if (shared->quit)
+            break;
+        struct store_task *task = shared->task;
+        pthread_mutex_unlock(&shared->lock);
+        uint64_t wait_us;
+        char error[STORE_ERROR_BYTES];
+        int rc;
+        while ((rc = store_run_task(task, &wait_us, error)) == 1)
+            ;
+        ensure(rc == 0);
+        pthread_mutex_lock(&shared->lock);
+        shared->ran = true;
+        pthread_cond_signal(&shared->changed);
+    }
+    pthread_mutex_unlock(&shared->lock);
+    return NULL;
+}
+
+/* The loop's side; false: no task is with the merge thread. */
+static bool drive_task(struct shared *shared)
+{
+    struct store *s = shared->f.s;
+    pthread_mutex_lock(&shared->lock);
+    if (!shared->task)
+        shared->task = store_next_task(s, shared->f.now_us += 1000000);
+    else if (shared->ran && !store_step_task(s, shared->task))
+        shared->task = NULL;
+    else if (!shared->ran)
+        goto out;
+    shared->ran = false;
+    pthread_cond_signal(&shared->changed);
+out:;
+    bool busy = shared->task != NULL;
+    pthread_mutex_unlock(&shared->lock);
+    return busy;
+}
+
+static int count_item(void *arg, const struct store_item *item)
+{
+    *(unsigned *)arg += 1;
+    return 0;
+}
+
+static void *read_thread(void *arg)
+{
+    struct shared *shared = arg;
+    uint64_t seed = random_u64() | 1;
+    struct buf got = {0};
+    while (!atomic_load(&shared->stop)) {
+        unsigned key = (unsigned)(random_next(&seed) % SHARED_KEYS), version, of;
+        unsigned least = atomic_load(&shared->version[key]);
+        char name[16];
+        snprintf(name, sizeof(name), "key%05u", key);
+        buf_clear(&got);
+        ensure(store_get(shared->f.s, name, strlen(name), 0, &got, NULL) == 0);
+        buf_u8(&got, 0);
+        ensure(sscanf((char *)got.data, "%u.%u.", &of, &version) == 2);
+        ensure(of == key && version >= least);
+        if (atomic_fetch_add(&shared->reads, 1) % 64 == 0) {
+            unsigned count = 0;
+            store_scan(shared->f.s, "", 0, NULL, 0, count_item, &count);
+            ensure(count == SHARED_KEYS);
+        }
+    }
+    buf_release(&got);
+    return NULL;
+}
+
+static void test_beside_readers_and_a_writer(void **state)
+{
+    struct shared shared = {.lock = PTHREAD_MUTEX_INITIALIZER,
+                            .changed = PTHREAD_COND_INITIALIZER};
+    struct fixture *f = &shared.f;
+    pthread_t readers[SHARED_READERS], merger;
+    uint64_t seed = 11;
+    open_new(f, SEGMENT);
+    for (unsigned key = 0; key < SHARED_KEYS; key++)
+        put_key(f, key, 0, 200);
+    for (int i = 0; i < SHARED_READERS; i++)
+        assert_int_equal(pthread_create(&readers[i], NULL, read_thread, &shared), 0);
+    assert_int_equal(pthread_create(&merger, NULL, merge_thread, &shared), 0);
+    for (unsigned i = 1; i <= SHARED_PUTS; i++) {
+        unsigned key = (unsigned)(random_next(&seed) % SHARED_KEYS);
+        put_key(f, key, i, 200);
+        atomic_store(&shared.version[key], i);
+        while (drive_task(&shared) && stats_of(f).log_bytes > 20 * SEGMENT)
+            sched_yield();
+    }
+    while (drive_task(&shared))
+        ;
+    atomic_store(&shared.stop, true);
+    pthread_mutex_lock(&shared.lock);
+    shared.quit = true;
+    pthread_cond_signal(&shared.changed);
+    pthread_mutex_unlock(&shared.lock);
+    pthread_join(merger, NULL);
+    for (int i = 0; i < SHARED_READERS; i++)
+        pthread_join(readers[i], NULL);
+    assert_true(stats_of(f).merges > 5 && atomic_load(&shared.reads) > 1000);
+    assert_int_equal(stats_of(f).bad_reads, 0);
+    store_check(f->s);
+    fixture_release(f);
+}
+
 /* ---- What goes wrong --------------------------------------------------------------- */
 
 struct names {
@@ -601,6 +728,7 @@ int main(void)
         cmocka_unit_test(test_a_tombstone_goes_with_what_it_hides),
         cmocka_unit_test(test_a_member_behind_keeps_its_log),
         cmocka_unit_test(test_a_pin_keeps_more),
+        cmocka_unit_test(test_beside_readers_and_a_writer),
         cmocka_unit_test(test_a_lack_of_room_costs_nothing),
         cmocka_unit_test(test_a_bad_record_is_not_copied),
     };
