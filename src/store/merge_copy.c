@@ -1,9 +1,9 @@
 /*
  * merge_copy.c - the live records of a round's victims, in key order, to its outputs.
  *
- * The victims' hints are walked together. Of the records of one key only the newest can be
- * live: it is, if the keydir points at this very place. What the loop applies meanwhile
- * makes some copies dead again: they are found out when the pointers move.
+ * The victims' hints are walked together. Of the records of one key only the newest can
+ * be live: it is, if the keydir points at this very place. What the loop applies
+ * meanwhile makes some copies dead again: they are found out when the pointers move.
  *
  * A tombstone stays only as long as it hides something: its key is not in the keydir, and
  * a merged file that is not of this round holds an older record of it. The log behind the

@@ -262,7 +262,7 @@ struct segment {
     uint64_t hint_bytes;  /* of its hint file; 0: there is none */
     /* A merge met a bad record in it: merged again when that is repaired, or then. */
     uint64_t hurt_until_us; /* 0: it is not */
-    uint64_t kept_bytes; /* of tombstones that had to stay when it was merged */
+    uint64_t kept_bytes;    /* of tombstones that had to stay when it was merged */
     _Atomic bool merging;   /* its live records are moving to another file */
     struct rcu_head rcu;
 };
@@ -412,8 +412,8 @@ struct load_source {
 };
 
 /* Of all hints' records the newest of each key, tombstones dropped, into a keydir that is
- * empty. -EBADMSG: *ret_bad is the source whose hint is damaged; the keydir is then in part
- * loaded and of no use. */
+ * empty. -EBADMSG: *ret_bad is the source whose hint is damaged; the keydir is then in
+ * part loaded and of no use. */
 int keydir_load_all(struct keydir *keydir, const struct load_source *sources,
                     size_t count, size_t *ret_bad);
 
@@ -533,12 +533,12 @@ int commit_hint_read(const struct store_io *io, int fd, struct commit_hint *ret,
 /* ---- Tasks: background work in stretches; see task.c ------------------------------- */
 
 enum {
-    STRETCH_BYTES = 1 << 20,          /* of I/O, at most about, between two waits */
-    TASK_LOOK_US = 100 * 1000,        /* how often a quiet store is looked at */
-    TASK_RETRY_US = 1000 * 1000,      /* after one that was given up */
-    HURT_US = 60 * 1000 * 1000,       /* a damaged file is tried again after this */
-    MERGE_SYNC_BYTES = 4 << 20,       /* of output between two syncs */
-    MERGE_VICTIMS = 64,               /* of one round, at most */
+    STRETCH_BYTES = 1 << 20,     /* of I/O, at most about, between two waits */
+    TASK_LOOK_US = 100 * 1000,   /* how often a quiet store is looked at */
+    TASK_RETRY_US = 1000 * 1000, /* after one that was given up */
+    HURT_US = 60 * 1000 * 1000,  /* a damaged file is tried again after this */
+    MERGE_SYNC_BYTES = 4 << 20,  /* of output between two syncs */
+    MERGE_VICTIMS = 64,          /* of one round, at most */
     HURRY_FULL = 1000,
 };
 
