@@ -196,6 +196,7 @@ int store_append(struct store *s, struct store_bytes *entry, bool ahead)
     op->index = head.index;
     op->generation = s->generation;
     hole_after_append(s);
+    check_step(s);
     return 0;
 }
 
@@ -249,6 +250,7 @@ void log_cut_active(struct store *s, uint64_t index)
         active->count = keep;
     }
     active->limit_bytes = s->segment_bytes;
+    s->sealed_before = min_u64(s->sealed_before, active->file_id);
     struct op *op = job_add(s, OP_TRUNCATE);
     op->segment = segment_ref(active);
     op->offset = active->used;
@@ -279,6 +281,7 @@ int store_truncate(struct store *s, uint64_t index, uint64_t generation)
     }
     s->end = end;
     s->durable = min_u64(s->durable, index);
+    check_step(s);
     return 0;
 }
 
@@ -341,5 +344,6 @@ int store_apply(struct store *s, uint64_t index, struct store_entry *ret_entry,
     if (ret_bytes)
         *ret_bytes = store_bytes_ref(entry);
     tail_trim(&s->tail, s->applied.index);
+    check_step(s);
     return 0;
 }
