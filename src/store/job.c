@@ -294,5 +294,6 @@ struct store_done store_finish_job(struct store *s, struct store_job *job)
     s->stats.syncs += job->syncs;
     s->running = NULL;
     job_free(job);
+    check_step(s);
     return done;
 }

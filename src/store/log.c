@@ -193,6 +193,7 @@ int store_append(struct store *s, struct store_bytes *entry, bool ahead)
     op->offset = offset;
     op->index = head.index;
     op->generation = s->generation;
+    check_step(s);
     return 0;
 }
 
@@ -274,6 +275,7 @@ int store_truncate(struct store *s, uint64_t index, uint64_t generation)
     }
     s->end = end;
     s->durable = min_u64(s->durable, index);
+    check_step(s);
     return 0;
 }
 
@@ -336,5 +338,6 @@ int store_apply(struct store *s, uint64_t index, struct store_entry *ret_entry,
     if (ret_bytes)
         *ret_bytes = store_bytes_ref(entry);
     tail_trim(&s->tail, s->applied.index);
+    check_step(s);
     return 0;
 }

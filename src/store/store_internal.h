@@ -1,5 +1,5 @@
 /*
- * store_internal.h - what the files of this folder share. The invariants named I1-I9 are
+ * store_internal.h - what the files of this folder share. The invariants named I1-I13 are
  * listed in README.md and checked by check.c.
  */
 #ifndef TIERCE_STORE_INTERNAL_H
@@ -24,6 +24,7 @@ enum {
     WINDOW_BYTES = 1 << 20, /* recovery reads this much at a time */
     BATCH_IOV = 512,        /* entries in one pwritev */
     LIMIT_SEGMENTS = 65536, /* data files open at once, leftovers in use included */
+    CHECK_STEP_KEYS = 1024, /* larger stores are not checked at each step */
     SKIP_HEIGHT = 12,       /* of a skip list with one in four: for 16 million keys */
 };
 
@@ -677,5 +678,15 @@ int read_value(const struct store *s, const struct keydir_node *node, unsigned f
 int store_recover(struct store *s, const struct store_options *options,
                   struct store_recovery *ret, char error[STORE_ERROR_BYTES]);
 void store_free(struct store *s);
+/* A part of store_check; see check_files.c. */
+void check_files(struct store *s);
+/* In debug builds, after each step of the loop: the invariants of what is in memory. */
+#ifdef TIERCE_CHECKS
+void check_step(struct store *s);
+#else
+static inline void check_step(struct store *s)
+{
+}
+#endif
 
 #endif

@@ -49,6 +49,7 @@ bool store_step_task(struct store *s, struct store_task *task)
     s->task = NULL;
     s->task_due_us = 0;
     space_update(s);
+    check_step(s);
     return false;
 }
 

@@ -1,6 +1,8 @@
 /* fixture.c - see the header. */
 #include "fixture.h"
 
+enum { CHECKED_ENTRIES = 256 };
+
 static void replay(void *context, const struct store_entry *entry)
 {
     struct fixture *f = context;
@@ -137,6 +139,15 @@ void append_one(struct fixture *f, uint64_t term, const char *key, const char *v
     append(f, term, &put, 1);
 }
 
+/* After each step, while the store is small. */
+static void check(struct fixture *f)
+{
+    struct store_stats stats;
+    store_stats(f->s, &stats);
+    if (!f->damaged && stats.entries <= CHECKED_ENTRIES && stats.keys <= CHECKED_ENTRIES)
+        store_check(f->s);
+}
+
 struct store_done run(struct fixture *f)
 {
     struct store_done done = {0};
@@ -145,7 +156,9 @@ struct store_done run(struct fixture *f)
         return done;
     if (store_run_job(job, f->error) != 0)
         fail_msg("%s", f->error);
-    return store_finish_job(f->s, job);
+    done = store_finish_job(f->s, job);
+    check(f);
+    return done;
 }
 
 void apply_to(struct fixture *f, uint64_t index)
@@ -158,6 +171,7 @@ void apply_to(struct fixture *f, uint64_t index)
         assert_int_equal(entry.index, next);
         store_bytes_unref(bytes);
     }
+    check(f);
 }
 
 void put_one(struct fixture *f, const char *key, const char *value)
