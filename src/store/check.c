@@ -60,7 +60,11 @@ static void check_keydir(struct check *c)
         sum += check_live(c, s->segments[i]);
     for (size_t i = 0; i < s->merged_count; i++)
         sum += check_live(c, s->merged[i]);
-    ensure(c->live_bytes == s->keydir->live_bytes && sum == c->live_bytes);
+    ensure(c->live_bytes == s->keydir->live_bytes);
+    if (s->task) /* its outputs are in no list yet */
+        memset(live, 0, sizeof(live));
+    else
+        ensure(sum == c->live_bytes);
 }
 
 /* I3: segments follow each other without a gap, file ids grow, offsets too. */
