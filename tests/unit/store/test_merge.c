@@ -680,6 +680,53 @@ static void test_a_lack_of_room_costs_nothing(void **state)
     assert_true(given_up >= 5);
 }
 
+/* ---- A full disk ------------------------------------------------------------------- */
+
+static bool is_low(struct fixture *f)
+{
+    assert_int_equal(store_refresh_space(f->s), 0);
+    run(f);
+    return store_space(f->s) == STORE_SPACE_LOW;
+}
+
+/* Puts of new keys until only deletes are taken; how many there are then. */
+static unsigned fill_disk(struct fixture *f, unsigned key)
+{
+    while (!is_low(f)) {
+        put_key(f, key++, 0, 1000);
+        run_tasks(f);
+    }
+    return key;
+}
+
+static void test_a_full_disk_recovers_by_itself(void **state)
+{
+    struct fixture f;
+    open_new(&f, SEGMENT);
+    memory_disk_set_capacity(f.disk, STATE_FILES + 24 * SEGMENT);
+    unsigned last = fill_disk(&f, 0), first = 0;
+    assert_true(last > 200);
+    for (int round = 0; round < 5; round++) {
+        unsigned deleted = 0;
+        while (is_low(&f) || deleted < last / 4) {
+            assert_int_equal(store_has_room(f.s, 200), 0); /* deletes work */
+            assert_true(first < last);
+            put_one(&f, key_of(first++), NULL);
+            deleted++;
+            run_tasks(&f);
+        }
+        unsigned former = last;
+        last = fill_disk(&f, last);
+        assert_true(last > former + deleted / 2); /* what was made room for */
+    }
+    for (unsigned key = 0; key < last; key++)
+        assert_value(f.s, key_of(key), key < first ? NULL : value_of(key, 0, 1000));
+    assert_true(stats_of(&f).merges > 5);
+    store_check(f.s);
+    check_names(&f);
+    fixture_release(&f);
+}
+
 static void test_a_bad_record_is_not_copied(void **state)
 {
     struct fixture f;
@@ -731,6 +778,7 @@ int main(void)
         cmocka_unit_test(test_a_pin_keeps_more),
         cmocka_unit_test(test_beside_readers_and_a_writer),
         cmocka_unit_test(test_a_lack_of_room_costs_nothing),
+        cmocka_unit_test(test_a_full_disk_recovers_by_itself),
         cmocka_unit_test(test_a_bad_record_is_not_copied),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
