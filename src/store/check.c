@@ -40,6 +40,13 @@ static uint64_t check_live(struct check *c, const struct segment *segment)
     return bytes;
 }
 
+/* Where it has not been counted yet. */
+static uint64_t check_other_live(struct check *c, const struct keydir_node *node)
+{
+    const struct segment *segment = place_segment(c->s->slots, keydir_place(node));
+    return c->live[segment->slot] > 0 ? check_live(c, segment) : 0;
+}
+
 /* I2: a pointer leads to an intact record of its key and timestamp, which is applied, in
  * a file of the lists. I9: the records pointed to are each file's live bytes, and the
  * keydir's. */
@@ -60,21 +67,21 @@ static void check_keydir(struct check *c)
         sum += check_live(c, s->segments[i]);
     for (size_t i = 0; i < s->merged_count; i++)
         sum += check_live(c, s->merged[i]);
-    ensure(c->live_bytes == s->keydir->live_bytes);
-    if (s->task) /* its outputs are in no list yet */
-        memset(live, 0, sizeof(live));
-    else
-        ensure(sum == c->live_bytes);
+    node = keydir_seek(s->keydir, &cursor, "", 0);
+    for (; node; node = keydir_next(&cursor)) /* and files of a round that is under way */
+        sum += check_other_live(c, node);
+    ensure(c->live_bytes == s->keydir->live_bytes && sum == c->live_bytes);
 }
 
-/* I3: segments follow each other without a gap, file ids grow, offsets too. */
+/* I3: segments follow each other without a gap, their offsets grow. */
 static void check_segments(struct store *s)
 {
     uint64_t next = s->base.index + 1, file_id = 0;
     ensure(s->segment_count > 0);
     for (size_t i = 0; i < s->segment_count; i++) {
         const struct segment *segment = s->segments[i];
-        ensure(segment->first_index == next && segment->file_id > file_id);
+        ensure(segment->first_index == next);
+        ensure(segment->file_id < s->next_file_id);
         uint64_t offset = SEGMENT_HEADER;
         for (size_t k = 0; k < segment->count; k++) {
             ensure(segment->offsets[k] == offset);
@@ -82,10 +89,9 @@ static void check_segments(struct store *s)
         }
         ensure(offset == segment->used && segment->used <= UINT32_MAX);
         next = segment_last(segment) + 1;
-        file_id = segment->file_id;
+        file_id = max_u64(file_id, segment->file_id);
     }
     ensure(next == s->end.index + 1);
-    ensure(file_id < s->next_file_id);
     ensure((s->spare_state == SPARE_NONE) == !s->spare);
     ensure(!s->spare || (s->spare->file_id > file_id && s->spare->count == 0));
 }
@@ -94,7 +100,9 @@ static void check_segments(struct store *s)
 static void check_order(const struct store *s)
 {
     ensure(s->base.index <= s->applied.index && s->applied.index <= s->durable);
-    ensure(s->durable <= s->end.index && s->hint <= s->end.index);
+    ensure(s->durable <= s->end.index);
+    ensure(s->hint <= max_u64(s->end.index, s->claim_index));
+    ensure(s->claim_index == 0 || s->claim_index > s->end.index);
     ensure(s->applied.timestamp_us <= s->end.timestamp_us);
     ensure((s->sequence & 1) == 0);
 }

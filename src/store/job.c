@@ -124,6 +124,8 @@ static int truncate_segment(struct store_job *job, const struct segment *segment
 static int run_roll(struct store_job *job, struct op *op, char error[STORE_ERROR_BYTES])
 {
     int rc = truncate_segment(job, op->segment, op->offset, error);
+    if (op->adopt)
+        return rc;
     if (rc == 0 && op->next->fd < 0)
         rc = segment_make_spare(job->store, op->next, error);
     if (rc == 0)

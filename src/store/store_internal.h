@@ -260,6 +260,9 @@ struct segment {
     uint64_t used;        /* bytes, header included */
     uint64_t limit_bytes; /* how far appends may go */
     uint64_t hint_bytes;  /* of its hint file; 0: there is none */
+    /* Beyond a hole: what its first entry says of the one before it. */
+    struct chain before;
+    bool before_known;
     /* A merge met a bad record in it: merged again when that is repaired, or then. */
     uint64_t hurt_until_us; /* 0: it is not */
     uint64_t kept_bytes;    /* of tombstones that had to stay when it was merged */
@@ -474,6 +477,7 @@ enum op_kind {
 struct op {
     enum op_kind kind;
     bool failed;             /* SPACE: no room for the spare */
+    bool adopt;              /* ROLL: `next` is there already, with what it holds */
     struct segment *segment; /* a reference */
     struct segment *next;    /* ROLL: a reference */
     struct store_bytes *bytes;
@@ -636,6 +640,11 @@ struct store {
     struct manifest manifest; /* applied_index 0: nothing is */
     struct segment **merged;
     size_t merged_count;
+    /* A hole; see hole.c. claim_index 0: there is none. */
+    uint64_t claim_index, claim_term;
+    struct segment **beyond; /* segments behind it, in order, from `beyond_first` on */
+    size_t beyond_first, beyond_count;
+    bool behind;  /* something stands in the active segment after the log's end */
     /* Tasks: */
     struct store_task *task;
     uint64_t task_now_us, task_due_us;
@@ -662,6 +671,9 @@ struct segment *store_segment_of(const struct store *s, uint64_t index);
 struct segment *store_active(const struct store *s);
 int store_reserve_segment(struct store *s);
 void store_add_segment(struct store *s, struct segment *segment);
+/* Takes the entries after `index` out of the active segment, and what else is there. Room
+ * for one operation is reserved. */
+void log_cut_active(struct store *s, uint64_t index);
 /* Takes in an entry that stands in the active segment already (recovery), or is about to.
  */
 int store_adopt(struct store *s, struct store_bytes *entry,
@@ -674,6 +686,18 @@ int read_raw(const struct store *s, const struct keydir_node *node, unsigned fla
              struct buf *to);
 int read_value(const struct store *s, const struct keydir_node *node, unsigned flags,
                struct buf *to);
+/* ---- A hole in the log (G6); see hole.c -------------------------------------------- */
+
+/* Before the next entry, which is `head`, is appended: the segment that it stood in is
+ * active after. -ENOMEM. */
+int hole_before_append(struct store *s, const struct store_entry *head);
+void hole_after_append(struct store *s);
+bool hole_has_room(const struct store *s); /* the next entry has a segment of its own */
+/* What stood after the log's end is not needed any more, or was replaced. Room for its
+ * operations is reserved. */
+void hole_close(struct store *s);
+size_t hole_close_operations(const struct store *s);
+
 /* Everything on disk into memory; see recovery.c. */
 int store_recover(struct store *s, const struct store_options *options,
                   struct store_recovery *ret, char error[STORE_ERROR_BYTES]);
