@@ -124,6 +124,8 @@ static int truncate_segment(struct store_job *job, const struct segment *segment
 static int run_roll(struct store_job *job, struct op *op, char error[STORE_ERROR_BYTES])
 {
     int rc = truncate_segment(job, op->segment, op->offset, error);
+    if (op->adopt)
+        return rc;
     if (rc == 0 && op->next->fd < 0)
         rc = segment_make_spare(job->store, op->next, error);
     if (rc == 0)
@@ -146,11 +148,6 @@ static int run_unlink(struct store_job *job, struct op *op, char error[STORE_ERR
     rc = io->sync_dir(io->context, directory.text);
     job->syncs++;
     return rc == 0 ? 0 : store_fail_call(error, rc, "sync", directory.text);
-}
-
-static bool no_room(int rc)
-{
-    return rc == -ENOSPC || rc == -EDQUOT;
 }
 
 /* Where another has taken the space that was given back just now, the segment goes on
@@ -280,6 +277,8 @@ struct store_done store_finish_job(struct store *s, struct store_job *job)
             done.generation = op->generation;
         } else if (op->kind == OP_HARD_STATE) {
             done.hard_state = true;
+        } else if (op->kind == OP_ROLL) {
+            s->sealed_before = op->next->file_id;
         } else if (op->kind == OP_SPACE) {
             finish_space(s, op);
         }
@@ -297,5 +296,6 @@ struct store_done store_finish_job(struct store *s, struct store_job *job)
     s->stats.syncs += job->syncs;
     s->running = NULL;
     job_free(job);
+    check_step(s);
     return done;
 }

@@ -1,5 +1,5 @@
 /*
- * store_internal.h - what the files of this folder share. The invariants named I1-I9 are
+ * store_internal.h - what the files of this folder share. The invariants named I1-I13 are
  * listed in README.md and checked by check.c.
  */
 #ifndef TIERCE_STORE_INTERNAL_H
@@ -24,6 +24,7 @@ enum {
     WINDOW_BYTES = 1 << 20, /* recovery reads this much at a time */
     BATCH_IOV = 512,        /* entries in one pwritev */
     LIMIT_SEGMENTS = 65536, /* data files open at once, leftovers in use included */
+    CHECK_STEP_KEYS = 1024, /* larger stores are not checked at each step */
     SKIP_HEIGHT = 12,       /* of a skip list with one in four: for 16 million keys */
     MAP_WIDTH = 64,         /* records of a leaf, children of an inner node */
     MAP_HEIGHT = 16,        /* levels above the leaves: each is cut in halves when full */
@@ -44,6 +45,17 @@ int store_fail(char error[STORE_ERROR_BYTES], int code, const char *format, ...)
 /* The same for a call that failed: "<what> <path>: <strerror>". */
 int store_fail_call(char error[STORE_ERROR_BYTES], int code, const char *what,
                     const char *path);
+
+#define STORE_REMEDY                                                                     \
+    "restore the disk, or remove this node's data directory and join the cluster again"
+
+/* A file that is of a newer format (-EPROTONOSUPPORT) or damaged (-EBADMSG: `what`). */
+int store_fail_format(char error[STORE_ERROR_BYTES], int code, const char *path,
+                      const char *what);
+/* 0, or -EXDEV where `cluster_id` is not the store's. */
+int store_fail_cluster(char error[STORE_ERROR_BYTES], const struct store *s,
+                       const uint8_t cluster_id[STORE_CLUSTER_ID_BYTES],
+                       const char *path);
 
 /* ---- Whole reads and writes -------------------------------------------------------- */
 
@@ -80,7 +92,8 @@ struct chain {
 bool chain_continues(const struct chain *end, const struct store_entry *entry);
 struct chain chain_after(const struct store_entry *entry);
 
-/* ---- Hints: what is in a data file, without values; see hint.c ---------------------- */
+/* ---- Hints: what is in a data file, without values; see hint.c ----------------------
+ */
 
 enum segment_kind { SEGMENT_LOG = 1, SEGMENT_MERGED = 2 };
 
@@ -116,6 +129,8 @@ int hint_writer_entry(struct hint_writer *w, const struct store_entry *entry,
 /* Synced, renamed to ID.hint; the directory is the caller's to sync. */
 int hint_writer_finish(struct hint_writer *w, uint64_t *ret_bytes);
 void hint_writer_free(struct hint_writer *w); /* removes what is not finished */
+/* Before _finish, where info did not say it. */
+void hint_writer_set_bytes(struct hint_writer *w, uint64_t data_bytes);
 
 /* Reads one, a block at a time. -ENOENT: none; -EBADMSG: wrong, stale or damaged. */
 struct hint_reader;
@@ -127,16 +142,24 @@ uint64_t hint_reader_bytes(const struct hint_reader *r); /* of the hint file */
 int hint_reader_next(struct hint_reader *r, struct hint_record *ret);
 /* The next record is the first whose key is not below this; never goes back. */
 int hint_reader_seek(struct hint_reader *r, const void *key, size_t size);
-/* 1: the log's next entry (index, term, timestamp, session, request, result, record_count,
- * crc and length are set); 0: the end. Independent of the records' place. */
+/* 1: the log's next entry (index, term, timestamp, session, request, result,
+ * record_count, crc and length are set); 0: the end. Independent of the records' place.
+ */
 int hint_reader_entry(struct hint_reader *r, struct store_entry *ret,
                       uint32_t *ret_offset);
 void hint_reader_free(struct hint_reader *r);
 /* Reads the whole data file and writes its hint. -EBADMSG: the data file is damaged. */
 int hint_build(struct store *s, struct segment *segment, uint64_t data_bytes,
                uint64_t *ret_bytes);
+/* The same in steps of at most about 1 MiB: 1: call again; 0: done. */
+struct hint_builder;
+int hint_builder_new(struct store *s, struct segment *segment, uint64_t data_bytes,
+                     struct hint_builder **ret);
+int hint_builder_step(struct hint_builder *b, uint64_t *ret_bytes);
+void hint_builder_free(struct hint_builder *b);
 
-/* ---- Merged files and the manifest; see merged.c, manifest.c ------------------------- */
+/* ---- Merged files and the manifest; see merged.c, manifest.c -------------------------
+ */
 
 struct manifest_file {
     uint64_t file_id, bytes, records, tombstones;
@@ -144,9 +167,9 @@ struct manifest_file {
 };
 
 struct manifest {
-    struct chain merged;           /* M: the log begins after it */
+    struct chain merged;                  /* M: the log begins after it */
     uint64_t applied_index, applied_term; /* E: the state it was made at */
-    uint64_t first_file;           /* log segments of lower file ids are gone */
+    uint64_t first_file;                  /* log segments of lower file ids are gone */
     size_t count;
     struct manifest_file *files;
     void *state; /* the caller's */
@@ -239,6 +262,14 @@ struct segment {
     size_t count, capacity;
     uint64_t used;        /* bytes, header included */
     uint64_t limit_bytes; /* how far appends may go */
+    uint64_t hint_bytes;  /* of its hint file; 0: there is none */
+    /* Beyond a hole: what its first entry says of the one before it. */
+    struct chain before;
+    bool before_known;
+    /* A merge met a bad record in it: merged again when that is repaired, or then. */
+    uint64_t hurt_until_us; /* 0: it is not */
+    uint64_t kept_bytes;    /* of tombstones that had to stay when it was merged */
+    _Atomic bool merging;   /* its live records are moving to another file */
     struct rcu_head rcu;
 };
 
@@ -435,8 +466,8 @@ struct load_source {
 };
 
 /* Of all hints' records the newest of each key, tombstones dropped, into a keydir that is
- * empty. -EBADMSG: *ret_bad is the source whose hint is damaged; the keydir is then in part
- * loaded and of no use. */
+ * empty. -EBADMSG: *ret_bad is the source whose hint is damaged; the keydir is then in
+ * part loaded and of no use. */
 int keydir_load_all(struct keydir *keydir, const struct load_source *sources,
                     size_t count, size_t *ret_bad);
 
@@ -478,6 +509,8 @@ struct tail_entry *tail_at(const struct tail *tail, uint64_t index); /* NULL: no
 void tail_pop_last(struct tail *tail);
 /* Drops the oldest applied entries beyond the bound. */
 void tail_trim(struct tail *tail, uint64_t applied);
+/* Drops what was merged: entries up to this one. */
+void tail_drop(struct tail *tail, uint64_t index);
 void tail_release(struct tail *tail);
 
 /* ---- Jobs -------------------------------------------------------------------------- */
@@ -495,6 +528,7 @@ enum op_kind {
 struct op {
     enum op_kind kind;
     bool failed;             /* SPACE: no room for the spare */
+    bool adopt;              /* ROLL: `next` is there already, with what it holds */
     struct segment *segment; /* a reference */
     struct segment *next;    /* ROLL: a reference */
     struct store_bytes *bytes;
@@ -551,6 +585,77 @@ int hard_state_read(const struct store_io *io, int fd, struct hard_state *ret,
 int commit_hint_read(const struct store_io *io, int fd, struct commit_hint *ret,
                      int *ret_slot);
 
+/* ---- Tasks: background work in stretches; see task.c ------------------------------- */
+
+enum {
+    STRETCH_BYTES = 1 << 20,     /* of I/O, at most about, between two waits */
+    TASK_LOOK_US = 100 * 1000,   /* how often a quiet store is looked at */
+    TASK_RETRY_US = 1000 * 1000, /* after one that was given up */
+    HURT_US = 60 * 1000 * 1000,  /* a damaged file is tried again after this */
+    MERGE_SYNC_BYTES = 4 << 20,  /* of output between two syncs */
+    MERGE_VICTIMS = 64,          /* of one round, at most */
+    HURRY_FULL = 1000,
+};
+
+struct task_kind {
+    /* The loop: one that is due; NULL: none, or no memory for it now. */
+    struct store_task *(*plan)(struct store *s, uint64_t now_us);
+    /* The merge thread: a stretch, as store_run_task. What the loop changes it may not
+     * look at. */
+    int (*run)(struct store_task *task, uint64_t *ret_wait_us,
+               char error[STORE_ERROR_BYTES]);
+    /* The loop, after 0: true: run again. */
+    bool (*step)(struct store *s, struct store_task *task);
+    void (*free)(struct store_task *task);
+};
+
+/* Stands first in each kind's own. A kind that is never done (scrubbing) makes tasks of a
+ * few stretches, so that others come to their turn. */
+struct store_task {
+    const struct task_kind *kind;
+    struct store *store;
+};
+
+enum { TASK_SEAL, TASK_MERGE, TASK_KINDS }; /* in the order they are asked */
+
+extern const struct task_kind seal_kind, merge_kind;
+
+/* The merge thread: how long to wait after this many bytes. */
+uint64_t task_pace(const struct store *s, uint64_t bytes);
+/* The merge thread: the running task is not wanted any more; it ends as soon as it can
+ * (store_stop_task). */
+bool task_stopping(const struct store *s);
+/* The loop: makes a running task end early, as far as it can; an install waits for that.
+ * True: there is none. */
+bool task_stop(struct store *s);
+/* The loop, in `step`: it was given up, for lack of room or memory: not again at once. */
+void task_gave_up(struct store *s, const struct store_task *task);
+/* ENOSPC and its like: what can be given up, is. */
+bool no_room(int rc);
+
+/* ---- Space: what is on disk, and what of it is dead; see space.c ------------------- */
+
+struct space {
+    uint64_t live; /* bytes of the keydir's records */
+    uint64_t data; /* of sealed data files */
+    uint64_t hints;
+    uint64_t dead;    /* what merging all of them gave back, about */
+    uint64_t trigger; /* of dead bytes: a merge is due */
+    uint64_t bound;   /* of dead bytes: twice the live ones are on disk */
+};
+
+void space_measure(const struct store *s, struct space *ret);
+/* After the disk's use has changed: how much merging must hurry. */
+void space_update(struct store *s);
+/* How many of the first log segments may be merged now. */
+size_t space_mergeable(const struct store *s, uint64_t now_us);
+bool space_is_sealed(const struct store *s, size_t i); /* segment i of the log */
+
+struct store_pin {
+    struct store_pin *next;
+    uint64_t first;
+};
+
 /* ---- The store --------------------------------------------------------------------- */
 
 enum spare_state { SPARE_NONE, SPARE_PENDING, SPARE_READY };
@@ -582,6 +687,27 @@ struct store {
     struct store_run *runs;
     size_t run_count;
     struct store_stats stats;
+    /* What is merged; `merged` has a segment for each of its files, in their order. */
+    struct manifest manifest; /* applied_index 0: nothing is */
+    struct segment **merged;
+    size_t merged_count;
+    /* A hole; see hole.c. claim_index 0: there is none. */
+    uint64_t claim_index, claim_term;
+    struct segment **beyond; /* segments behind it, in order, from `beyond_first` on */
+    size_t beyond_first, beyond_count;
+    bool behind;  /* something stands in the active segment after the log's end */
+    /* Tasks: */
+    struct store_task *task;
+    uint64_t task_now_us, task_due_us;
+    uint64_t task_retry_us[TASK_KINDS];
+    _Atomic bool task_stop;
+    _Atomic uint32_t merge_hurry; /* 0: in peace .. HURRY_FULL: the bound is reached */
+    uint64_t merge_bytes_per_s, retain_bytes;
+    uint64_t keep_from; /* G8 */
+    struct store_pin *pins;
+    uint64_t sealed_before; /* the log's files with ids below are sealed on disk */
+    int (*save_state)(void *context, struct buf *to);
+    void *context;
     bool shared;  /* readers may be inside: not during recovery */
     bool dropped; /* a segment was taken out: its closing may still be deferred */
     /* Readers': */
@@ -596,6 +722,9 @@ struct segment *store_segment_of(const struct store *s, uint64_t index);
 struct segment *store_active(const struct store *s);
 int store_reserve_segment(struct store *s);
 void store_add_segment(struct store *s, struct segment *segment);
+/* Takes the entries after `index` out of the active segment, and what else is there. Room
+ * for one operation is reserved. */
+void log_cut_active(struct store *s, uint64_t index);
 /* Takes in an entry that stands in the active segment already (recovery), or is about to.
  */
 int store_adopt(struct store *s, struct store_bytes *entry,
@@ -608,9 +737,31 @@ int read_raw(const struct store *s, const struct keydir_node *node, unsigned fla
              struct buf *to);
 int read_value(const struct store *s, const struct keydir_node *node, unsigned flags,
                struct buf *to);
+/* ---- A hole in the log (G6); see hole.c -------------------------------------------- */
+
+/* Before the next entry, which is `head`, is appended: the segment that it stood in is
+ * active after. -ENOMEM. */
+int hole_before_append(struct store *s, const struct store_entry *head);
+void hole_after_append(struct store *s);
+bool hole_has_room(const struct store *s); /* the next entry has a segment of its own */
+/* What stood after the log's end is not needed any more, or was replaced. Room for its
+ * operations is reserved. */
+void hole_close(struct store *s);
+size_t hole_close_operations(const struct store *s);
+
 /* Everything on disk into memory; see recovery.c. */
 int store_recover(struct store *s, const struct store_options *options,
                   struct store_recovery *ret, char error[STORE_ERROR_BYTES]);
 void store_free(struct store *s);
+/* A part of store_check; see check_files.c. */
+void check_files(struct store *s);
+/* In debug builds, after each step of the loop: the invariants of what is in memory. */
+#ifdef TIERCE_CHECKS
+void check_step(struct store *s);
+#else
+static inline void check_step(struct store *s)
+{
+}
+#endif
 
 #endif
