@@ -166,7 +166,7 @@ bool merge_plan(struct store *s, struct merge *m, uint64_t now_us)
                      .dead_min = s->segment_bytes / (low ? 64 : 16),
                      .share_min = low ? SHARE_MIN_LOW : SHARE_MIN};
     if (low)
-        p.live_max = min_u64(p.live_max, s->stats.disk_free_bytes / 2);
+        p.live_max = min_u64(p.live_max, s->stats.disk_free_bytes / 4 * 3);
     p.merged = calloc(s->merged_count + 1, sizeof(*p.merged));
     if (!p.merged)
         return false;
