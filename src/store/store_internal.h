@@ -42,6 +42,17 @@ int store_fail(char error[STORE_ERROR_BYTES], int code, const char *format, ...)
 int store_fail_call(char error[STORE_ERROR_BYTES], int code, const char *what,
                     const char *path);
 
+#define STORE_REMEDY                                                                     \
+    "restore the disk, or remove this node's data directory and join the cluster again"
+
+/* A file that is of a newer format (-EPROTONOSUPPORT) or damaged (-EBADMSG: `what`). */
+int store_fail_format(char error[STORE_ERROR_BYTES], int code, const char *path,
+                      const char *what);
+/* 0, or -EXDEV where `cluster_id` is not the store's. */
+int store_fail_cluster(char error[STORE_ERROR_BYTES], const struct store *s,
+                       const uint8_t cluster_id[STORE_CLUSTER_ID_BYTES],
+                       const char *path);
+
 /* ---- Whole reads and writes -------------------------------------------------------- */
 
 /* Bytes read, fewer only at the file's end; or a negative errno. */
@@ -113,6 +124,8 @@ int hint_writer_entry(struct hint_writer *w, const struct store_entry *entry,
 /* Synced, renamed to ID.hint; the directory is the caller's to sync. */
 int hint_writer_finish(struct hint_writer *w, uint64_t *ret_bytes);
 void hint_writer_free(struct hint_writer *w); /* removes what is not finished */
+/* Before _finish, where info did not say it. */
+void hint_writer_set_bytes(struct hint_writer *w, uint64_t data_bytes);
 
 /* Reads one, a block at a time. -ENOENT: none; -EBADMSG: wrong, stale or damaged. */
 struct hint_reader;
@@ -132,6 +145,12 @@ void hint_reader_free(struct hint_reader *r);
 /* Reads the whole data file and writes its hint. -EBADMSG: the data file is damaged. */
 int hint_build(struct store *s, struct segment *segment, uint64_t data_bytes,
                uint64_t *ret_bytes);
+/* The same in steps of at most about 1 MiB: 1: call again; 0: done. */
+struct hint_builder;
+int hint_builder_new(struct store *s, struct segment *segment, uint64_t data_bytes,
+                     struct hint_builder **ret);
+int hint_builder_step(struct hint_builder *b, uint64_t *ret_bytes);
+void hint_builder_free(struct hint_builder *b);
 
 /* ---- Merged files and the manifest; see merged.c, manifest.c ------------------------- */
 
