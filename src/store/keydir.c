@@ -89,6 +89,14 @@ static void lose(const struct keydir *keydir, uint64_t place, uint64_t bytes)
     ensure(before >= bytes);
 }
 
+/* Before the node is published. */
+static void enter(struct keydir *keydir, const struct keydir_node *node)
+{
+    uint64_t bytes = keydir_record_bytes(node);
+    gain(keydir, keydir_place(node), bytes);
+    keydir->live_bytes += bytes;
+}
+
 /* The node is in the keydir no more: whoever finds it all the same looks again. */
 static void leave(struct keydir *keydir, struct keydir_node *node)
 {
@@ -115,21 +123,27 @@ bool keydir_relocate(const struct keydir *keydir, const struct keydir_node *node
 
 /* ---- Applying ---------------------------------------------------------------------- */
 
-static struct keydir_node *node_new(struct keydir *keydir,
-                                    const struct store_record *record, uint64_t place)
+static struct keydir_node *node_new(struct keydir *keydir, const uint8_t *key,
+                                    uint32_t key_size, const uint8_t *value,
+                                    uint32_t value_size)
 {
     unsigned height = skip_draw_height(&keydir->list);
-    size_t in_node = is_inline(record->value_size) ? record->value_size : 0;
+    size_t in_node = is_inline(value_size) ? value_size : 0;
     struct keydir_node *node =
-        malloc(sizeof(*node) + skip_extra(height, record->key_size) + in_node);
+        malloc(sizeof(*node) + skip_extra(height, key_size) + in_node);
     if (!node)
         return NULL;
-    node->timestamp_us = record->timestamp_us;
-    atomic_init(&node->place, place);
-    node->value_size = record->value_size;
-    skip_node_init(&node->skip, height, record->key, record->key_size);
-    memcpy((uint8_t *)skip_key(&node->skip) + record->key_size, record->value, in_node);
+    node->value_size = value_size;
+    skip_node_init(&node->skip, height, key, key_size);
+    if (in_node > 0)
+        memcpy((uint8_t *)keydir_key(node) + key_size, value, in_node);
     return node;
+}
+
+static void node_settle(struct keydir_node *node, uint64_t timestamp_us, uint64_t place)
+{
+    node->timestamp_us = timestamp_us;
+    atomic_init(&node->place, place);
 }
 
 static void change_free(struct keydir_change *change)
@@ -159,9 +173,13 @@ static int prepare_record(void *arg, const struct store_record *record, uint32_t
     uint32_t i = p->at++;
     if (!record->value)
         return 0;
-    p->change->nodes[i] =
-        node_new(p->keydir, record, place_of(p->segment, p->offset + offset));
-    return p->change->nodes[i] ? 0 : -ENOMEM;
+    struct keydir_node *node = node_new(p->keydir, record->key, record->key_size,
+                                        record->value, record->value_size);
+    if (!node)
+        return -ENOMEM;
+    node_settle(node, record->timestamp_us, place_of(p->segment, p->offset + offset));
+    p->change->nodes[i] = node;
+    return 0;
 }
 
 int keydir_prepare(struct keydir *keydir, const struct store_bytes *entry,
@@ -200,9 +218,7 @@ static int commit_record(void *arg, const struct store_record *record, uint32_t 
         return 0;
     struct skip_node *old;
     if (record->value) {
-        uint64_t bytes = keydir_record_bytes(*slot);
-        c->keydir->live_bytes += bytes;
-        gain(c->keydir, keydir_place(*slot), bytes);
+        enter(c->keydir, *slot);
         old = skip_put(&c->keydir->list, &(*slot)->skip);
     } else {
         old = skip_remove(&c->keydir->list, record->key, record->key_size);
@@ -228,6 +244,20 @@ void keydir_commit(struct keydir *keydir, struct keydir_change *change,
         reading_defer(&change->rcu, change_retired);
     else
         change_free(change);
+}
+
+int keydir_load(struct keydir *keydir, const struct hint_record *record,
+                struct segment *segment)
+{
+    struct keydir_node *node = node_new(keydir, record->key, record->key_size,
+                                        record->value, record->value_size);
+    if (!node)
+        return -ENOMEM;
+    node_settle(node, record->timestamp_us, place_of(segment, record->offset));
+    enter(keydir, node);
+    struct skip_node *old = skip_put(&keydir->list, &node->skip);
+    ensure(!old);
+    return 0;
 }
 
 /* ---- Life -------------------------------------------------------------------------- */

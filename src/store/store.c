@@ -140,6 +140,9 @@ static struct store *store_new(const struct store_options *options)
     s->slots = slots_new();
     s->keydir = s->slots ? keydir_new(s->slots) : NULL;
     skip_init(&s->ahead);
+    damage_init(&s->damage);
+    s->damaged = options->damaged;
+    s->context = options->context;
     return s;
 }
 
@@ -175,6 +178,8 @@ void store_free(struct store *s)
     keydir_free(s->keydir);
     for (size_t i = 0; i < s->segment_count; i++)
         segment_unref_unread(s->segments[i]);
+    for (size_t i = 0; i < s->merged_count; i++)
+        segment_unref_unread(s->merged[i]);
     segment_unref_unread(s->spare);
     if (s->dropped)
         reading_barrier(); /* all files are closed when this returns */
@@ -183,6 +188,9 @@ void store_free(struct store *s)
     if (s->hint_fd >= 0)
         s->io->close(s->io->context, s->hint_fd);
     slots_unref(s->slots);
+    damage_release(&s->damage);
+    manifest_release(&s->manifest);
+    free(s->merged);
     free(s->segments);
     free(s->runs);
     free(s->path);
@@ -204,5 +212,12 @@ void store_stats(struct store *s, struct store_stats *ret)
     ret->log_bytes = 0;
     for (size_t i = 0; i < s->segment_count; i++)
         ret->log_bytes += s->segments[i]->used;
+    damage_stats(s, ret);
     ret->bad_reads = atomic_load_explicit(&s->bad_reads, memory_order_relaxed);
+}
+
+const void *store_state(const struct store *s, size_t *ret_length)
+{
+    *ret_length = s->manifest.state_size;
+    return s->manifest.state;
 }

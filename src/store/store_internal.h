@@ -8,6 +8,7 @@
 #include "store.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <urcu-bp.h>
 
@@ -255,6 +256,8 @@ struct segment {
     size_t count, capacity;
     uint64_t used;        /* bytes, header included */
     uint64_t limit_bytes; /* how far appends may go */
+    uint64_t hurt_until_us;
+    _Atomic bool suspect; /* to be scrubbed soon */
     struct rcu_head rcu;
 };
 
@@ -391,6 +394,23 @@ bool keydir_relocate(const struct keydir *keydir, const struct keydir_node *node
                      uint64_t from, uint64_t to);
 void keydir_check(const struct keydir *keydir); /* I1 */
 
+/* ---- Loading the keydir from hints; see load.c ------------------------------------- */
+
+/* A put that is the newest of its key, keys ascending, before there are readers. */
+int keydir_load(struct keydir *keydir, const struct hint_record *record,
+                struct segment *segment);
+
+struct load_source {
+    struct hint_reader *hint; /* at its beginning */
+    struct segment *segment;
+};
+
+/* Of all hints' records the newest of each key, tombstones dropped, into a keydir that is
+ * empty. -EBADMSG: *ret_bad is the source whose hint is damaged; the keydir is then in part
+ * loaded and of no use. */
+int keydir_load_all(struct keydir *keydir, const struct load_source *sources,
+                    size_t count, size_t *ret_bad);
+
 /* ---- Ahead: what a leader has appended and not applied ----------------------------- */
 
 struct ahead_node {
@@ -441,6 +461,8 @@ enum op_kind {
     OP_HARD_STATE,
     OP_COMMIT_HINT,
     OP_SPACE, /* prepares `segment`, where there is one, and looks at the disk */
+    OP_REPAIR,
+    OP_INSTALL,
 };
 
 struct op {
@@ -453,6 +475,14 @@ struct op {
     uint64_t index;  /* APPEND, TRUNCATE; COMMIT_HINT: the commit */
     uint64_t generation;
     uint64_t term, vote, sequence;
+    /* REPAIR: `bytes` belong at `offset`; index 0: a record. Of an entry that must still
+     * be proven: `next` holds the one that follows, `former` (or, NULL, `before`) the one
+     * before it. */
+    bool active; /* it is the log's active segment */
+    struct segment *former;
+    uint64_t former_offset;
+    struct chain before;
+    struct store_incoming *install; /* INSTALL; owned */
 };
 
 struct store_job {
@@ -502,6 +532,80 @@ int hard_state_read(const struct store_io *io, int fd, struct hard_state *ret,
 int commit_hint_read(const struct store_io *io, int fd, struct commit_hint *ret,
                      int *ret_slot);
 
+/* ---- Damage and repair; see damage.c, repair.c ------------------------------------- */
+
+enum { DAMAGE_MAX = 1024 }; /* more are found again, later */
+
+struct damage_item;
+
+struct damage_list {
+    pthread_mutex_t lock;
+    struct damage_item *items;
+    size_t count, capacity;
+    uint64_t found, repaired; /* since open */
+    uint64_t stay;            /* of the items: not repaired */
+};
+
+void damage_init(struct damage_list *list);
+void damage_release(struct damage_list *list);
+/* Any thread: a record that the keydir means, or an applied entry, is bad on disk. */
+void damage_found_record(struct store *s, const void *key, size_t key_size,
+                         uint64_t timestamp_us);
+void damage_found_entry(struct store *s, uint64_t index, uint64_t term); /* 0: unknown */
+/* The loop: it is repaired, or nobody needs it any more. */
+void damage_ended_record(struct store *s, const struct store_record *record,
+                         bool repaired);
+void damage_ended_entry(struct store *s, uint64_t index, bool repaired);
+void damage_stays(struct store *s, const struct store_damage *damage);
+void damage_clear(struct store *s);
+void damage_stats(struct store *s, struct store_stats *ret);
+
+/* A whole record's bytes; value NULL: a tombstone. */
+void record_encode(struct buf *to, uint64_t timestamp_us, const void *key,
+                   size_t key_size, const void *value, size_t value_size);
+/* As read_raw, and from memory where the value is there. */
+int read_current(const struct store *s, const struct keydir_node *node, struct buf *to);
+int repair_run(struct store_job *job, struct op *op, char error[STORE_ERROR_BYTES]);
+bool repair_finish(struct store *s, const struct op *op); /* whether it is repaired */
+/* Any thread: something in this file is wrong: it is scrubbed soon. */
+void scrub_suspect(struct store *s, struct segment *segment);
+
+/* ---- A snapshot that comes in; see incoming.c, install.c ----------------------------- */
+
+struct incoming_file {
+    struct manifest_file from; /* as the sender has it */
+    int fd;                    /* of its .part; -1: a segment has it */
+    _Atomic uint64_t received; /* bytes of content */
+    uint64_t synced;           /* of them */
+};
+
+struct store_incoming {
+    struct store *s;
+    uint64_t sender;
+    struct buf description;
+    struct manifest manifest; /* what it says */
+    struct incoming_file *files;
+    size_t count;
+    /* Prepared: */
+    bool prepared;
+    bool hints_stay; /* they belong to the store */
+    struct segment **segments;
+    struct keydir *keydir;
+    struct manifest installed; /* with this store's own file ids */
+    /* Being installed: */
+    struct segment *next; /* the new log's first */
+    struct buf former;    /* { file_id u64, kind u8 } of what goes */
+};
+
+void incoming_part_path(struct path *ret, const char *directory, uint64_t file_id);
+/* Removes all files of it. */
+int incoming_drop(struct store_incoming *in, char error[STORE_ERROR_BYTES]);
+int install_run(struct store_job *job, struct op *op, char error[STORE_ERROR_BYTES]);
+bool install_finish(struct store *s, struct op *op);
+
+bool task_stop(struct store *s);
+bool no_room(int rc);
+
 /* ---- The store --------------------------------------------------------------------- */
 
 enum spare_state { SPARE_NONE, SPARE_PENDING, SPARE_READY };
@@ -516,7 +620,8 @@ struct store {
     /* The loop's: */
     struct segment **segments; /* in order; the last is active */
     size_t segment_count, segment_capacity;
-    uint64_t next_file_id;
+    _Atomic uint64_t next_file_id; /* see store_new_file_id */
+    bool installing;               /* from store_install until it is done */
     struct segment *spare;
     enum spare_state spare_state;
     struct chain base;    /* the log starts after this */
@@ -533,6 +638,11 @@ struct store {
     struct store_run *runs;
     size_t run_count;
     struct store_stats stats;
+    /* What is merged; `merged` has a segment for each of its files, in their order. */
+    struct manifest manifest; /* applied_index 0: nothing is */
+    struct segment **merged;
+    size_t merged_count;
+    void *context;
     bool shared;  /* readers may be inside: not during recovery */
     bool dropped; /* a segment was taken out: its closing may still be deferred */
     /* Readers': */
@@ -540,11 +650,14 @@ struct store {
     struct keydir *keydir; /* written by the loop; replaced by an install */
     uint64_t sequence;     /* odd while an entry is being applied (G10) */
     _Atomic uint64_t bad_reads;
+    struct damage_list damage; /* any thread's */
+    void (*damaged)(void *context);
 };
 
 /* The segment that holds `index`, which is in the log. */
 struct segment *store_segment_of(const struct store *s, uint64_t index);
 struct segment *store_active(const struct store *s);
+uint64_t store_new_file_id(struct store *s); /* any thread */
 int store_reserve_segment(struct store *s);
 void store_add_segment(struct store *s, struct segment *segment);
 /* Takes in an entry that stands in the active segment already (recovery), or is about to.
