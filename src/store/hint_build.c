@@ -41,11 +41,6 @@ enum {
     STEP_ITEMS = 16 << 10, /* written in one step */
 };
 
-static enum segment_kind kind_of(const struct segment *segment)
-{
-    return segment->first_index > 0 ? SEGMENT_LOG : SEGMENT_MERGED;
-}
-
 int hint_builder_new(struct store *s, struct segment *segment, uint64_t data_bytes,
                      struct hint_builder **ret)
 {
@@ -54,7 +49,7 @@ int hint_builder_new(struct store *s, struct segment *segment, uint64_t data_byt
         return -ENOMEM;
     b->s = s;
     b->segment = segment_ref(segment);
-    b->info = (struct hint_info){.kind = kind_of(segment),
+    b->info = (struct hint_info){.kind = segment->kind,
                                  .file_id = segment->file_id,
                                  .data_bytes = data_bytes,
                                  .first_index = segment->first_index};

@@ -1,15 +1,14 @@
 /*
  * manifest.c - MANIFEST: which merged files there are, and where the log begins.
  *
- *   0  magic "tierceMF"               64  E term u64
- *   8  version u32                    72  first_file u64
- *  12  reserved u32, 0                80  files u32
- *  16  cluster_id, 16 bytes           84  { file_id u64 | bytes u64 | records u64 |
- *  32  M index u64                          tombstones u64 | min_timestamp u64 |
- *  40  M term u64                           max_timestamp u64 } of each
- *  48  M timestamp u64                    state length u32 | state
- *  56  M crc u32                          crc32 u32, over all before it
- *  60  E index u64 ...
+ *   0  magic "tierceMF"         60  E index u64
+ *   8  version u32              68  E term u64
+ *  12  reserved u32, 0          76  first_file u64
+ *  16  cluster_id, 16 bytes     84  files u32, then of each: file_id u64 | bytes u64 |
+ *  32  M index u64                  records u64 | tombstones u64 | min_timestamp u64 |
+ *  40  M term u64                   max_timestamp u64
+ *  48  M timestamp u64              state length u32 | state
+ *  56  M crc u32                    crc32 u32, over all before it
  *
  * It is written as MANIFEST.new, synced, renamed, and the directory synced: that rename
  * is what publishes a merge or an install (G7).
@@ -20,7 +19,7 @@
 
 static const char magic[8] = {'t', 'i', 'e', 'r', 'c', 'e', 'M', 'F'};
 
-enum { FIXED_BYTES = 88, FILE_BYTES = 48 };
+enum { FIXED_BYTES = 96, FILE_BYTES = 48 };
 
 #define MANIFEST_BYTES ((size_t)256 << 20) /* it is read whole */
 

@@ -89,7 +89,8 @@ struct chain {
 bool chain_continues(const struct chain *end, const struct store_entry *entry);
 struct chain chain_after(const struct store_entry *entry);
 
-/* ---- Hints: what is in a data file, without values; see hint.c ---------------------- */
+/* ---- Hints: what is in a data file, without values; see hint.c ----------------------
+ */
 
 enum segment_kind { SEGMENT_LOG = 1, SEGMENT_MERGED = 2 };
 
@@ -138,8 +139,9 @@ uint64_t hint_reader_bytes(const struct hint_reader *r); /* of the hint file */
 int hint_reader_next(struct hint_reader *r, struct hint_record *ret);
 /* The next record is the first whose key is not below this; never goes back. */
 int hint_reader_seek(struct hint_reader *r, const void *key, size_t size);
-/* 1: the log's next entry (index, term, timestamp, session, request, result, record_count,
- * crc and length are set); 0: the end. Independent of the records' place. */
+/* 1: the log's next entry (index, term, timestamp, session, request, result,
+ * record_count, crc and length are set); 0: the end. Independent of the records' place.
+ */
 int hint_reader_entry(struct hint_reader *r, struct store_entry *ret,
                       uint32_t *ret_offset);
 void hint_reader_free(struct hint_reader *r);
@@ -153,7 +155,8 @@ int hint_builder_new(struct store *s, struct segment *segment, uint64_t data_byt
 int hint_builder_step(struct hint_builder *b, uint64_t *ret_bytes);
 void hint_builder_free(struct hint_builder *b);
 
-/* ---- Merged files and the manifest; see merged.c, manifest.c ------------------------- */
+/* ---- Merged files and the manifest; see merged.c, manifest.c -------------------------
+ */
 
 struct manifest_file {
     uint64_t file_id, bytes, records, tombstones;
@@ -161,9 +164,9 @@ struct manifest_file {
 };
 
 struct manifest {
-    struct chain merged;           /* M: the log begins after it */
+    struct chain merged;                  /* M: the log begins after it */
     uint64_t applied_index, applied_term; /* E: the state it was made at */
-    uint64_t first_file;           /* log segments of lower file ids are gone */
+    uint64_t first_file;                  /* log segments of lower file ids are gone */
     size_t count;
     struct manifest_file *files;
     void *state; /* the caller's */
