@@ -5,8 +5,8 @@
  *                           ^              |
  *                           '-found again- STAYS <--no peer has it, or writing failed
  *
- * A damage is named by (key, timestamp) or by index, never by its place: a merge moves it.
- * The list is bounded: what finds no room is found again by the next read or scrub.
+ * A damage is named by (key, timestamp) or by index, never by its place: a merge moves
+ * it. The list is bounded: what finds no room is found again by the next read or scrub.
  */
 #include "store_internal.h"
 

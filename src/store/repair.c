@@ -6,9 +6,9 @@
  * disk cannot read any more is replaced only by a write of all of it; what is around the
  * record is written as it was read. Then it is synced, read back and compared.
  *
- * A record is the right one when its key, timestamp and checksum are: a timestamp is given
- * once. An entry is when the chain says so: its neighbour's prev_crc is its checksum, or it
- * continues its other neighbour.
+ * A record is the right one when its key, timestamp and checksum are: a timestamp is
+ * given once. An entry is when the chain says so: its neighbour's prev_crc is its
+ * checksum, or it continues its other neighbour.
  *
  * Where writing fails in a file that nothing is appended to, the damage stays and is
  * counted. In the active segment it is the log's failure, and final.
@@ -66,7 +66,8 @@ void store_damage_stays(struct store *s, const struct store_damage *damage)
             damage_ended_entry(s, damage->index, false);
         return;
     }
-    const struct keydir_node *node = keydir_find(s->keydir, damage->key, damage->key_size);
+    const struct keydir_node *node =
+        keydir_find(s->keydir, damage->key, damage->key_size);
     if (node && node->timestamp_us == damage->timestamp_us) {
         damage_stays(s, damage);
         return;
@@ -135,7 +136,8 @@ static enum proof prove_in_memory(const struct store *s, const struct store_entr
 }
 
 /* Where the log thread finds the entries around it. */
-static void add_neighbours(struct store *s, struct op *op, const struct store_entry *entry)
+static void add_neighbours(struct store *s, struct op *op,
+                           const struct store_entry *entry)
 {
     uint64_t next = entry->index + 1, former = entry->index - 1;
     op->index = entry->index;
@@ -161,9 +163,8 @@ int store_repair_entry(struct store *s, const void *entry, size_t length)
     enum proof proof = prove_in_memory(s, &head);
     if (segment_entry_length(segment, head.index) != length || proof == PROOF_AGAINST)
         return -EBADMSG;
-    struct op *op =
-        add_repair(s, segment, segment->offsets[head.index - segment->first_index], entry,
-                   length);
+    struct op *op = add_repair(
+        s, segment, segment->offsets[head.index - segment->first_index], entry, length);
     if (!op)
         return -ENOMEM;
     op->index = head.index;
@@ -317,7 +318,8 @@ bool repair_finish(struct store *s, const struct op *op)
 
 /* ---- A copy of everything ---------------------------------------------------------- */
 
-/* The first live record above `after`, if it fits: 1; 0: it does not, or there is none. */
+/* The first live record above `after`, if it fits: 1; 0: it does not, or there is none.
+ */
 static int copy_next(struct store *s, const struct buf *after, size_t room, bool any,
                      struct buf *to, struct buf *ret_last)
 {

@@ -260,6 +260,7 @@ struct segment {
     uint64_t used;        /* bytes, header included */
     uint64_t limit_bytes; /* how far appends may go */
     uint64_t hurt_until_us;
+    bool incoming;        /* of a snapshot that is not installed: not the keydir's */
     _Atomic bool suspect; /* to be scrubbed soon */
     struct rcu_head rcu;
 };
@@ -589,6 +590,7 @@ struct store_incoming {
     struct manifest manifest; /* what it says */
     struct incoming_file *files;
     size_t count;
+    bool dropped; /* its files are gone */
     /* Prepared: */
     bool prepared;
     bool hints_stay; /* they belong to the store */
