@@ -504,12 +504,11 @@ static int prepare_file(struct store_incoming *in, size_t i)
     uint8_t head[SEGMENT_HEADER];
     merged_head_encode(head, s->cluster_id, segment->file_id);
     struct iovec iov = {head, sizeof(head)};
-    uint64_t hint_bytes;
     int rc = write_full(s->io, segment->fd, &iov, 1, 0);
     if (rc == 0)
         rc = s->io->sync_all(s->io->context, segment->fd);
     if (rc == 0)
-        rc = hint_build(s, segment, segment->used, &hint_bytes);
+        rc = hint_build(s, segment, segment->used, &segment->hint_bytes);
     return rc == 0 ? check_file(s, &file->from, segment->file_id) : rc;
 }
 

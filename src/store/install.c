@@ -168,6 +168,7 @@ static void replace_log(struct store *s, struct store_incoming *in)
     s->base = s->end = s->applied = in->installed.merged;
     s->durable = s->base.index;
     damage_clear(s);
+    scrub_forget(s);
 }
 
 static void replace_merged(struct store *s, struct store_incoming *in)

@@ -27,9 +27,14 @@ struct segment *store_segment_of(const struct store *s, uint64_t index)
     return s->segments[low];
 }
 
+uint64_t store_new_file_ids(struct store *s, uint64_t count)
+{
+    return atomic_fetch_add(&s->next_file_id, count);
+}
+
 uint64_t store_new_file_id(struct store *s)
 {
-    return atomic_fetch_add(&s->next_file_id, 1);
+    return store_new_file_ids(s, 1);
 }
 
 int store_reserve_segment(struct store *s)
@@ -251,6 +256,7 @@ static void cut_active(struct store *s, uint64_t index)
         active->count = keep;
     }
     active->limit_bytes = s->segment_bytes;
+    s->sealed_before = min_u64(s->sealed_before, active->file_id);
     struct op *op = job_add(s, OP_TRUNCATE);
     op->segment = segment_ref(active);
     op->offset = active->used;

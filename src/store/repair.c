@@ -94,6 +94,16 @@ static struct op *add_repair(struct store *s, struct segment *segment, uint64_t 
     return op;
 }
 
+void repair_here(struct store *s, struct segment *segment, uint32_t offset,
+                 const void *record, size_t length)
+{
+    struct store_record r;
+    struct reader reader = reader_of(record, length);
+    ensure(store_record_read(&reader, &r) == 0 && reader_done(&reader));
+    if (add_repair(s, segment, offset, record, length))
+        damage_found_here(s, &r);
+}
+
 int store_repair_record(struct store *s, const void *record, size_t length)
 {
     struct store_record r;

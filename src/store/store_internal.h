@@ -259,9 +259,14 @@ struct segment {
     size_t count, capacity;
     uint64_t used;        /* bytes, header included */
     uint64_t limit_bytes; /* how far appends may go */
-    uint64_t hurt_until_us;
     bool incoming;        /* of a snapshot that is not installed: not the keydir's */
+    bool worn;            /* something dead in it is bad: to be merged away */
     _Atomic bool suspect; /* to be scrubbed soon */
+    uint64_t hint_bytes;  /* of its hint file; 0: there is none */
+    /* A merge met a bad record in it: merged again when that is repaired, or then. */
+    uint64_t hurt_until_us; /* 0: it is not */
+    uint64_t kept_bytes; /* of tombstones that had to stay when it was merged */
+    _Atomic bool merging;   /* its live records are moving to another file */
     struct rcu_head rcu;
 };
 
@@ -453,6 +458,8 @@ struct tail_entry *tail_at(const struct tail *tail, uint64_t index); /* NULL: no
 void tail_pop_last(struct tail *tail);
 /* Drops the oldest applied entries beyond the bound. */
 void tail_trim(struct tail *tail, uint64_t applied);
+/* Drops what was merged: entries up to this one. */
+void tail_drop(struct tail *tail, uint64_t index);
 void tail_release(struct tail *tail);
 
 /* ---- Jobs -------------------------------------------------------------------------- */
@@ -555,6 +562,8 @@ void damage_release(struct damage_list *list);
 /* Any thread: a record that the keydir means, or an applied entry, is bad on disk. */
 void damage_found_record(struct store *s, const void *key, size_t key_size,
                          uint64_t timestamp_us);
+/* The loop: one that needs no peer. */
+void damage_found_here(struct store *s, const struct store_record *record);
 void damage_found_entry(struct store *s, uint64_t index, uint64_t term); /* 0: unknown */
 /* The loop: it is repaired, or nobody needs it any more. */
 void damage_ended_record(struct store *s, const struct store_record *record,
@@ -571,6 +580,26 @@ void record_encode(struct buf *to, uint64_t timestamp_us, const void *key,
 int read_current(const struct store *s, const struct keydir_node *node, struct buf *to);
 int repair_run(struct store_job *job, struct op *op, char error[STORE_ERROR_BYTES]);
 bool repair_finish(struct store *s, const struct op *op); /* whether it is repaired */
+/* Writes a record back whose bytes are known here. */
+void repair_here(struct store *s, struct segment *segment, uint32_t offset,
+                 const void *record, size_t length);
+
+/* ---- Scrubbing; see scrub.c -------------------------------------------------------- */
+
+#define SCRUB_IDLE_US ((uint64_t)60 * 1000 * 1000) /* where there is nothing to scrub */
+
+struct scrub_file;
+
+struct scrub { /* the loop's, and its task's while there is one */
+    struct scrub_file *file;
+    uint64_t complete_us;       /* the last pass was, by the wall clock */
+    uint64_t next_id, limit_id; /* of this pass: files next_id .. limit_id - 1 are left */
+    uint64_t due_us;            /* the next stretch */
+    bool unsaved;
+};
+
+void scrub_load(struct store *s);   /* what scrub.state says */
+void scrub_forget(struct store *s); /* the file that is being scrubbed */
 /* Any thread: something in this file is wrong: it is scrubbed soon. */
 void scrub_suspect(struct store *s, struct segment *segment);
 
@@ -608,8 +637,76 @@ int incoming_drop(struct store_incoming *in, char error[STORE_ERROR_BYTES]);
 int install_run(struct store_job *job, struct op *op, char error[STORE_ERROR_BYTES]);
 bool install_finish(struct store *s, struct op *op);
 
+/* ---- Tasks: background work in stretches; see task.c ------------------------------- */
+
+enum {
+    STRETCH_BYTES = 1 << 20,          /* of I/O, at most about, between two waits */
+    TASK_LOOK_US = 100 * 1000,        /* how often a quiet store is looked at */
+    TASK_RETRY_US = 1000 * 1000,      /* after one that was given up */
+    HURT_US = 60 * 1000 * 1000,       /* a damaged file is tried again after this */
+    MERGE_SYNC_BYTES = 4 << 20,       /* of output between two syncs */
+    MERGE_VICTIMS = 64,               /* of one round, at most */
+    HURRY_FULL = 1000,
+};
+
+struct task_kind {
+    /* The loop: one that is due; NULL: none, or no memory for it now. */
+    struct store_task *(*plan)(struct store *s, uint64_t now_us);
+    /* The merge thread: a stretch, as store_run_task. What the loop changes it may not
+     * look at. */
+    int (*run)(struct store_task *task, uint64_t *ret_wait_us,
+               char error[STORE_ERROR_BYTES]);
+    /* The loop, after 0: true: run again. */
+    bool (*step)(struct store *s, struct store_task *task);
+    void (*free)(struct store_task *task);
+};
+
+/* Stands first in each kind's own. A kind that is never done (scrubbing) makes tasks of a
+ * few stretches, so that others come to their turn. */
+struct store_task {
+    const struct task_kind *kind;
+    struct store *store;
+};
+
+enum { TASK_SEAL, TASK_MERGE, TASK_SCRUB, TASK_KINDS }; /* in the order they are asked */
+
+extern const struct task_kind seal_kind, merge_kind, scrub_kind;
+
+/* The merge thread: how long to wait after this many bytes. */
+uint64_t task_pace(const struct store *s, uint64_t bytes);
+/* The merge thread: the running task is not wanted any more; it ends as soon as it can
+ * (store_stop_task). */
+bool task_stopping(const struct store *s);
+/* The loop: makes a running task end early, as far as it can; an install waits for that.
+ * True: there is none. */
 bool task_stop(struct store *s);
+/* The loop, in `step`: it was given up, for lack of room or memory: not again at once. */
+void task_gave_up(struct store *s, const struct store_task *task);
+/* ENOSPC and its like: what can be given up, is. */
 bool no_room(int rc);
+
+/* ---- Space: what is on disk, and what of it is dead; see space.c ------------------- */
+
+struct space {
+    uint64_t live; /* bytes of the keydir's records */
+    uint64_t data; /* of sealed data files */
+    uint64_t hints;
+    uint64_t dead;    /* what merging all of them gave back, about */
+    uint64_t trigger; /* of dead bytes: a merge is due */
+    uint64_t bound;   /* of dead bytes: twice the live ones are on disk */
+};
+
+void space_measure(const struct store *s, struct space *ret);
+/* After the disk's use has changed: how much merging must hurry. */
+void space_update(struct store *s);
+/* How many of the first log segments may be merged now. */
+size_t space_mergeable(const struct store *s, uint64_t now_us);
+bool space_is_sealed(const struct store *s, size_t i); /* segment i of the log */
+
+struct store_pin {
+    struct store_pin *next;
+    uint64_t first;
+};
 
 /* ---- The store --------------------------------------------------------------------- */
 
@@ -647,6 +744,18 @@ struct store {
     struct manifest manifest; /* applied_index 0: nothing is */
     struct segment **merged;
     size_t merged_count;
+    /* Tasks: */
+    struct store_task *task;
+    uint64_t task_now_us, task_due_us;
+    uint64_t task_retry_us[TASK_KINDS];
+    _Atomic bool task_stop;
+    _Atomic uint32_t merge_hurry; /* 0: in peace .. HURRY_FULL: the bound is reached */
+    uint64_t merge_bytes_per_s, retain_bytes, scrub_period_us;
+    struct scrub scrub;
+    uint64_t keep_from; /* G8 */
+    struct store_pin *pins;
+    uint64_t sealed_before; /* the log's files with ids below are sealed on disk */
+    int (*save_state)(void *context, struct buf *to);
     void *context;
     bool shared;  /* readers may be inside: not during recovery */
     bool dropped; /* a segment was taken out: its closing may still be deferred */
@@ -663,6 +772,7 @@ struct store {
 struct segment *store_segment_of(const struct store *s, uint64_t index);
 struct segment *store_active(const struct store *s);
 uint64_t store_new_file_id(struct store *s); /* any thread */
+uint64_t store_new_file_ids(struct store *s, uint64_t count); /* the first of so many */
 int store_reserve_segment(struct store *s);
 void store_add_segment(struct store *s, struct segment *segment);
 /* Takes in an entry that stands in the active segment already (recovery), or is about to.
