@@ -154,6 +154,15 @@ static void install(struct transfer *t, struct fixture *to)
     assert_true(done.installed && !done.install_failed);
 }
 
+static void transfer_all(struct transfer *t, struct fixture *from, struct fixture *to)
+{
+    transfer_open(t, from, to);
+    transfer_run(t, to, SIZE_MAX);
+    transfer_prepare(t, to);
+    install(t, to);
+    transfer_close(t, from);
+}
+
 /* ---- What both must hold ----------------------------------------------------------- */
 
 static int assert_item(void *arg, const struct store_item *item)
@@ -479,19 +488,30 @@ static void test_out_of_order(void **state)
     fixture_release(&b);
 }
 
-/* A snapshot that is no newer than what is applied is no use. */
+/* A snapshot that is no newer than what is applied is no use. What was installed can be
+ * sent on. */
 static void test_stale(void **state)
 {
-    struct fixture a;
+    struct fixture a, b, c;
     struct transfer t;
     sender_init(&a, 20, 500, 20000);
-    transfer_open(&t, &a, &a);
-    transfer_run(&t, &a, SIZE_MAX);
-    transfer_prepare(&t, &a);
-    assert_int_equal(store_install(a.s, t.in), -ESTALE);
-    transfer_close(&t, &a);
-    store_check(a.s);
+    fixture_init(&b, 64 << 10);
+    fixture_reopen(&b);
+    transfer_all(&t, &a, &b);
+    transfer_open(&t, &b, &b);
+    transfer_run(&t, &b, SIZE_MAX);
+    transfer_prepare(&t, &b);
+    assert_int_equal(store_install(b.s, t.in), -ESTALE);
+    transfer_close(&t, &b);
+    store_check(b.s);
+    fixture_init(&c, 64 << 10);
+    fixture_reopen(&c);
+    transfer_all(&t, &b, &c);
+    assert_same(&a, &c);
+    store_check(c.s);
     fixture_release(&a);
+    fixture_release(&b);
+    fixture_release(&c);
 }
 
 static void test_no_room(void **state)
