@@ -65,6 +65,7 @@ int store_install(struct store *s, struct store_incoming *in)
     in->next = next;
     job_add(s, OP_INSTALL)->install = in;
     s->installing = true;
+    s->dropped = true;
     return 0;
 }
 
@@ -123,6 +124,17 @@ static int remove_former(struct store_job *job, struct store_incoming *in,
     return rc == 0 ? 0 : store_fail_call(error, rc, "sync", path.text);
 }
 
+/* Whether the manifest on disk may be the new one, though writing it has failed. */
+static bool may_be_published(struct store_incoming *in)
+{
+    struct manifest found = {0};
+    char ignored[STORE_ERROR_BYTES];
+    int rc = manifest_read(in->s, &found, ignored);
+    bool may_be = rc == 0 ? found.first_file == in->installed.first_file : rc != -ENOENT;
+    manifest_release(&found);
+    return may_be;
+}
+
 int install_run(struct store_job *job, struct op *op, char error[STORE_ERROR_BYTES])
 {
     struct store *s = job->store;
@@ -136,7 +148,7 @@ int install_run(struct store_job *job, struct op *op, char error[STORE_ERROR_BYT
         rc = move_files(in, false, error);
     if (rc == 0)
         rc = manifest_write(s, &in->installed, error);
-    if (no_room(rc)) { /* the rename was not reached */
+    if (no_room(rc) && !may_be_published(in)) {
         op->failed = true;
         return move_files(in, true, error);
     }
