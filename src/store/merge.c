@@ -257,22 +257,17 @@ static int run_relocate(struct merge *m, uint64_t *ret_wait_us,
 /* ---- The victims go ---------------------------------------------------------------- */
 
 /* Tombstones that stayed because of an older record that is gone now may go next time. */
-static void release_kept(struct store *s, const struct merge *m)
+static void release_kept(const struct merge *m)
 {
-    uint64_t oldest = UINT64_MAX;
-    for (size_t i = 0; i < s->merged_count; i++) {
-        if (atomic_load_explicit(&s->merged[i]->merging, memory_order_relaxed))
-            oldest = min_u64(oldest, s->manifest.files[i].min_timestamp_us);
-    }
     for (size_t i = 0; i < m->observer_count; i++) {
-        if (m->manifest.files[i].max_timestamp_us > oldest)
+        if (m->manifest.files[i].max_timestamp_us > m->oldest_dropped)
             m->list[i]->kept_bytes = 0;
     }
 }
 
 static void retire(struct store *s, struct merge *m)
 {
-    release_kept(s, m);
+    release_kept(m);
     for (size_t i = 0; i < m->log_count; i++)
         ensure(s->segments[i] == m->victims[i].segment);
     for (size_t i = 0; i < m->victim_count; i++) {
@@ -299,8 +294,8 @@ static void retire(struct store *s, struct merge *m)
     s->stats.merge_bytes_written += m->written;
 }
 
-/* Oldest first. Durable, before a later round drops tombstones that hid what is in them. A
- * disk that lacks the room to remove a file gets it from others. */
+/* Oldest first. Durable, before a later round drops tombstones that hid what is in them.
+ * A disk that lacks the room to remove a file gets it from others. */
 static int run_remove(struct merge *m, uint64_t *ret_wait_us,
                       char error[STORE_ERROR_BYTES])
 {
@@ -369,6 +364,7 @@ static struct store_task *plan(struct store *s, uint64_t now_us)
     if (!m)
         return NULL;
     m->task = (struct store_task){.kind = &merge_kind, .store = s};
+    m->oldest_dropped = UINT64_MAX;
     if (merge_plan(s, m, now_us))
         return &m->task;
     merge_free(&m->task);
@@ -401,7 +397,7 @@ static bool given_up(struct store *s, struct merge *m)
         m->bad_hint->hint_bytes = 0; /* it gets another */
     if (m->hurt) {
         m->hurt->hurt_until_us = s->task_now_us + HURT_US;
-        s->stats.damaged++;
+        scrub_suspect(s, m->hurt); /* which names all that is bad in it */
     }
     if (!m->bad_hint && !m->hurt)
         task_gave_up(s, &m->task);

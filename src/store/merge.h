@@ -60,6 +60,7 @@ struct merge {
     struct merge_output *outputs;       /* room for all those */
     size_t output_count;
     uint64_t kept_bytes;      /* of tombstones, in the output that is being written */
+    uint64_t oldest_dropped;  /* timestamp: of the records that are left out */
     struct segment *bad_hint; /* a victim or observer */
     struct segment *hurt;     /* a victim with a bad record */
     /* Publishing: */
