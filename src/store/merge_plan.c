@@ -48,6 +48,8 @@ static struct candidate candidate_of(struct segment *segment,
                                      const struct manifest_file *file)
 {
     uint64_t share = share_of(segment->used - live_of(segment), segment->used);
+    if (segment->worn) /* whatever is dead in it */
+        share = SHARE_FULL;
     if (segment->kept_bytes == 0)
         share = max_u64(share, share_of(file->tombstones, file->records));
     return (struct candidate){segment, share};
@@ -147,9 +149,17 @@ static bool fill(struct store *s, struct merge *m, const struct plan *p)
     }
     m->log_count = p->log_taken;
     m->merged = s->base; /* the last hint of the log's victims says more */
-    m->first_id = m->next_id = s->next_file_id;
-    m->end_id = s->next_file_id += outputs;
+    m->first_id = m->next_id = store_new_file_ids(s, outputs);
+    m->end_id = m->first_id + outputs;
     return true;
+}
+
+static bool any_worn(const struct store *s)
+{
+    bool worn = false;
+    for (size_t i = 0; i < s->merged_count; i++)
+        worn = worn || s->merged[i]->worn;
+    return worn;
 }
 
 bool merge_plan(struct store *s, struct merge *m, uint64_t now_us)
@@ -157,7 +167,8 @@ bool merge_plan(struct store *s, struct merge *m, uint64_t now_us)
     struct space space;
     space_measure(s, &space);
     bool low = store_space(s) == STORE_SPACE_LOW;
-    if (!store_is_ready(s) || (!low && space.dead <= space.trigger))
+    bool worn = any_worn(s);
+    if (!store_is_ready(s) || (!low && !worn && space.dead <= space.trigger))
         return false;
     struct plan p = {.s = s,
                      .log = s->segments,
@@ -178,7 +189,7 @@ bool merge_plan(struct store *s, struct merge *m, uint64_t now_us)
     if (p.merged_count > 0)
         qsort(p.merged, p.merged_count, sizeof(*p.merged), compare_share);
     choose(&p);
-    bool planned = p.bytes > 0 && p.dead >= p.dead_min && fill(s, m, &p);
+    bool planned = p.bytes > 0 && (worn || p.dead >= p.dead_min) && fill(s, m, &p);
     free(p.merged);
     return planned;
 }
