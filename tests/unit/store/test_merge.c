@@ -464,7 +464,7 @@ static void test_beside_readers_and_a_writer(void **state)
     pthread_t readers[SHARED_READERS], merger;
     uint64_t seed = 11;
     open_new(f, SEGMENT);
-    f->damaged = true; /* the merge thread moves what would be looked at */
+    f->unchecked = true; /* the merge thread moves what would be looked at */
     for (unsigned key = 0; key < SHARED_KEYS; key++)
         put_key(f, key, 0, 200);
     for (int i = 0; i < SHARED_READERS; i++)
