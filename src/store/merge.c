@@ -393,20 +393,19 @@ static bool given_up(struct store *s, struct merge *m)
     for (size_t i = 0; i < m->victim_count; i++)
         atomic_store_explicit(&m->victims[i].segment->merging, false,
                               memory_order_relaxed);
-    if (m->bad_hint)
-        m->bad_hint->hint_bytes = 0; /* it gets another */
     if (m->hurt) {
         m->hurt->hurt_until_us = s->task_now_us + HURT_US;
         scrub_suspect(s, m->hurt); /* which names all that is bad in it */
     }
-    if (!m->bad_hint && !m->hurt)
-        task_gave_up(s, &m->task);
+    task_gave_up(s, &m->task);
     return false;
 }
 
 static bool step(struct store *s, struct store_task *task)
 {
     struct merge *m = merge_of(task);
+    if (m->bad_hint)
+        m->bad_hint->hint_bytes = 0; /* it gets another */
     switch (m->phase) {
     case MERGE_CLOSE:
         close_hints(m);
