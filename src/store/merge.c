@@ -151,6 +151,17 @@ static int make_manifest(struct store *s, struct merge *m)
     return rc;
 }
 
+/* What is live in a victim has been copied: it only grows less. Seen before the victims
+ * stop to count. */
+static void check_copied(const struct merge *m)
+{
+    for (size_t i = 0; i < m->victim_count; i++) {
+        const struct merge_source *victim = &m->victims[i];
+        ensure(atomic_load_explicit(&victim->segment->live_bytes, memory_order_relaxed) <=
+               victim->copied);
+    }
+}
+
 static bool same_files(const struct manifest *a, const struct manifest *b)
 {
     if (a->first_file != b->first_file || a->count != b->count)
@@ -409,6 +420,7 @@ static bool step(struct store *s, struct store_task *task)
     switch (m->phase) {
     case MERGE_CLOSE:
         close_hints(m);
+        check_copied(m);
         m->phase = make_manifest(s, m) == 0 ? MERGE_PUBLISH : MERGE_GIVE_UP;
         return true;
     case MERGE_RELOCATE:

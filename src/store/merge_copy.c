@@ -289,6 +289,8 @@ static int copy(struct merge *m, struct merge_source *source, uint64_t *ret_byte
         return rc;
     if (source->at.value_size == STORE_TOMBSTONE)
         m->kept_bytes += m->record.length;
+    else
+        source->copied += m->record.length;
     *ret_bytes += m->record.length;
     m->unsynced += m->record.length;
     if (m->unsynced < MERGE_SYNC_BYTES)
