@@ -294,6 +294,26 @@ static void test_a_start_applies_up_to_e(void **state)
     fixture_release(&f);
 }
 
+/* As after an install, or where a hole in the log comes before E. */
+static void test_nothing_is_merged_before_e_is_applied(void **state)
+{
+    struct fixture f;
+    make_due(&f);
+    uint64_t merges = stats_of(&f).merges;
+    assert_true(merges > 0);
+    f.unchecked = true; /* the manifest is not the one on disk */
+    uint64_t applied_index = f.s->manifest.applied_index;
+    f.s->manifest.applied_index = store_applied(f.s) + 1;
+    assert_false(store_is_ready(f.s));
+    run_tasks(&f);
+    assert_int_equal(stats_of(&f).merges, merges);
+    f.s->manifest.applied_index = applied_index;
+    assert_true(store_is_ready(f.s));
+    run_tasks(&f);
+    assert_true(stats_of(&f).merges > merges);
+    fixture_release(&f);
+}
+
 /* The files of a victim come back, as if their removal had not reached the disk. */
 static void test_removed_files_do_not_count(void **state)
 {
@@ -337,6 +357,7 @@ int main(void)
         cmocka_unit_test(test_a_cut_at_every_call),
         cmocka_unit_test(test_a_kill_between_stretches),
         cmocka_unit_test(test_a_start_applies_up_to_e),
+        cmocka_unit_test(test_nothing_is_merged_before_e_is_applied),
         cmocka_unit_test(test_removed_files_do_not_count),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
