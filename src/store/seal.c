@@ -103,6 +103,7 @@ static bool step(struct store *s, struct store_task *task)
     struct seal *seal = container_of(task, struct seal, task);
     if (seal->rc == 0) {
         seal->segment->hint_bytes = seal->hint_bytes;
+        s->stats.merge_bytes_written += seal->hint_bytes;
     } else if (seal->rc == -EBADMSG) {
         seal->segment->hurt_until_us = s->task_now_us + HURT_US;
         scrub_suspect(s, seal->segment); /* which names all that is bad in it */
