@@ -53,6 +53,7 @@ int store_install(struct store *s, struct store_incoming *in)
         return -ESTALE;
     if (!task_stop(s))
         return -EBUSY;
+    buf_clear(&in->former); /* an earlier call may have lacked memory */
     note_former(s, &in->former);
     if (in->former.failed || job_reserve(s, 2) != 0 || store_reserve_segment(s) != 0)
         return -ENOMEM;
@@ -142,6 +143,7 @@ int install_run(struct store_job *job, struct op *op, char error[STORE_ERROR_BYT
     int rc = in->next->fd < 0 ? segment_make_spare(s, in->next, error) : 0;
     if (no_room(rc)) {
         op->failed = true;
+        incoming_remove_hints(in);
         return 0;
     }
     if (rc == 0)
@@ -150,6 +152,7 @@ int install_run(struct store_job *job, struct op *op, char error[STORE_ERROR_BYT
         rc = manifest_write(s, &in->installed, error);
     if (no_room(rc) && !may_be_published(in)) {
         op->failed = true;
+        incoming_remove_hints(in);
         return move_files(in, true, error);
     }
     in->hints_stay = true;

@@ -14,10 +14,12 @@ enum {
     SHARE_MIN_LOW = 30, /* where the disk is nearly full */
 };
 
+/* A header is nothing that merging gives back: a small file would be rewritten for ever.
+ */
 static uint64_t live_of(const struct segment *segment)
 {
     uint64_t live = atomic_load_explicit(&segment->live_bytes, memory_order_relaxed);
-    return min_u64(segment->used, live + segment->kept_bytes);
+    return min_u64(segment->used, SEGMENT_HEADER + live + segment->kept_bytes);
 }
 
 static uint64_t share_of(uint64_t dead, uint64_t bytes)

@@ -677,7 +677,7 @@ struct store_incoming {
     bool dropped; /* its files are gone */
     /* Prepared: */
     bool prepared;
-    bool hints_stay; /* they belong to the store */
+    bool hints_stay; /* they are the store's, or gone */
     struct segment **segments;
     struct keydir *keydir;
     struct manifest installed; /* with this store's own file ids */
@@ -689,6 +689,7 @@ struct store_incoming {
 void incoming_part_path(struct path *ret, const char *directory, uint64_t file_id);
 /* Removes all files of it. */
 int incoming_drop(struct store_incoming *in, char error[STORE_ERROR_BYTES]);
+void incoming_remove_hints(struct store_incoming *in);
 int install_run(struct store_job *job, struct op *op, char error[STORE_ERROR_BYTES]);
 bool install_finish(struct store *s, struct op *op);
 
