@@ -299,6 +299,7 @@ static void retire(struct store *s, struct merge *m)
     s->manifest = m->manifest;
     m->manifest = (struct manifest){0};
     s->base = m->merged;
+    damage_prune(s);
     tail_drop(&s->tail, s->base.index);
     s->dropped = true;
     s->stats.merges++;
