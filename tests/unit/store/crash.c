@@ -698,6 +698,20 @@ void crash_everywhere(scenario *what)
 
 /* ---- The Nth call fails ------------------------------------------------------------ */
 
+/* G4: what was recovered is on disk, whatever the page cache pretended. */
+static void check_durable(const struct truth *t, struct fixture *found)
+{
+    static const bool none[LOOSE_MAX];
+    ensure(memory_disk_loose(found->disk) <= LOOSE_MAX);
+    struct fixture lost;
+    fixture_init_on(&lost, memory_disk_crash(found->disk, none, SIZE_MAX), SMALL_SEGMENT);
+    check_recovered(t, &lost);
+    assert_int_equal(lost.recovery.term, found->recovery.term);
+    assert_int_equal(lost.recovery.vote, found->recovery.vote);
+    assert_true(lost.recovery.last_index >= found->recovery.last_index);
+    fixture_release(&lost);
+}
+
 static void check_stopped(struct scenario_run *r)
 {
     if (r->cut && !strstr(r->f.error, " d/") && !strstr(r->f.error, " d:"))
@@ -705,6 +719,7 @@ static void check_stopped(struct scenario_run *r)
     struct fixture after; /* as after the process stopped */
     fixture_init_on(&after, memory_disk_copy(r->f.disk), SMALL_SEGMENT);
     check_recovered(&r->truth, &after);
+    check_durable(&r->truth, &after);
     check_goes_on(&r->truth, &after);
     fixture_release(&after);
     fixture_release(&r->f);
@@ -721,6 +736,7 @@ void fail_everywhere(scenario *what)
         for (size_t e = 0; e < array_length(errors); e++) {
             scenario_begin(&r);
             memory_disk_fail_call(r.f.disk, memory_disk_calls(r.f.disk) + at, errors[e]);
+            memory_disk_set_forgetful(r.f.disk, true);
             what(&r);
             failed = failed || memory_disk_faults().failed > 0;
             check_stopped(&r);
