@@ -46,6 +46,8 @@ void job_free(struct store_job *job)
     for (size_t i = 0; i < job->count; i++) {
         segment_unref(job->ops[i].segment);
         segment_unref(job->ops[i].next);
+        segment_unref(job->ops[i].former);
+        store_incoming_free(job->ops[i].install);
         store_bytes_unref(job->ops[i].bytes);
     }
     free(job->ops);
@@ -224,6 +226,8 @@ static run_op *const run_table[] = {
     [OP_HARD_STATE] = run_hard_state,
     [OP_COMMIT_HINT] = run_commit_hint,
     [OP_SPACE] = run_space,
+    [OP_REPAIR] = repair_run,
+    [OP_INSTALL] = install_run,
 };
 
 int store_run_job(struct store_job *job, char error[STORE_ERROR_BYTES])
@@ -266,21 +270,32 @@ static void finish_space(struct store *s, const struct op *op)
     }
 }
 
+/* A truncation may have taken `next` out of the list meanwhile. */
+static void finish_roll(struct store *s, const struct op *op)
+{
+    if (op->next->file_id <= store_active(s)->file_id)
+        s->sealed_before = op->next->file_id;
+}
+
 struct store_done store_finish_job(struct store *s, struct store_job *job)
 {
     ensure(job == s->running);
     struct store_done done = {0};
+    bool rolled = false;
     for (size_t i = 0; i < job->count; i++) {
-        const struct op *op = &job->ops[i];
+        struct op *op = &job->ops[i];
         if (op->kind == OP_APPEND || op->kind == OP_TRUNCATE) {
             done.durable_index = op->index;
             done.generation = op->generation;
         } else if (op->kind == OP_HARD_STATE) {
             done.hard_state = true;
         } else if (op->kind == OP_ROLL) {
-            s->sealed_before = op->next->file_id;
+            finish_roll(s, op);
+            rolled = true;
         } else if (op->kind == OP_SPACE) {
             finish_space(s, op);
+        } else if (op->kind == OP_REPAIR) {
+            done.repaired += repair_finish(s, op);
         }
     }
     if (done.durable_index) {
@@ -292,10 +307,18 @@ struct store_done store_finish_job(struct store *s, struct store_job *job)
         s->stats.disk_free_bytes = job->disk_free;
         s->stats.disk_total_bytes = job->disk_total;
     }
+    for (size_t i = 0; i < job->count; i++) {
+        if (job->ops[i].kind == OP_INSTALL) {
+            done.installed = install_finish(s, &job->ops[i]);
+            done.install_failed = !done.installed;
+        }
+    }
     s->stats.bytes_written += job->bytes_written;
     s->stats.syncs += job->syncs;
     s->running = NULL;
     job_free(job);
+    if (rolled)
+        space_update(s);
     check_step(s);
     return done;
 }

@@ -27,6 +27,16 @@ struct segment *store_segment_of(const struct store *s, uint64_t index)
     return s->segments[low];
 }
 
+uint64_t store_new_file_ids(struct store *s, uint64_t count)
+{
+    return atomic_fetch_add(&s->next_file_id, count);
+}
+
+uint64_t store_new_file_id(struct store *s)
+{
+    return store_new_file_ids(s, 1);
+}
+
 int store_reserve_segment(struct store *s)
 {
     if (s->segment_count < s->segment_capacity)
@@ -103,7 +113,7 @@ enum store_space store_space(const struct store *s)
 /* Reserves a file id for the next spare. */
 static struct segment *next_spare(struct store *s)
 {
-    return segment_new(s, SEGMENT_LOG, s->next_file_id);
+    return segment_new(s, SEGMENT_LOG, store_new_file_id(s));
 }
 
 static void ask_for_spare(struct store *s, struct segment *spare)
@@ -112,7 +122,6 @@ static void ask_for_spare(struct store *s, struct segment *spare)
     if (!spare)
         return;
     ensure(!s->spare);
-    s->next_file_id++;
     s->spare = spare;
     s->spare_state = SPARE_PENDING;
     op->segment = segment_ref(spare);
@@ -175,6 +184,7 @@ int store_adopt(struct store *s, struct store_bytes *entry,
 int store_append(struct store *s, struct store_bytes *entry, bool ahead)
 {
     struct store_entry head;
+    ensure(!s->installing);
     ensure(store_entry_decode(entry->data, entry->length, &head) == 0);
     ensure(head.length == entry->length);
     ensure(store_continues(s, &head));
@@ -261,6 +271,7 @@ void log_cut_active(struct store *s, uint64_t index)
 
 int store_truncate(struct store *s, uint64_t index, uint64_t generation)
 {
+    ensure(!s->installing);
     ensure(index >= s->applied.index && index <= s->end.index);
     ensure(index >= min_u64(s->hint, s->end.index)); /* the hint may lie beyond a hole */
     struct skip_list ahead;
@@ -325,6 +336,7 @@ struct store_bytes *store_entry_cached(struct store *s, uint64_t index)
 int store_apply(struct store *s, uint64_t index, struct store_entry *ret_entry,
                 struct store_bytes **ret_bytes)
 {
+    ensure(!s->installing);
     ensure(index == s->applied.index + 1 && index <= s->durable);
     struct store_bytes *entry = tail_at(&s->tail, index)->bytes;
     struct store_entry head;

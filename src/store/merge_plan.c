@@ -12,12 +12,16 @@ enum {
     SHARE_FULL = 1000, /* thousandths */
     SHARE_MIN = 125,
     SHARE_MIN_LOW = 30, /* where the disk is nearly full */
+    SMALL_PART = 8,     /* of a segment */
+    SMALL_FILES = 8,
 };
 
+/* A header is nothing that merging gives back: a small file would be rewritten for ever.
+ */
 static uint64_t live_of(const struct segment *segment)
 {
     uint64_t live = atomic_load_explicit(&segment->live_bytes, memory_order_relaxed);
-    return min_u64(segment->used, live + segment->kept_bytes);
+    return min_u64(segment->used, SEGMENT_HEADER + live + segment->kept_bytes);
 }
 
 static uint64_t share_of(uint64_t dead, uint64_t bytes)
@@ -48,6 +52,8 @@ static struct candidate candidate_of(struct segment *segment,
                                      const struct manifest_file *file)
 {
     uint64_t share = share_of(segment->used - live_of(segment), segment->used);
+    if (segment->worn) /* whatever is dead in it */
+        share = SHARE_FULL;
     if (segment->kept_bytes == 0)
         share = max_u64(share, share_of(file->tombstones, file->records));
     return (struct candidate){segment, share};
@@ -118,6 +124,24 @@ static void choose(struct plan *p)
     }
 }
 
+/* Where small files have become many, they go along: their number stays in proportion to
+ * their bytes, and each is copied but a few times until it is not small any more. */
+static void add_small(struct plan *p)
+{
+    size_t count = 0;
+    for (size_t i = p->merged_taken; i < p->merged_count; i++)
+        count += p->merged[i].segment->used < p->s->segment_bytes / SMALL_PART;
+    for (size_t i = p->merged_taken; count >= SMALL_FILES && i < p->merged_count; i++) {
+        struct candidate small = p->merged[i];
+        if (small.segment->used >= p->s->segment_bytes / SMALL_PART ||
+            !fits(p, small.segment))
+            continue;
+        take(p, small.segment);
+        p->merged[i] = p->merged[p->merged_taken];
+        p->merged[p->merged_taken++] = small;
+    }
+}
+
 /* ---- The round --------------------------------------------------------------------- */
 
 static bool fill(struct store *s, struct merge *m, const struct plan *p)
@@ -147,9 +171,17 @@ static bool fill(struct store *s, struct merge *m, const struct plan *p)
     }
     m->log_count = p->log_taken;
     m->merged = s->base; /* the last hint of the log's victims says more */
-    m->first_id = m->next_id = s->next_file_id;
-    m->end_id = s->next_file_id += outputs;
+    m->first_id = m->next_id = store_new_file_ids(s, outputs);
+    m->end_id = m->first_id + outputs;
     return true;
+}
+
+static bool any_worn(const struct store *s)
+{
+    bool worn = false;
+    for (size_t i = 0; i < s->merged_count; i++)
+        worn = worn || s->merged[i]->worn;
+    return worn;
 }
 
 bool merge_plan(struct store *s, struct merge *m, uint64_t now_us)
@@ -157,7 +189,8 @@ bool merge_plan(struct store *s, struct merge *m, uint64_t now_us)
     struct space space;
     space_measure(s, &space);
     bool low = store_space(s) == STORE_SPACE_LOW;
-    if (!store_is_ready(s) || (!low && space.dead <= space.trigger))
+    bool worn = any_worn(s);
+    if (!store_is_ready(s) || (!low && !worn && space.dead <= space.trigger))
         return false;
     struct plan p = {.s = s,
                      .log = s->segments,
@@ -178,7 +211,9 @@ bool merge_plan(struct store *s, struct merge *m, uint64_t now_us)
     if (p.merged_count > 0)
         qsort(p.merged, p.merged_count, sizeof(*p.merged), compare_share);
     choose(&p);
-    bool planned = p.bytes > 0 && p.dead >= p.dead_min && fill(s, m, &p);
+    if (p.bytes > 0)
+        add_small(&p);
+    bool planned = p.bytes > 0 && (worn || p.dead >= p.dead_min) && fill(s, m, &p);
     free(p.merged);
     return planned;
 }

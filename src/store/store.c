@@ -139,6 +139,8 @@ static struct store *store_new(const struct store_options *options)
     s->segment_bytes = options->segment_bytes;
     s->state_fd = s->hint_fd = -1;
     s->next_file_id = 1;
+    s->scrub_period_us =
+        options->scrub_period_us ? options->scrub_period_us : STORE_SCRUB_PERIOD_US;
     s->retain_bytes = options->retain_bytes ? options->retain_bytes : STORE_RETAIN_BYTES;
     s->merge_bytes_per_s = options->merge_bytes_per_s ? options->merge_bytes_per_s
                                                       : STORE_MERGE_BYTES_PER_S;
@@ -148,6 +150,9 @@ static struct store *store_new(const struct store_options *options)
     s->slots = slots_new();
     s->keydir = s->slots ? keydir_new(s->slots) : NULL;
     skip_init(&s->ahead);
+    damage_init(&s->damage);
+    s->damaged = options->damaged;
+    s->context = options->context;
     return s;
 }
 
@@ -167,6 +172,7 @@ int store_open(struct store **ret, const struct store_options *options,
         store_free(s);
         return rc;
     }
+    scrub_load(s);
     s->shared = true;
     s->sealed_before = store_active(s)->file_id;
     *ret = s;
@@ -183,6 +189,7 @@ void store_free(struct store *s)
     }
     while (s->pins)
         store_unpin_log(s, s->pins);
+    scrub_forget(s);
     job_free(s->pending);
     job_free(s->running);
     tail_release(&s->tail);
@@ -202,6 +209,7 @@ void store_free(struct store *s)
     if (s->hint_fd >= 0)
         s->io->close(s->io->context, s->hint_fd);
     slots_unref(s->slots);
+    damage_release(&s->damage);
     manifest_release(&s->manifest);
     free(s->beyond);
     free(s->segments);
@@ -233,5 +241,12 @@ void store_stats(struct store *s, struct store_stats *ret)
         ret->merged_bytes += s->merged[i]->used;
         ret->hint_bytes += s->merged[i]->hint_bytes;
     }
+    damage_stats(s, ret);
     ret->bad_reads = atomic_load_explicit(&s->bad_reads, memory_order_relaxed);
+}
+
+const void *store_state(const struct store *s, size_t *ret_length)
+{
+    *ret_length = s->manifest.state_size;
+    return s->manifest.state;
 }

@@ -8,6 +8,7 @@
 #include "store.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <urcu-bp.h>
 
@@ -65,6 +66,11 @@ ssize_t read_full(const struct store_io *io, int fd, void *to, size_t length,
 /* Writes all; uses `iov` up. */
 int write_full(const struct store_io *io, int fd, struct iovec *iov, int count,
                uint64_t offset);
+/* A small file, made anew and synced; its name is the caller's to sync. */
+int file_write(const struct store_io *io, const char *path, const struct buf *bytes);
+/* A small file, into an empty buffer. -EBADMSG: it is larger than that. */
+int file_read(const struct store_io *io, const char *path, uint64_t limit_bytes,
+              struct buf *to);
 bool all_zero(const uint8_t *data, size_t length);
 
 /* ---- Read-side sections (RCU) ------------------------------------------------------ */
@@ -262,6 +268,8 @@ struct segment {
     size_t count, capacity;
     uint64_t used;        /* bytes, header included */
     uint64_t limit_bytes; /* how far appends may go */
+    bool worn;            /* something dead in it is bad: to be merged away */
+    _Atomic bool suspect; /* to be scrubbed soon */
     uint64_t hint_bytes;  /* of its hint file; 0: there is none */
     /* Beyond a hole: what its first entry says of the one before it. */
     struct chain before;
@@ -524,6 +532,8 @@ enum op_kind {
     OP_HARD_STATE,
     OP_COMMIT_HINT,
     OP_SPACE, /* prepares `segment`, where there is one, and looks at the disk */
+    OP_REPAIR,
+    OP_INSTALL,
 };
 
 struct op {
@@ -537,6 +547,14 @@ struct op {
     uint64_t index;  /* APPEND, TRUNCATE; COMMIT_HINT: the commit */
     uint64_t generation;
     uint64_t term, vote, sequence;
+    /* REPAIR: `bytes` belong at `offset`; index 0: a record. Of an entry that must still
+     * be proven: `next` holds the one that follows, `former` (or, NULL, `before`) the one
+     * before it. */
+    bool active; /* it is the log's active segment */
+    struct segment *former;
+    uint64_t former_offset;
+    struct chain before;
+    struct store_incoming *install; /* INSTALL; owned */
 };
 
 struct store_job {
@@ -586,6 +604,102 @@ int hard_state_read(const struct store_io *io, int fd, struct hard_state *ret,
 int commit_hint_read(const struct store_io *io, int fd, struct commit_hint *ret,
                      int *ret_slot);
 
+/* ---- Damage and repair; see damage.c, repair.c ------------------------------------- */
+
+enum { DAMAGE_MAX = 1024 }; /* more are found again, later */
+
+struct damage_item;
+
+struct damage_list {
+    pthread_mutex_t lock;
+    struct damage_item *items;
+    size_t count, capacity;
+    uint64_t found, repaired; /* since open */
+    uint64_t stay;            /* of the items: not repaired */
+};
+
+void damage_init(struct damage_list *list);
+void damage_release(struct damage_list *list);
+/* Any thread: a record that the keydir means, or an applied entry, is bad on disk. */
+void damage_found_record(struct store *s, const void *key, size_t key_size,
+                         uint64_t timestamp_us);
+/* The loop: one that needs no peer. */
+void damage_found_here(struct store *s, const struct store_record *record);
+void damage_found_entry(struct store *s, uint64_t index, uint64_t term); /* 0: unknown */
+/* The loop: it is repaired, or nobody needs it any more. */
+void damage_ended_record(struct store *s, const struct store_record *record,
+                         bool repaired);
+void damage_ended_entry(struct store *s, uint64_t index, bool repaired);
+void damage_stays(struct store *s, const struct store_damage *damage);
+void damage_prune(struct store *s); /* forgets what nobody needs any more */
+void damage_clear(struct store *s);
+void damage_stats(struct store *s, struct store_stats *ret);
+
+/* A whole record's bytes; value NULL: a tombstone. */
+void record_encode(struct buf *to, uint64_t timestamp_us, const void *key,
+                   size_t key_size, const void *value, size_t value_size);
+/* As read_raw, and from memory where the value is there. */
+int read_current(const struct store *s, const struct keydir_node *node, struct buf *to);
+int repair_run(struct store_job *job, struct op *op, char error[STORE_ERROR_BYTES]);
+bool repair_finish(struct store *s, const struct op *op); /* whether it is repaired */
+/* Writes a record back whose bytes are known here. */
+void repair_here(struct store *s, struct segment *segment, uint32_t offset,
+                 const void *record, size_t length);
+
+/* ---- Scrubbing; see scrub.c -------------------------------------------------------- */
+
+#define SCRUB_IDLE_US ((uint64_t)60 * 1000 * 1000) /* where there is nothing to scrub */
+
+struct scrub_file;
+
+struct scrub { /* the loop's, and its task's while there is one */
+    struct scrub_file *file;
+    uint64_t complete_us;       /* the last pass was, by the wall clock */
+    uint64_t next_id, limit_id; /* of this pass: files next_id .. limit_id - 1 are left */
+    uint64_t due_us;            /* the next stretch */
+    bool unsaved;
+};
+
+void scrub_load(struct store *s);   /* what scrub.state says */
+void scrub_forget(struct store *s); /* the file that is being scrubbed */
+/* Any thread: something in this file is wrong: it is scrubbed soon. */
+void scrub_suspect(struct store *s, struct segment *segment);
+
+/* ---- A snapshot that comes in; see incoming.c, install.c ----------------------------- */
+
+struct incoming_file {
+    struct manifest_file from; /* as the sender has it */
+    int fd;                    /* of its .part; -1: a segment has it */
+    _Atomic uint64_t received; /* bytes of content */
+    uint64_t synced;           /* of them */
+};
+
+struct store_incoming {
+    struct store *s;
+    uint64_t sender;
+    struct buf description;
+    struct manifest manifest; /* what it says */
+    struct incoming_file *files;
+    size_t count;
+    bool dropped; /* its files are gone */
+    /* Prepared: */
+    bool prepared;
+    bool hints_stay; /* they are the store's, or gone */
+    struct segment **segments;
+    struct keydir *keydir;
+    struct manifest installed; /* with this store's own file ids */
+    /* Being installed: */
+    struct segment *next; /* the new log's first */
+    struct buf former;    /* { file_id u64, kind u8 } of what goes */
+};
+
+void incoming_part_path(struct path *ret, const char *directory, uint64_t file_id);
+/* Removes all files of it. */
+int incoming_drop(struct store_incoming *in, char error[STORE_ERROR_BYTES]);
+void incoming_remove_hints(struct store_incoming *in);
+int install_run(struct store_job *job, struct op *op, char error[STORE_ERROR_BYTES]);
+bool install_finish(struct store *s, struct op *op);
+
 /* ---- Tasks: background work in stretches; see task.c ------------------------------- */
 
 enum {
@@ -617,9 +731,9 @@ struct store_task {
     struct store *store;
 };
 
-enum { TASK_SEAL, TASK_MERGE, TASK_KINDS }; /* in the order they are asked */
+enum { TASK_SEAL, TASK_MERGE, TASK_SCRUB, TASK_KINDS }; /* in the order they are asked */
 
-extern const struct task_kind seal_kind, merge_kind;
+extern const struct task_kind seal_kind, merge_kind, scrub_kind;
 
 /* The merge thread: how long to wait after this many bytes. */
 uint64_t task_pace(const struct store *s, uint64_t bytes);
@@ -671,7 +785,8 @@ struct store {
     /* The loop's: */
     struct segment **segments; /* in order; the last is active */
     size_t segment_count, segment_capacity;
-    uint64_t next_file_id;
+    _Atomic uint64_t next_file_id; /* see store_new_file_id */
+    bool installing;               /* from store_install until it is done */
     struct segment *spare;
     enum spare_state spare_state;
     struct chain base;    /* the log starts after this */
@@ -703,7 +818,8 @@ struct store {
     uint64_t task_retry_us[TASK_KINDS];
     _Atomic bool task_stop;
     _Atomic uint32_t merge_hurry; /* 0: in peace .. HURRY_FULL: the bound is reached */
-    uint64_t merge_bytes_per_s, retain_bytes;
+    uint64_t merge_bytes_per_s, retain_bytes, scrub_period_us;
+    struct scrub scrub;
     uint64_t keep_from; /* G8 */
     struct store_pin *pins;
     uint64_t sealed_before; /* the log's files with ids below are sealed on disk */
@@ -716,11 +832,15 @@ struct store {
     struct keydir *keydir; /* written by the loop; replaced by an install */
     uint64_t sequence;     /* odd while an entry is being applied (G10) */
     _Atomic uint64_t bad_reads;
+    struct damage_list damage; /* any thread's */
+    void (*damaged)(void *context);
 };
 
 /* The segment that holds `index`, which is in the log. */
 struct segment *store_segment_of(const struct store *s, uint64_t index);
 struct segment *store_active(const struct store *s);
+uint64_t store_new_file_id(struct store *s); /* any thread */
+uint64_t store_new_file_ids(struct store *s, uint64_t count); /* the first of so many */
 int store_reserve_segment(struct store *s);
 void store_add_segment(struct store *s, struct segment *segment);
 /* Takes the entries after `index` out of the active segment, and what else is there. Room

@@ -49,8 +49,13 @@ struct truth {
     uint64_t lowest;  /* the lowest index a truncation under way goes to */
     uint64_t term, vote, next_term, next_vote;
     uint64_t hint, next_hint;
-    uint64_t commit; /* the highest that is known */
+    uint64_t commit;               /* the highest that is known */
+    const struct history *history; /* where a follower's entries come from; NULL: here */
 };
+
+struct history;
+struct scenario_run;
+typedef void scenario(struct scenario_run *r);
 
 struct scenario_run {
     struct fixture f;
@@ -59,7 +64,11 @@ struct scenario_run {
     bool cut;          /* the power went, or a call failed: nothing more is done */
 };
 
-typedef void scenario(struct scenario_run *r);
+/* A leader: its store, and every entry it has appended. */
+struct history {
+    struct scenario_run run;
+    struct store_bytes *bytes[CRASH_ENTRIES + 1]; /* by index */
+};
 
 /* Calls the store, and again where memory or a read failed: that leaves all as it was. */
 #define CALL_STORE(run, rc, call)                                                        \
@@ -86,8 +95,19 @@ bool do_run(struct scenario_run *r);
 void do_apply(struct scenario_run *r, uint64_t index);
 /* Reads everything in every way. */
 void do_look(struct scenario_run *r);
+/* Background work, until none is due; false where there was none. Between its stretches
+ * `beside` is called, where there is one. */
+bool do_tasks(struct scenario_run *r, scenario *beside);
 /* Stops and starts again. */
 void do_reopen(struct scenario_run *r);
+
+/* A leader with what the scenario does; entries are kept by do_run. */
+void history_begin(struct history *h, scenario *what);
+void history_release(struct history *h);
+/* A follower of it appends its entries, up to this one. */
+void do_follow(struct scenario_run *r, const struct history *h, uint64_t last);
+/* And receives and installs its snapshot. */
+void do_install(struct scenario_run *r, struct history *h);
 
 /* Begins a run on a new store of small segments. */
 void scenario_begin(struct scenario_run *r);
@@ -95,8 +115,8 @@ void scenario_begin(struct scenario_run *r);
 void check_explained(const struct truth *t, struct store *s);
 /* Opens what a crash has left, and judges what it finds. */
 void check_recovered(const struct truth *t, struct fixture *after);
-/* It goes on: appends, stops, and finds what it was told is durable. */
-void check_goes_on(struct fixture *after);
+/* It goes on: merges, appends, stops, and finds what it was told is durable. */
+void check_goes_on(const struct truth *t, struct fixture *after);
 
 void crash_everywhere(scenario *what);
 /* The Nth call fails, or writes half of its bytes; the process stops there and starts
