@@ -231,10 +231,10 @@ MUTATIONS = [
              'uint64_t applied = lowest_pin(s) ? s->applied.index : 0;', ('merge', 'snapshot')),
     # ---- Hints -------------------------------------------------------------------------
     Mutation('stale-hint', 'I11', 'a hint of a file of another length is taken',
-             'hint.c', 'get_u64(head + 32) != file_id || get_u64(head + 40) != data_bytes ||',
+             'hint_read.c', 'get_u64(head + 32) != file_id || get_u64(head + 40) != data_bytes ||',
              'get_u64(head + 32) != file_id ||', ('files', 'manifest', 'table', 'recovery')),
     Mutation('hint-without-crc', 'I11', 'the checksum of a hint\'s block is not looked at',
-             'hint.c', '''block[8] != kind || get_u32(block + 4) != crc32_of(0, block + 8, length))''',
+             'hint_read.c', '''block[8] != kind || get_u32(block + 4) != crc32_of(0, block + 8, length))''',
              '''block[8] != kind)''', ('files', 'manifest', 'table')),
     Mutation('hint-unsynced', 'I11', 'a hint has its name before it is synced',
              'hint.c', '''    if (rc == 0)
@@ -243,7 +243,7 @@ MUTATIONS = [
         rc = io->rename''', '''    if (rc == 0)
         rc = io->rename''', ('crash_merge', 'crash_install', 'merge_faults')),
     Mutation('hint-skips-a-block', 'I11', 'a block that could not be read for lack of memory is '
-             'passed over', 'hint.c', '''    if (rc == 0) /* else the same block is read by the next call */
+             'passed over', 'hint_read.c', '''    if (rc == 0) /* else the same block is read by the next call */
         r->next_block++;''', '''    r->next_block++;''', ('crash_merge',)),
     # ---- G9: repair --------------------------------------------------------------------
     Mutation('repair-any-version', 'G9', 'a record of another version is taken for a repair',
