@@ -270,7 +270,7 @@ struct store_read;
  * log; -ENOMEM. */
 int store_read_plan(struct store *s, uint64_t first, size_t max_bytes,
                     struct store_read **ret);
-/* Reads and verifies; -EBADMSG where they are damaged on disk. */
+/* Reads and verifies; -EBADMSG where they are damaged on disk (store_next_damage). */
 int store_read_run(struct store_read *read, struct store_bytes **ret, uint64_t *ret_last);
 void store_read_free(struct store_read *read);
 
@@ -287,7 +287,7 @@ enum store_read_flags {
 };
 
 /* Appends the value to `to` (which the caller owns). -ENOENT; -EAGAIN; -EBADMSG: twice read
- * and twice wrong; -EIO and the like. ret_timestamp may be NULL. */
+ * and twice wrong, or not to be read (see store_next_damage). ret_timestamp may be NULL. */
 int store_get(struct store *s, const void *key, size_t key_size, unsigned flags,
               struct buf *to, uint64_t *ret_timestamp);
 
