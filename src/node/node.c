@@ -390,6 +390,7 @@ static void frame(void *context, struct wire_connection *c, const struct wire_fr
     case WIRE_RAFT_APPEND:
     case WIRE_RAFT_APPEND_REPLY:
     case WIRE_RAFT_TIMEOUT_NOW:
+    case WIRE_RAFT_SNAPSHOT:
         peers_frame(n, c, f);
         break;
     case WIRE_ERROR: /* a node of another version did not know a frame, and said so */
