@@ -140,6 +140,8 @@ static void execute(struct node *n, const struct raft_update *u)
     }
     if (u->want_noop)
         leader_begin(n);
+    if (u->snapshot_offered)
+        snapshot_offered(n, u->snapshot_from);
     set_deadline(n, u->deadline_us);
     driver_flush_soon(n);
 }
@@ -264,6 +266,7 @@ void driver_apply(struct node *n)
     if (applied < to) {
         while (applied < to)
             apply_one(n, ++applied);
+        driver_note_ready(n);
         driver_step(n, &(struct raft_event){.type = RAFT_APPLIED, .index = applied});
         leader_applied(n);
         client_applied(n);
@@ -271,10 +274,26 @@ void driver_apply(struct node *n)
     leader_release(n);
 }
 
+void driver_note_ready(struct node *n)
+{
+    bool ready = store_is_ready(n->store);
+    if (ready == gate_is_open(n))
+        return;
+    log_info(ready ? "the state is complete: it is served"
+                   : "the state is complete only when entries up to where it was merged "
+                     "have come: nothing is served until then");
+    gate_set(n, ready);
+}
+
 /* ---- The loop's turns -------------------------------------------------------------- */
 
 static void deadline_passed(evutil_socket_t fd, short what, void *arg)
 {
+    struct node *n = arg;
+    if (snapshot_is_installing(n)) { /* no election upon what is being replaced */
+        set_deadline(n, node_now() + NODE_HEARTBEAT_US);
+        return;
+    }
     driver_step(arg, &(struct raft_event){.type = RAFT_TICK});
 }
 
@@ -327,6 +346,8 @@ int driver_start(struct node *n, const struct store_recovery *recovery)
         .base_term = recovery->base_term,
         .commit = recovery->commit,
         .config_index = recovery->commit,
+        .claim_index = recovery->claim_index,
+        .claim_term = recovery->claim_term,
     };
     struct raft_run *runs = calloc(recovery->run_count + 1, sizeof(*runs));
     if (!runs)

@@ -48,7 +48,8 @@ void fetch_cancel(struct node *n, struct fetch *f)
     take_out(n, f);
 }
 
-void fetch_frame(struct node *n, struct wire_connection *c, const struct wire_frame *frame)
+void fetch_frame(struct node *n, struct wire_connection *c,
+                 const struct wire_frame *frame)
 {
     uint64_t id;
     int error;

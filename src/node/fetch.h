@@ -11,7 +11,7 @@
 #include "node_internal.h"
 
 enum {
-    FETCH_HEAD_BYTES = 12,      /* of a FETCHED: id, errno */
+    FETCH_HEAD_BYTES = 12,       /* of a FETCHED: id, errno */
     FETCH_SOON_US = 2000 * 1000, /* a record or an entry: others may be asked */
     FETCH_BULK_US = 20 * 1000 * 1000,
 };
@@ -59,7 +59,8 @@ struct fetch {
 /* `q`'s id is filled in. -ENOTCONN: no connection to that peer, done() is not called. */
 int fetch_start(struct node *n, struct fetch *f, uint64_t peer, struct fetch_request *q,
                 uint64_t timeout_us);
-void fetch_cancel(struct node *n, struct fetch *f); /* nothing where it is not on its way */
+void fetch_cancel(struct node *n,
+                  struct fetch *f); /* nothing where it is not on its way */
 void fetch_frame(struct node *n, struct wire_connection *c, const struct wire_frame *f);
 void fetch_forget(struct node *n, struct wire_connection *c); /* it is closed */
 void fetch_tick(struct node *n, uint64_t now_us);

@@ -1,12 +1,13 @@
 /*
- * merge_thread.c - the thread for bulk I/O that nobody waits for: the store's tasks (hints,
- * merges, scrubbing) in short stretches, and between those what snapshots and repairs read
- * and write.
+ * merge_thread.c - the thread for bulk I/O that nobody waits for: the store's tasks
+ * (hints, merges, scrubbing) in short stretches, and between those what snapshots and
+ * repairs read and write.
  *
- *   loop: store_next_task --> thread: store_run_task, again and again --> loop: store_step_task
- *           ^                        ^                                       |            |
- *           |                        +---------------------------- true -----+            |
- *           +---------------------------------------------------- false ------------------+
+ *   loop: store_next_task --> thread: store_run_task, again and again --> loop:
+ * store_step_task ^                        ^                                       | | |
+ * +---------------------------- true -----+            |
+ *           +---------------------------------------------------- false
+ * ------------------+
  */
 #include "node_core.h"
 

@@ -13,6 +13,7 @@ struct pinned {
     struct pinned *next;
     uint64_t number, peer, used_us;
     unsigned reading;
+    bool closed; /* there: not needed any more */
     struct store_snapshot *snapshot;
 };
 
@@ -48,8 +49,8 @@ static void answer(struct wire_connection *to, uint64_t id, int error, struct bu
     size_t length;
     fetch_answer_head(out->data, id, 0);
     uint8_t *data = buf_steal(out, &length);
-    wire_send(to, WIRE_FETCHED, 0,
-              &(struct wire_part){data, length, release_data, data}, 1);
+    wire_send(to, WIRE_FETCHED, 0, &(struct wire_part){data, length, release_data, data},
+              1);
 }
 
 static void serving_end(struct serving *s)
@@ -120,7 +121,7 @@ static void unpin(struct node *n, struct pinned *gone)
 static struct pinned *pinned_by(struct node *n, uint64_t peer)
 {
     struct pinned *p = n->pinned;
-    while (p && p->peer != peer)
+    while (p && (p->peer != peer || p->closed))
         p = p->next;
     return p;
 }
@@ -128,7 +129,7 @@ static struct pinned *pinned_by(struct node *n, uint64_t peer)
 static struct pinned *pinned_find(struct node *n, uint64_t peer, uint64_t number)
 {
     struct pinned *p = pinned_by(n, peer);
-    return p && p->number == number ? p : NULL;
+    return p && p->number == number && !p->closed ? p : NULL;
 }
 
 static int pin(struct node *n, uint64_t peer, struct pinned **ret)
@@ -173,14 +174,13 @@ static void read_chunk(struct pager_task *task)
     const struct fetch_request *q = &s->asked;
     size_t crc_at = s->out.length;
     buf_u32(&s->out, 0);
-    s->error = store_snapshot_read(s->pinned->snapshot, q->file, q->offset, q->length,
-                                   &s->out);
+    s->error =
+        store_snapshot_read(s->pinned->snapshot, q->file, q->offset, q->length, &s->out);
     if (s->error < 0 || s->out.failed)
         return;
     s->error = 0;
     const uint8_t *bytes = s->out.data + crc_at + 4;
-    put_u32(s->out.data + crc_at,
-            crc32_of(0, bytes, s->out.length - crc_at - 4));
+    put_u32(s->out.data + crc_at, crc32_of(0, bytes, s->out.length - crc_at - 4));
 }
 
 static void serve_chunk(struct node *n, struct wire_connection *c,
@@ -202,10 +202,8 @@ static void serve_close(struct node *n, struct wire_connection *c,
                         const struct fetch_request *q)
 {
     struct pinned *p = pinned_find(n, wire_peer_id(c), q->snapshot);
-    if (p && p->reading == 0)
-        unpin(n, p);
-    else if (p)
-        p->used_us = 0; /* at the next tick */
+    if (p)
+        p->closed = true; /* gone at the next tick */
     struct buf none = {0};
     buf_extend(&none, FETCH_HEAD_BYTES);
     answer(c, q->id, 0, &none);
@@ -313,7 +311,7 @@ void serve_tick(struct node *n, uint64_t now_us)
     struct pinned *next;
     for (struct pinned *p = n->pinned; p; p = next) {
         next = p->next;
-        if (p->reading == 0 && now_us - p->used_us > NODE_SNAPSHOT_IDLE_US)
+        if (p->reading == 0 && (p->closed || now_us - p->used_us > NODE_SNAPSHOT_IDLE_US))
             unpin(n, p);
     }
 }

@@ -1,7 +1,7 @@
 /*
  * state.c - what the node knows from the entries alone, as bytes: the members, and each
- * session's window. The store keeps it beside what is merged, since the entries it was made
- * of go (G7, S2); docs/format.md has the bytes.
+ * session's window. The store keeps it beside what is merged, since the entries it was
+ * made of go (G7, S2); docs/format.md has the bytes.
  *
  * It is of one instant, E. Entries at or below E that are replayed on top of it change
  * nothing: a slot holds the newest request that fell to it.

@@ -21,6 +21,8 @@ static const uint8_t accepted_from[256] = {
     [WIRE_RAFT_SNAPSHOT] = FROM_NODE,
     [WIRE_OPERATION] = FROM_NODE,
     [WIRE_ANSWER] = FROM_NODE,
+    [WIRE_FETCH] = FROM_NODE,
+    [WIRE_FETCHED] = FROM_NODE,
     [WIRE_CONTROL] = FROM_LOCAL,
 };
 

@@ -42,6 +42,9 @@ enum wire_frame_type {
     /* operations: a node to the leader */
     WIRE_OPERATION = 0x20,
     WIRE_ANSWER = 0x21,
+    /* what another node has on its disk */
+    WIRE_FETCH = 0x28,
+    WIRE_FETCHED = 0x29,
     /* the local command line to its node; never accepted on the TLS port */
     WIRE_CONTROL = 0x30,
     WIRE_CONTROL_ANSWER = 0x31,
