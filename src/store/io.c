@@ -60,3 +60,28 @@ int store_fail_call(char error[STORE_ERROR_BYTES], int code, const char *what,
 {
     return store_fail(error, code, "cannot %s %s: %s", what, path, strerror(-code));
 }
+
+int store_fail_format(char error[STORE_ERROR_BYTES], int code, const char *path,
+                      const char *what)
+{
+    if (code == -EPROTONOSUPPORT)
+        return store_fail(error, code,
+                          "%s is of a newer format than this tierce knows: install a "
+                          "newer version of tierce",
+                          path);
+    return store_fail(error, code, "%s: %s; " STORE_REMEDY, path, what);
+}
+
+int store_fail_cluster(char error[STORE_ERROR_BYTES], const struct store *s,
+                       const uint8_t cluster_id[STORE_CLUSTER_ID_BYTES], const char *path)
+{
+    if (memcmp(cluster_id, s->cluster_id, STORE_CLUSTER_ID_BYTES) == 0)
+        return 0;
+    char theirs[2 * STORE_CLUSTER_ID_BYTES + 1], ours[2 * STORE_CLUSTER_ID_BYTES + 1];
+    hex_format(theirs, cluster_id, STORE_CLUSTER_ID_BYTES);
+    hex_format(ours, s->cluster_id, STORE_CLUSTER_ID_BYTES);
+    return store_fail(error, -EXDEV,
+                      "%s belongs to cluster %s, not to %s: use the data directory of "
+                      "this cluster",
+                      path, theirs, ours);
+}

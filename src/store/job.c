@@ -148,11 +148,6 @@ static int run_unlink(struct store_job *job, struct op *op, char error[STORE_ERR
     return rc == 0 ? 0 : store_fail_call(error, rc, "sync", directory.text);
 }
 
-static bool no_room(int rc)
-{
-    return rc == -ENOSPC || rc == -EDQUOT;
-}
-
 /* Where another has taken the space that was given back just now, the segment goes on
  * without a reservation. */
 static int run_truncate(struct store_job *job, struct op *op,
@@ -280,6 +275,8 @@ struct store_done store_finish_job(struct store *s, struct store_job *job)
             done.generation = op->generation;
         } else if (op->kind == OP_HARD_STATE) {
             done.hard_state = true;
+        } else if (op->kind == OP_ROLL) {
+            s->sealed_before = op->next->file_id;
         } else if (op->kind == OP_SPACE) {
             finish_space(s, op);
         }

@@ -1,9 +1,10 @@
 /*
  * keydir.c - from key to place, in key order.
  *
- * A node is made, published and never changed: a new version is a new node. An entry's
- * nodes are allocated before the first is published, so that applying cannot fail
- * half-way; the nodes they replace are freed together, when no reader can hold one.
+ * A node is made, published and never changed but for its place: a new version is a new
+ * node. An entry's nodes are allocated before the first is published, so that applying
+ * cannot fail half-way; the nodes they replace are freed together, when no reader can
+ * hold one.
  */
 #include "store_internal.h"
 
@@ -14,44 +15,135 @@ struct keydir_change {
         *nodes[]; /* by record; before the commit: to put; after: retired */
 };
 
-const struct keydir_node *keydir_node_of(const struct skip_node *node)
-{
-    return container_of(node, struct keydir_node, skip);
-}
-
 static bool is_inline(uint32_t value_size)
 {
     return value_size <= LIMIT_KEYDIR_INLINE_BYTES;
 }
 
+static const struct keydir_node *node_of(const struct skip_node *node)
+{
+    return node ? container_of(node, struct keydir_node, skip) : NULL;
+}
+
+uint64_t keydir_count(const struct keydir *keydir)
+{
+    return keydir->list.count;
+}
+
+const uint8_t *keydir_key(const struct keydir_node *node)
+{
+    return skip_key(&node->skip);
+}
+
+uint32_t keydir_key_size(const struct keydir_node *node)
+{
+    return node->skip.key_size;
+}
+
 const uint8_t *keydir_value(const struct keydir_node *node)
 {
-    return is_inline(node->value_size) ? skip_key(&node->skip) + node->skip.key_size
-                                       : NULL;
+    return is_inline(node->value_size) ? keydir_key(node) + keydir_key_size(node) : NULL;
 }
 
-static uint64_t record_bytes(const struct keydir_node *node)
+uint64_t keydir_record_bytes(const struct keydir_node *node)
 {
-    return STORE_RECORD_HEADER + (uint64_t)node->skip.key_size + node->value_size;
+    return STORE_RECORD_HEADER + (uint64_t)keydir_key_size(node) + node->value_size;
 }
 
-static struct keydir_node *node_new(struct keydir *keydir,
-                                    const struct store_record *record,
-                                    struct segment *segment, uint32_t offset)
+uint64_t keydir_place(const struct keydir_node *node)
+{
+    return atomic_load_explicit(&node->place, memory_order_acquire);
+}
+
+const struct keydir_node *keydir_find(const struct keydir *keydir, const void *key,
+                                      size_t size)
+{
+    return node_of(skip_find(&keydir->list, key, size));
+}
+
+const struct keydir_node *keydir_seek(const struct keydir *keydir,
+                                      struct keydir_cursor *cursor, const void *key,
+                                      size_t size)
+{
+    return cursor->node = node_of(skip_seek(&keydir->list, key, size));
+}
+
+const struct keydir_node *keydir_next(struct keydir_cursor *cursor)
+{
+    return cursor->node = node_of(skip_next(&cursor->node->skip));
+}
+
+/* ---- Live bytes -------------------------------------------------------------------- */
+
+static void gain(const struct keydir *keydir, uint64_t place, uint64_t bytes)
+{
+    struct segment *segment = place_segment(keydir->slots, place);
+    atomic_fetch_add_explicit(&segment->live_bytes, bytes, memory_order_relaxed);
+}
+
+static void lose(const struct keydir *keydir, uint64_t place, uint64_t bytes)
+{
+    struct segment *segment = place_segment(keydir->slots, place);
+    uint64_t before =
+        atomic_fetch_sub_explicit(&segment->live_bytes, bytes, memory_order_relaxed);
+    ensure(before >= bytes);
+}
+
+/* Before the node is published. */
+static void enter(struct keydir *keydir, const struct keydir_node *node)
+{
+    uint64_t bytes = keydir_record_bytes(node);
+    gain(keydir, keydir_place(node), bytes);
+    keydir->live_bytes += bytes;
+}
+
+/* The node is in the keydir no more: whoever finds it all the same looks again. */
+static void leave(struct keydir *keydir, struct keydir_node *node)
+{
+    uint64_t bytes = keydir_record_bytes(node);
+    uint64_t place =
+        atomic_exchange_explicit(&node->place, PLACE_GONE, memory_order_acq_rel);
+    lose(keydir, place, bytes);
+    keydir->live_bytes -= bytes;
+}
+
+/* The new place's bytes are added first, so that no sum is ever short: the loop may take
+ * the node out as soon as it is there. */
+bool keydir_relocate(const struct keydir *keydir, const struct keydir_node *node,
+                     uint64_t from, uint64_t to)
+{
+    struct keydir_node *moved = (struct keydir_node *)node;
+    uint64_t bytes = keydir_record_bytes(node);
+    gain(keydir, to, bytes);
+    bool done = atomic_compare_exchange_strong_explicit(
+        &moved->place, &from, to, memory_order_acq_rel, memory_order_acquire);
+    lose(keydir, done ? from : to, bytes);
+    return done;
+}
+
+/* ---- Applying ---------------------------------------------------------------------- */
+
+static struct keydir_node *node_new(struct keydir *keydir, const uint8_t *key,
+                                    uint32_t key_size, const uint8_t *value,
+                                    uint32_t value_size)
 {
     unsigned height = skip_draw_height(&keydir->list);
-    size_t in_node = is_inline(record->value_size) ? record->value_size : 0;
+    size_t in_node = is_inline(value_size) ? value_size : 0;
     struct keydir_node *node =
-        malloc(sizeof(*node) + skip_extra(height, record->key_size) + in_node);
+        malloc(sizeof(*node) + skip_extra(height, key_size) + in_node);
     if (!node)
         return NULL;
-    node->timestamp_us = record->timestamp_us;
-    node->segment = segment;
-    node->offset = offset;
-    node->value_size = record->value_size;
-    skip_node_init(&node->skip, height, record->key, record->key_size);
-    memcpy((uint8_t *)skip_key(&node->skip) + record->key_size, record->value, in_node);
+    node->value_size = value_size;
+    skip_node_init(&node->skip, height, key, key_size);
+    if (in_node > 0)
+        memcpy((uint8_t *)keydir_key(node) + key_size, value, in_node);
     return node;
+}
+
+static void node_settle(struct keydir_node *node, uint64_t timestamp_us, uint64_t place)
+{
+    node->timestamp_us = timestamp_us;
+    atomic_init(&node->place, place);
 }
 
 static void change_free(struct keydir_change *change)
@@ -81,8 +173,13 @@ static int prepare_record(void *arg, const struct store_record *record, uint32_t
     uint32_t i = p->at++;
     if (!record->value)
         return 0;
-    p->change->nodes[i] = node_new(p->keydir, record, p->segment, p->offset + offset);
-    return p->change->nodes[i] ? 0 : -ENOMEM;
+    struct keydir_node *node = node_new(p->keydir, record->key, record->key_size,
+                                        record->value, record->value_size);
+    if (!node)
+        return -ENOMEM;
+    node_settle(node, record->timestamp_us, place_of(p->segment, p->offset + offset));
+    p->change->nodes[i] = node;
+    return 0;
 }
 
 int keydir_prepare(struct keydir *keydir, const struct store_bytes *entry,
@@ -121,14 +218,14 @@ static int commit_record(void *arg, const struct store_record *record, uint32_t 
         return 0;
     struct skip_node *old;
     if (record->value) {
-        c->keydir->live_bytes += record_bytes(*slot);
+        enter(c->keydir, *slot);
         old = skip_put(&c->keydir->list, &(*slot)->skip);
     } else {
         old = skip_remove(&c->keydir->list, record->key, record->key_size);
     }
     *slot = old ? container_of(old, struct keydir_node, skip) : NULL;
     if (old) {
-        c->keydir->live_bytes -= record_bytes(*slot);
+        leave(c->keydir, *slot);
         c->retired = true;
     }
     return 0;
@@ -149,12 +246,56 @@ void keydir_commit(struct keydir *keydir, struct keydir_change *change,
         change_free(change);
 }
 
-void keydir_release(struct keydir *keydir)
+int keydir_load(struct keydir *keydir, const struct hint_record *record,
+                struct segment *segment)
 {
+    struct keydir_node *node = node_new(keydir, record->key, record->key_size,
+                                        record->value, record->value_size);
+    if (!node)
+        return -ENOMEM;
+    node_settle(node, record->timestamp_us, place_of(segment, record->offset));
+    enter(keydir, node);
+    struct skip_node *old = skip_put(&keydir->list, &node->skip);
+    ensure(!old);
+    return 0;
+}
+
+/* ---- Life -------------------------------------------------------------------------- */
+
+struct keydir *keydir_new(struct slots *slots)
+{
+    struct keydir *keydir = calloc(1, sizeof(*keydir));
+    if (!keydir)
+        return NULL;
+    keydir->slots = slots;
+    skip_init(&keydir->list);
+    return keydir;
+}
+
+void keydir_free(struct keydir *keydir)
+{
+    if (!keydir)
+        return;
     for (struct skip_node *at = keydir->list.head[0]; at;) {
         struct skip_node *next = at->next[0];
         free(container_of(at, struct keydir_node, skip));
         at = next;
     }
-    keydir->list = (struct skip_list){0};
+    free(keydir);
+}
+
+static void free_deferred(struct rcu_head *head)
+{
+    reading_deferred();
+    keydir_free(container_of(head, struct keydir, rcu));
+}
+
+void keydir_free_deferred(struct keydir *keydir)
+{
+    reading_defer(&keydir->rcu, free_deferred);
+}
+
+void keydir_check(const struct keydir *keydir)
+{
+    skip_check(&keydir->list);
 }

@@ -103,7 +103,7 @@ enum store_space store_space(const struct store *s)
 /* Reserves a file id for the next spare. */
 static struct segment *next_spare(struct store *s)
 {
-    return segment_new(s->io, s->next_file_id);
+    return segment_new(s, SEGMENT_LOG, s->next_file_id);
 }
 
 static void ask_for_spare(struct store *s, struct segment *spare)
@@ -323,10 +323,10 @@ int store_apply(struct store *s, uint64_t index, struct store_entry *ret_entry,
     struct segment *segment = store_segment_of(s, index);
     uint32_t offset = segment->offsets[index - segment->first_index];
     struct keydir_change *change;
-    if (keydir_prepare(&s->keydir, entry, &head, segment, offset, &change) != 0)
+    if (keydir_prepare(s->keydir, entry, &head, segment, offset, &change) != 0)
         return -ENOMEM;
     __atomic_store_n(&s->sequence, s->sequence + 1, __ATOMIC_RELEASE);
-    keydir_commit(&s->keydir, change, entry, s->shared);
+    keydir_commit(s->keydir, change, entry, s->shared);
     __atomic_store_n(&s->sequence, s->sequence + 1, __ATOMIC_RELEASE);
     ahead_applied(&s->ahead, entry, index);
     s->applied = chain_after(&head);

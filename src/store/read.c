@@ -24,45 +24,70 @@ static bool is_record_of(const struct keydir_node *node, const uint8_t *data,
     return store_record_read(&r, ret) == 0 && reader_done(&r) && ret->value &&
            ret->value_size == node->value_size &&
            ret->timestamp_us == node->timestamp_us &&
-           key_compare(ret->key, ret->key_size, skip_key(&node->skip),
-                       node->skip.key_size) == 0;
+           key_compare(ret->key, ret->key_size, keydir_key(node),
+                       keydir_key_size(node)) == 0;
 }
 
-/* The whole record is read to the end of `to`, then the value moved to its place. */
-int read_record(const struct store_io *io, const struct keydir_node *node, unsigned flags,
-                struct buf *to)
+/* Reads the node's whole record behind `to`'s end, without taking it in. */
+static int read_behind(const struct store *s, const struct keydir_node *node,
+                       unsigned flags, struct buf *to, struct store_record *ret)
 {
-    size_t start = to->length;
-    size_t length = STORE_RECORD_HEADER + (size_t)node->skip.key_size + node->value_size;
+    uint64_t place = keydir_place(node);
+    if (place == PLACE_GONE)
+        return -ESTALE;
+    size_t start = to->length, length = keydir_record_bytes(node);
     uint8_t *data = buf_extend(to, length);
     if (!data)
         return -ENOMEM;
     to->length = start;
-    ssize_t n = read_bytes(io, node->segment->fd, data, length, node->offset, flags);
+    ssize_t n = read_bytes(s->io, place_segment(s->slots, place)->fd, data, length,
+                           place_offset(place), flags);
     if (n < 0)
         return (int)n;
+    return (size_t)n == length && is_record_of(node, data, length, ret) ? 0 : -EBADMSG;
+}
+
+int read_raw(const struct store *s, const struct keydir_node *node, unsigned flags,
+             struct buf *to)
+{
     struct store_record record;
-    if ((size_t)n < length || !is_record_of(node, data, length, &record))
-        return -EBADMSG;
-    memmove(data, record.value, record.value_size);
-    to->length = start + record.value_size;
+    int rc = read_behind(s, node, flags, to, &record);
+    if (rc == 0)
+        to->length += keydir_record_bytes(node);
+    return rc;
+}
+
+int read_value(const struct store *s, const struct keydir_node *node, unsigned flags,
+               struct buf *to)
+{
+    struct store_record record;
+    int rc = read_behind(s, node, flags, to, &record);
+    if (rc != 0)
+        return rc;
+    memmove(to->data + to->length, record.value, record.value_size);
+    to->length += record.value_size;
     return 0;
+}
+
+/* The loop replaces it whole when a snapshot is installed. */
+const struct keydir *store_keydir(const struct store *s)
+{
+    return __atomic_load_n(&s->keydir, __ATOMIC_ACQUIRE);
 }
 
 static int get_once(struct store *s, const void *key, size_t key_size, unsigned flags,
                     struct buf *to, uint64_t *ret_timestamp)
 {
-    const struct skip_node *found = skip_find(&s->keydir.list, key, key_size);
-    if (!found)
+    const struct keydir_node *node = keydir_find(store_keydir(s), key, key_size);
+    if (!node)
         return -ENOENT;
-    const struct keydir_node *node = keydir_node_of(found);
     const uint8_t *value = keydir_value(node);
     int rc = 0;
     if (value) {
         buf_bytes(to, value, node->value_size);
         rc = to->failed ? -ENOMEM : 0;
     } else {
-        rc = read_record(s->io, node, flags, to);
+        rc = read_value(s, node, flags, to);
     }
     if (rc == 0 && ret_timestamp)
         *ret_timestamp = node->timestamp_us;
@@ -75,9 +100,11 @@ int store_get(struct store *s, const void *key, size_t key_size, unsigned flags,
     int rc = -EBADMSG;
     /* Twice: a repair may be writing the block just now (G9). */
     for (int attempt = 0; attempt < 2 && rc == -EBADMSG; attempt++) {
-        reading_begin();
-        rc = get_once(s, key, key_size, flags, to, ret_timestamp);
-        reading_end();
+        do {
+            reading_begin();
+            rc = get_once(s, key, key_size, flags, to, ret_timestamp);
+            reading_end();
+        } while (rc == -ESTALE); /* its successor is there by now */
         if (rc == -EBADMSG)
             atomic_fetch_add_explicit(&s->bad_reads, 1, memory_order_relaxed);
     }
@@ -86,8 +113,8 @@ int store_get(struct store *s, const void *key, size_t key_size, unsigned flags,
 
 static struct store_item keydir_item(const struct keydir_node *node)
 {
-    return (struct store_item){.key = skip_key(&node->skip),
-                               .key_size = node->skip.key_size,
+    return (struct store_item){.key = keydir_key(node),
+                               .key_size = keydir_key_size(node),
                                .value = keydir_value(node),
                                .value_size = node->value_size,
                                .timestamp_us = node->timestamp_us};
@@ -103,10 +130,15 @@ static struct store_item ahead_item(const struct ahead_node *node)
                                .timestamp_us = node->timestamp_us};
 }
 
-static bool before_end(const struct skip_node *node, const void *to, size_t to_size)
+static bool is_below(const uint8_t *key, uint32_t key_size, const void *to,
+                     size_t to_size)
 {
-    return node &&
-           (to_size == 0 || key_compare(skip_key(node), node->key_size, to, to_size) < 0);
+    return to_size == 0 || key_compare(key, key_size, to, to_size) < 0;
+}
+
+static bool node_below(const struct keydir_node *node, const void *to, size_t to_size)
+{
+    return node && is_below(keydir_key(node), keydir_key_size(node), to, to_size);
 }
 
 int store_scan(struct store *s, const void *from, size_t from_size, const void *to,
@@ -115,9 +147,10 @@ int store_scan(struct store *s, const void *from, size_t from_size, const void *
 {
     int rc = 0;
     reading_begin();
-    const struct skip_node *at = skip_seek(&s->keydir.list, from, from_size);
-    for (; rc == 0 && before_end(at, to, to_size); at = skip_next(at)) {
-        struct store_item item = keydir_item(keydir_node_of(at));
+    struct keydir_cursor cursor;
+    const struct keydir_node *at = keydir_seek(store_keydir(s), &cursor, from, from_size);
+    for (; rc == 0 && node_below(at, to, to_size); at = keydir_next(&cursor)) {
+        struct store_item item = keydir_item(at);
         rc = each(arg, &item);
     }
     reading_end();
@@ -161,11 +194,11 @@ int store_get_ahead(struct store *s, const void *key, size_t key_size, struct bu
 
 /* Where two ordered lists are merged: -1: the keydir's key is next, 1: the ahead index's,
  * 0: the same key in both. */
-static int next_of(const struct skip_node *applied, const struct skip_node *ahead)
+static int next_of(const struct keydir_node *applied, const struct skip_node *ahead)
 {
     if (!applied || !ahead)
         return applied ? -1 : 1;
-    return key_compare(skip_key(applied), applied->key_size, skip_key(ahead),
+    return key_compare(keydir_key(applied), keydir_key_size(applied), skip_key(ahead),
                        ahead->key_size);
 }
 
@@ -175,18 +208,20 @@ int store_scan_ahead(struct store *s, const void *from, size_t from_size, const 
 {
     int rc = 0;
     reading_begin();
-    const struct skip_node *applied = skip_seek(&s->keydir.list, from, from_size);
+    struct keydir_cursor cursor;
+    const struct keydir_node *applied = keydir_seek(s->keydir, &cursor, from, from_size);
     const struct skip_node *ahead = skip_seek(&s->ahead, from, from_size);
     while (rc == 0) {
-        bool have_applied = before_end(applied, to, to_size);
-        bool have_ahead = before_end(ahead, to, to_size);
+        bool have_applied = node_below(applied, to, to_size);
+        bool have_ahead =
+            ahead && is_below(skip_key(ahead), ahead->key_size, to, to_size);
         if (!have_applied && !have_ahead)
             break;
         int order = next_of(have_applied ? applied : NULL, have_ahead ? ahead : NULL);
         struct store_item item;
         bool hidden = false;
         if (order < 0) {
-            item = keydir_item(keydir_node_of(applied));
+            item = keydir_item(applied);
         } else {
             item = ahead_item(ahead_node_of(ahead));
             hidden = !ahead_node_of(ahead)->value;
@@ -194,7 +229,7 @@ int store_scan_ahead(struct store *s, const void *from, size_t from_size, const 
         if (!hidden)
             rc = each(arg, &item);
         if (order <= 0)
-            applied = skip_next(applied);
+            applied = keydir_next(&cursor);
         if (order >= 0)
             ahead = skip_next(ahead);
     }

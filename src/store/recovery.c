@@ -18,8 +18,7 @@
 
 #include <fcntl.h>
 
-#define REMEDY                                                                           \
-    "restore the disk, or remove this node's data directory and join the cluster again"
+#define REMEDY STORE_REMEDY
 
 struct id_list {
     uint64_t *ids;
@@ -52,29 +51,14 @@ struct recovery {
 
 static int fail_format(struct recovery *r, int rc, const char *path, const char *what)
 {
-    if (rc == -EPROTONOSUPPORT)
-        return store_fail(
-            r->error, rc,
-            "%s is of a newer format than this tierce knows: install a newer "
-            "version of tierce",
-            path);
-    if (rc == -EBADMSG)
-        return store_fail(r->error, rc, "%s: %s; " REMEDY, path, what);
+    if (rc == -EPROTONOSUPPORT || rc == -EBADMSG)
+        return store_fail_format(r->error, rc, path, what);
     return store_fail_call(r->error, rc, "read", path);
 }
 
 static int check_cluster(struct recovery *r, const uint8_t *id, const char *path)
 {
-    if (memcmp(id, r->s->cluster_id, STORE_CLUSTER_ID_BYTES) == 0)
-        return 0;
-    char theirs[2 * STORE_CLUSTER_ID_BYTES + 1], ours[2 * STORE_CLUSTER_ID_BYTES + 1];
-    hex_format(theirs, id, STORE_CLUSTER_ID_BYTES);
-    hex_format(ours, r->s->cluster_id, STORE_CLUSTER_ID_BYTES);
-    return store_fail(
-        r->error, -EXDEV,
-        "%s belongs to cluster %s, not to %s: use the data directory of this "
-        "cluster",
-        path, theirs, ours);
+    return store_fail_cluster(r->error, r->s, id, path);
 }
 
 static int no_hard_state(struct recovery *r, const char *path)
@@ -213,7 +197,7 @@ static int open_segment(struct recovery *r, size_t i)
     struct store *s = r->s;
     struct path path;
     segment_path(&path, s->path, r->segments.ids[i]);
-    struct segment *segment = segment_new(s->io, r->segments.ids[i]);
+    struct segment *segment = segment_new(s, SEGMENT_LOG, r->segments.ids[i]);
     if (!segment || store_reserve_segment(s) != 0) {
         segment_unref(segment);
         return store_fail_call(r->error, -ENOMEM, "open", path.text);
@@ -568,7 +552,7 @@ static int sync_directories(struct recovery *r)
 static int make_first_segment(struct recovery *r)
 {
     struct store *s = r->s;
-    struct segment *segment = segment_new(s->io, s->next_file_id);
+    struct segment *segment = segment_new(s, SEGMENT_LOG, s->next_file_id);
     if (!segment || store_reserve_segment(s) != 0) {
         segment_unref(segment);
         return store_fail_call(r->error, -ENOMEM, "make a segment in", s->path);
@@ -586,7 +570,7 @@ static int make_first_segment(struct recovery *r)
 static int make_spare(struct recovery *r)
 {
     struct store *s = r->s;
-    struct segment *spare = segment_new(s->io, s->next_file_id);
+    struct segment *spare = segment_new(s, SEGMENT_LOG, s->next_file_id);
     if (!spare)
         return store_fail_call(r->error, -ENOMEM, "make a segment in", s->path);
     s->next_file_id++;

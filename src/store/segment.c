@@ -70,17 +70,54 @@ void segment_spare_path(struct path *ret, const char *directory, uint64_t file_i
 
 /* ---- In memory --------------------------------------------------------------------- */
 
-struct segment *segment_new(const struct store_io *io, uint64_t file_id)
+struct slots *slots_new(void)
+{
+    struct slots *slots = calloc(1, sizeof(*slots));
+    if (slots)
+        atomic_init(&slots->references, 1);
+    return slots;
+}
+
+void slots_unref(struct slots *slots)
+{
+    if (slots &&
+        atomic_fetch_sub_explicit(&slots->references, 1, memory_order_acq_rel) == 1)
+        free(slots);
+}
+
+/* False: all are taken. */
+static bool take_slot(struct slots *slots, struct segment *segment)
+{
+    uint32_t start = atomic_fetch_add_explicit(&slots->next, 1, memory_order_relaxed);
+    for (uint32_t i = 0; i < LIMIT_SEGMENTS; i++) {
+        uint32_t slot = (start + i) % LIMIT_SEGMENTS;
+        struct segment *none = NULL;
+        if (!atomic_compare_exchange_strong(&slots->at[slot], &none, segment))
+            continue;
+        segment->slot = slot;
+        segment->slots = slots;
+        atomic_fetch_add_explicit(&slots->references, 1, memory_order_relaxed);
+        return true;
+    }
+    return false;
+}
+
+struct segment *segment_new(const struct store *s, enum segment_kind kind,
+                            uint64_t file_id)
 {
     struct segment *segment = calloc(1, sizeof(*segment));
     if (!segment)
         return NULL;
     atomic_init(&segment->references, 1);
+    segment->kind = kind;
     segment->fd = -1;
-    segment->io = io;
+    segment->io = s->io;
     segment->file_id = file_id;
     segment->used = SEGMENT_HEADER;
-    return segment;
+    if (take_slot(s->slots, segment))
+        return segment;
+    free(segment);
+    return NULL;
 }
 
 struct segment *segment_ref(struct segment *segment)
@@ -95,6 +132,8 @@ static void segment_free(struct segment *segment)
 {
     if (segment->fd >= 0)
         segment->io->close(segment->io->context, segment->fd);
+    atomic_store_explicit(&segment->slots->at[segment->slot], NULL, memory_order_release);
+    slots_unref(segment->slots);
     free(segment->offsets);
     free(segment);
 }

@@ -135,3 +135,24 @@ struct skip_node *skip_remove(struct skip_list *list, const void *key, size_t si
         list->count--;
     return old;
 }
+
+/* In order at every level, each level a part of the one below. */
+void skip_check(const struct skip_list *list)
+{
+    uint64_t count = 0;
+    for (struct skip_node *at = list->head[0]; at; at = at->next[0]) {
+        struct skip_node *next = at->next[0];
+        ensure(!next || key_compare(skip_key(at), at->key_size, skip_key(next),
+                                    next->key_size) < 0);
+        count++;
+    }
+    ensure(count == list->count);
+    for (int level = 1; level < SKIP_HEIGHT; level++) {
+        struct skip_node *lower = list->head[level - 1];
+        for (struct skip_node *at = list->head[level]; at; at = at->next[level]) {
+            while (lower && lower != at)
+                lower = lower->next[level - 1];
+            ensure(lower == at && at->height > level);
+        }
+    }
+}

@@ -137,7 +137,8 @@ static struct store *store_new(const struct store_options *options)
     s->segment_bytes = options->segment_bytes;
     s->state_fd = s->hint_fd = -1;
     s->next_file_id = 1;
-    skip_init(&s->keydir.list);
+    s->slots = slots_new();
+    s->keydir = s->slots ? keydir_new(s->slots) : NULL;
     skip_init(&s->ahead);
     return s;
 }
@@ -149,7 +150,7 @@ int store_open(struct store **ret, const struct store_options *options,
     if (rc != 0)
         return rc;
     struct store *s = store_new(options);
-    if (!s || !s->path) {
+    if (!s || !s->path || !s->keydir) {
         store_free(s);
         return store_fail_call(error, -ENOMEM, "open", options->path);
     }
@@ -171,7 +172,7 @@ void store_free(struct store *s)
     job_free(s->running);
     tail_release(&s->tail);
     ahead_clear(&s->ahead);
-    keydir_release(&s->keydir);
+    keydir_free(s->keydir);
     for (size_t i = 0; i < s->segment_count; i++)
         segment_unref_unread(s->segments[i]);
     segment_unref_unread(s->spare);
@@ -181,6 +182,7 @@ void store_free(struct store *s)
         s->io->close(s->io->context, s->state_fd);
     if (s->hint_fd >= 0)
         s->io->close(s->io->context, s->hint_fd);
+    slots_unref(s->slots);
     free(s->segments);
     free(s->runs);
     free(s->path);
@@ -195,8 +197,8 @@ void store_close(struct store *s)
 void store_stats(struct store *s, struct store_stats *ret)
 {
     *ret = s->stats;
-    ret->keys = s->keydir.list.count;
-    ret->live_bytes = s->keydir.live_bytes;
+    ret->keys = keydir_count(s->keydir);
+    ret->live_bytes = s->keydir->live_bytes;
     ret->segments = s->segment_count;
     ret->entries = s->end.index - s->base.index;
     ret->log_bytes = 0;

@@ -1,5 +1,5 @@
 /*
- * store_internal.h - what the files of this folder share. The invariants named I1-I8 are
+ * store_internal.h - what the files of this folder share. The invariants named I1-I9 are
  * listed in README.md and checked by check.c.
  */
 #ifndef TIERCE_STORE_INTERNAL_H
@@ -23,10 +23,12 @@ enum {
     TAIL_CACHE_BYTES = 8 << 20,
     WINDOW_BYTES = 1 << 20, /* recovery reads this much at a time */
     BATCH_IOV = 512,        /* entries in one pwritev */
+    LIMIT_SEGMENTS = 65536, /* data files open at once, leftovers in use included */
     SKIP_HEIGHT = 12,       /* of a skip list with one in four: for 16 million keys */
 };
 
 _Static_assert(LIMIT_KEY_BYTES <= UINT16_MAX, "a node holds its key's size in 16 bits");
+_Static_assert(LIMIT_SEGMENTS <= UINT32_MAX, "no place is PLACE_GONE");
 _Static_assert(SLOT_BYTES <= SLOT_STRIDE, "slots do not overlap");
 
 struct path {
@@ -39,6 +41,17 @@ int store_fail(char error[STORE_ERROR_BYTES], int code, const char *format, ...)
 /* The same for a call that failed: "<what> <path>: <strerror>". */
 int store_fail_call(char error[STORE_ERROR_BYTES], int code, const char *what,
                     const char *path);
+
+#define STORE_REMEDY                                                                     \
+    "restore the disk, or remove this node's data directory and join the cluster again"
+
+/* A file that is of a newer format (-EPROTONOSUPPORT) or damaged (-EBADMSG: `what`). */
+int store_fail_format(char error[STORE_ERROR_BYTES], int code, const char *path,
+                      const char *what);
+/* 0, or -EXDEV where `cluster_id` is not the store's. */
+int store_fail_cluster(char error[STORE_ERROR_BYTES], const struct store *s,
+                       const uint8_t cluster_id[STORE_CLUSTER_ID_BYTES],
+                       const char *path);
 
 /* ---- Whole reads and writes -------------------------------------------------------- */
 
@@ -75,7 +88,8 @@ struct chain {
 bool chain_continues(const struct chain *end, const struct store_entry *entry);
 struct chain chain_after(const struct store_entry *entry);
 
-/* ---- Hints: what is in a data file, without values; see hint.c ---------------------- */
+/* ---- Hints: what is in a data file, without values; see hint.c ----------------------
+ */
 
 enum segment_kind { SEGMENT_LOG = 1, SEGMENT_MERGED = 2 };
 
@@ -111,6 +125,8 @@ int hint_writer_entry(struct hint_writer *w, const struct store_entry *entry,
 /* Synced, renamed to ID.hint; the directory is the caller's to sync. */
 int hint_writer_finish(struct hint_writer *w, uint64_t *ret_bytes);
 void hint_writer_free(struct hint_writer *w); /* removes what is not finished */
+/* Before _finish, where info did not say it. */
+void hint_writer_set_bytes(struct hint_writer *w, uint64_t data_bytes);
 
 /* Reads one, a block at a time. -ENOENT: none; -EBADMSG: wrong, stale or damaged. */
 struct hint_reader;
@@ -122,16 +138,24 @@ uint64_t hint_reader_bytes(const struct hint_reader *r); /* of the hint file */
 int hint_reader_next(struct hint_reader *r, struct hint_record *ret);
 /* The next record is the first whose key is not below this; never goes back. */
 int hint_reader_seek(struct hint_reader *r, const void *key, size_t size);
-/* 1: the log's next entry (index, term, timestamp, session, request, result, record_count,
- * crc and length are set); 0: the end. Independent of the records' place. */
+/* 1: the log's next entry (index, term, timestamp, session, request, result,
+ * record_count, crc and length are set); 0: the end. Independent of the records' place.
+ */
 int hint_reader_entry(struct hint_reader *r, struct store_entry *ret,
                       uint32_t *ret_offset);
 void hint_reader_free(struct hint_reader *r);
 /* Reads the whole data file and writes its hint. -EBADMSG: the data file is damaged. */
 int hint_build(struct store *s, struct segment *segment, uint64_t data_bytes,
                uint64_t *ret_bytes);
+/* The same in steps of at most about 1 MiB: 1: call again; 0: done. */
+struct hint_builder;
+int hint_builder_new(struct store *s, struct segment *segment, uint64_t data_bytes,
+                     struct hint_builder **ret);
+int hint_builder_step(struct hint_builder *b, uint64_t *ret_bytes);
+void hint_builder_free(struct hint_builder *b);
 
-/* ---- Merged files and the manifest; see merged.c, manifest.c ------------------------- */
+/* ---- Merged files and the manifest; see merged.c, manifest.c -------------------------
+ */
 
 struct manifest_file {
     uint64_t file_id, bytes, records, tombstones;
@@ -139,9 +163,9 @@ struct manifest_file {
 };
 
 struct manifest {
-    struct chain merged;           /* M: the log begins after it */
+    struct chain merged;                  /* M: the log begins after it */
     uint64_t applied_index, applied_term; /* E: the state it was made at */
-    uint64_t first_file;           /* log segments of lower file ids are gone */
+    uint64_t first_file;                  /* log segments of lower file ids are gone */
     size_t count;
     struct manifest_file *files;
     void *state; /* the caller's */
@@ -182,6 +206,36 @@ int merged_head_decode(const uint8_t *data, size_t length,
                        uint8_t ret_cluster_id[STORE_CLUSTER_ID_BYTES],
                        uint64_t *ret_file_id);
 
+/* ---- Slots: a number for every data file that is open -------------------------------
+ */
+
+/*
+ * A place says where a record is: slot << 32 | offset. A slot is free again when its
+ * segment is freed, which is after every reader that may have met one of its places. So
+ * inside a read-side section a place that was loaded from a node stays good.
+ */
+struct slots {
+    _Atomic uint32_t references; /* the store, and each segment */
+    _Atomic uint32_t next;       /* where to look for a free one */
+    _Atomic(struct segment *) at[LIMIT_SEGMENTS];
+};
+
+#define PLACE_GONE UINT64_MAX /* the node has left the keydir: look the key up anew */
+
+struct slots *slots_new(void);         /* NULL: no memory */
+void slots_unref(struct slots *slots); /* NULL is allowed */
+
+/* The segment of a place that is not gone. */
+static inline struct segment *place_segment(const struct slots *slots, uint64_t place)
+{
+    return atomic_load_explicit(&slots->at[place >> 32], memory_order_acquire);
+}
+
+static inline uint32_t place_offset(uint64_t place)
+{
+    return (uint32_t)place;
+}
+
 /* ---- Segments ---------------------------------------------------------------------- */
 
 /*
@@ -191,17 +245,31 @@ int merged_head_decode(const uint8_t *data, size_t length,
  */
 struct segment {
     _Atomic uint32_t references;
+    enum segment_kind kind;
     int fd; /* -1 until made */
     uint64_t file_id;
-    uint64_t first_index;
+    uint64_t first_index; /* LOG */
     const struct store_io *io;
-    /* The loop's: */
+    struct slots *slots;         /* a reference: */
+    uint32_t slot;               /* its own, until it is freed */
+    _Atomic uint64_t live_bytes; /* of the records the keydir points to in it */
+    /* The loop's, LOG (but `used`): */
     uint32_t *offsets; /* of entry first_index + i: the index map */
     size_t count, capacity;
     uint64_t used;        /* bytes, header included */
     uint64_t limit_bytes; /* how far appends may go */
+    uint64_t hint_bytes;  /* of its hint file; 0: there is none */
+    /* A merge met a bad record in it: merged again when that is repaired, or then. */
+    uint64_t hurt_until_us; /* 0: it is not */
+    uint64_t kept_bytes; /* of tombstones that had to stay when it was merged */
+    _Atomic bool merging;   /* its live records are moving to another file */
     struct rcu_head rcu;
 };
+
+static inline uint64_t place_of(const struct segment *segment, uint32_t offset)
+{
+    return (uint64_t)segment->slot << 32 | offset;
+}
 
 struct segment_head {
     uint8_t cluster_id[STORE_CLUSTER_ID_BYTES];
@@ -213,7 +281,9 @@ void segment_head_encode(uint8_t to[SEGMENT_HEADER], const struct segment_head *
 /* -EBADMSG: no segment header; -EPROTONOSUPPORT: of a newer format. */
 int segment_head_decode(const uint8_t *data, size_t length, struct segment_head *ret);
 
-struct segment *segment_new(const struct store_io *io, uint64_t file_id);
+/* With a slot. NULL: no memory, or more files than LIMIT_SEGMENTS. Any thread. */
+struct segment *segment_new(const struct store *s, enum segment_kind kind,
+                            uint64_t file_id);
 struct segment *segment_ref(struct segment *segment);
 /* The last one closes the file, when no reader can be inside (RCU). */
 void segment_unref(struct segment *segment);
@@ -266,26 +336,56 @@ struct skip_node *skip_next(const struct skip_node *node);
 struct skip_node *skip_put(struct skip_list *list, struct skip_node *node);
 /* Takes the key's node out and returns it, or NULL. */
 struct skip_node *skip_remove(struct skip_list *list, const void *key, size_t size);
+void skip_check(const struct skip_list *list); /* I1 */
 
 /* ---- Keydir ------------------------------------------------------------------------ */
 
-struct keydir_node { /* never changed once it is published */
+/*
+ * Never changed once it is published, but for its place, which the merge thread moves to
+ * where it has copied the record (keydir_relocate), and the loop sets to PLACE_GONE when
+ * the node has left the keydir: exactly one of them takes a place's bytes off its
+ * segment.
+ */
+struct keydir_node {
     uint64_t timestamp_us;
-    struct segment *segment; /* kept by the store's list while a node points to it */
-    uint32_t offset;         /* of the record */
+    _Atomic uint64_t place; /* of the record */
     uint32_t value_size;
     struct skip_node skip; /* then the value, where it is small */
 };
 
 struct keydir {
+    struct slots *slots; /* the store's */
     struct skip_list list;
     uint64_t live_bytes; /* of the records pointed to */
+    struct rcu_head rcu;
 };
 
 struct keydir_change;
 
-const struct keydir_node *keydir_node_of(const struct skip_node *node);
+struct keydir *keydir_new(struct slots *slots);   /* NULL: no memory */
+void keydir_free(struct keydir *keydir);          /* no readers; NULL is allowed */
+void keydir_free_deferred(struct keydir *keydir); /* when no reader is inside any more */
+
+/* Reading: in a read-side section, or on the loop. */
+uint64_t keydir_count(const struct keydir *keydir);
+const uint8_t *keydir_key(const struct keydir_node *node);
+uint32_t keydir_key_size(const struct keydir_node *node);
 const uint8_t *keydir_value(const struct keydir_node *node); /* NULL: not in the keydir */
+uint64_t keydir_record_bytes(const struct keydir_node *node);
+uint64_t keydir_place(const struct keydir_node *node);
+const struct keydir_node *keydir_find(const struct keydir *keydir, const void *key,
+                                      size_t size);
+
+struct keydir_cursor {
+    const struct keydir_node *node;
+};
+
+/* The first node whose key is not below `key`, then those that follow; NULL: the end. */
+const struct keydir_node *keydir_seek(const struct keydir *keydir,
+                                      struct keydir_cursor *cursor, const void *key,
+                                      size_t size);
+const struct keydir_node *keydir_next(struct keydir_cursor *cursor);
+
 /* Allocates all that applying this entry needs; -ENOMEM. */
 int keydir_prepare(struct keydir *keydir, const struct store_bytes *entry,
                    const struct store_entry *head, struct segment *segment,
@@ -293,7 +393,28 @@ int keydir_prepare(struct keydir *keydir, const struct store_bytes *entry,
 /* `shared`: there may be readers. */
 void keydir_commit(struct keydir *keydir, struct keydir_change *change,
                    const struct store_bytes *entry, bool shared);
-void keydir_release(struct keydir *keydir); /* no readers */
+/* Any thread, in a read-side section: the node's record was copied from `from` to `to`.
+ * False: it is not at `from` (any more). */
+bool keydir_relocate(const struct keydir *keydir, const struct keydir_node *node,
+                     uint64_t from, uint64_t to);
+void keydir_check(const struct keydir *keydir); /* I1 */
+
+/* ---- Loading the keydir from hints; see load.c ------------------------------------- */
+
+/* A put that is the newest of its key, keys ascending, before there are readers. */
+int keydir_load(struct keydir *keydir, const struct hint_record *record,
+                struct segment *segment);
+
+struct load_source {
+    struct hint_reader *hint; /* at its beginning */
+    struct segment *segment;
+};
+
+/* Of all hints' records the newest of each key, tombstones dropped, into a keydir that is
+ * empty. -EBADMSG: *ret_bad is the source whose hint is damaged; the keydir is then in part
+ * loaded and of no use. */
+int keydir_load_all(struct keydir *keydir, const struct load_source *sources,
+                    size_t count, size_t *ret_bad);
 
 /* ---- Ahead: what a leader has appended and not applied ----------------------------- */
 
@@ -333,6 +454,8 @@ struct tail_entry *tail_at(const struct tail *tail, uint64_t index); /* NULL: no
 void tail_pop_last(struct tail *tail);
 /* Drops the oldest applied entries beyond the bound. */
 void tail_trim(struct tail *tail, uint64_t applied);
+/* Drops what was merged: entries up to this one. */
+void tail_drop(struct tail *tail, uint64_t index);
 void tail_release(struct tail *tail);
 
 /* ---- Jobs -------------------------------------------------------------------------- */
@@ -406,6 +529,77 @@ int hard_state_read(const struct store_io *io, int fd, struct hard_state *ret,
 int commit_hint_read(const struct store_io *io, int fd, struct commit_hint *ret,
                      int *ret_slot);
 
+/* ---- Tasks: background work in stretches; see task.c ------------------------------- */
+
+enum {
+    STRETCH_BYTES = 1 << 20,          /* of I/O, at most about, between two waits */
+    TASK_LOOK_US = 100 * 1000,        /* how often a quiet store is looked at */
+    TASK_RETRY_US = 1000 * 1000,      /* after one that was given up */
+    HURT_US = 60 * 1000 * 1000,       /* a damaged file is tried again after this */
+    MERGE_SYNC_BYTES = 4 << 20,       /* of output between two syncs */
+    MERGE_VICTIMS = 64,               /* of one round, at most */
+    HURRY_FULL = 1000,
+};
+
+struct task_kind {
+    /* The loop: one that is due; NULL: none, or no memory for it now. */
+    struct store_task *(*plan)(struct store *s, uint64_t now_us);
+    /* The merge thread: a stretch, as store_run_task. What the loop changes it may not
+     * look at. */
+    int (*run)(struct store_task *task, uint64_t *ret_wait_us,
+               char error[STORE_ERROR_BYTES]);
+    /* The loop, after 0: true: run again. */
+    bool (*step)(struct store *s, struct store_task *task);
+    void (*free)(struct store_task *task);
+};
+
+/* Stands first in each kind's own. A kind that is never done (scrubbing) makes tasks of a
+ * few stretches, so that others come to their turn. */
+struct store_task {
+    const struct task_kind *kind;
+    struct store *store;
+};
+
+enum { TASK_SEAL, TASK_MERGE, TASK_KINDS }; /* in the order they are asked */
+
+extern const struct task_kind seal_kind, merge_kind;
+
+/* The merge thread: how long to wait after this many bytes. */
+uint64_t task_pace(const struct store *s, uint64_t bytes);
+/* The merge thread: the running task is not wanted any more; it ends as soon as it can
+ * (store_stop_task). */
+bool task_stopping(const struct store *s);
+/* The loop: makes a running task end early, as far as it can; an install waits for that.
+ * True: there is none. */
+bool task_stop(struct store *s);
+/* The loop, in `step`: it was given up, for lack of room or memory: not again at once. */
+void task_gave_up(struct store *s, const struct store_task *task);
+/* ENOSPC and its like: what can be given up, is. */
+bool no_room(int rc);
+
+/* ---- Space: what is on disk, and what of it is dead; see space.c ------------------- */
+
+struct space {
+    uint64_t live; /* bytes of the keydir's records */
+    uint64_t data; /* of sealed data files */
+    uint64_t hints;
+    uint64_t dead;    /* what merging all of them gave back, about */
+    uint64_t trigger; /* of dead bytes: a merge is due */
+    uint64_t bound;   /* of dead bytes: twice the live ones are on disk */
+};
+
+void space_measure(const struct store *s, struct space *ret);
+/* After the disk's use has changed: how much merging must hurry. */
+void space_update(struct store *s);
+/* How many of the first log segments may be merged now. */
+size_t space_mergeable(const struct store *s, uint64_t now_us);
+bool space_is_sealed(const struct store *s, size_t i); /* segment i of the log */
+
+struct store_pin {
+    struct store_pin *next;
+    uint64_t first;
+};
+
 /* ---- The store --------------------------------------------------------------------- */
 
 enum spare_state { SPARE_NONE, SPARE_PENDING, SPARE_READY };
@@ -437,11 +631,28 @@ struct store {
     struct store_run *runs;
     size_t run_count;
     struct store_stats stats;
+    /* What is merged; `merged` has a segment for each of its files, in their order. */
+    struct manifest manifest; /* applied_index 0: nothing is */
+    struct segment **merged;
+    size_t merged_count;
+    /* Tasks: */
+    struct store_task *task;
+    uint64_t task_now_us, task_due_us;
+    uint64_t task_retry_us[TASK_KINDS];
+    _Atomic bool task_stop;
+    _Atomic uint32_t merge_hurry; /* 0: in peace .. HURRY_FULL: the bound is reached */
+    uint64_t merge_bytes_per_s, retain_bytes;
+    uint64_t keep_from; /* G8 */
+    struct store_pin *pins;
+    uint64_t sealed_before; /* the log's files with ids below are sealed on disk */
+    int (*save_state)(void *context, struct buf *to);
+    void *context;
     bool shared;  /* readers may be inside: not during recovery */
     bool dropped; /* a segment was taken out: its closing may still be deferred */
     /* Readers': */
-    struct keydir keydir; /* written by the loop */
-    uint64_t sequence;    /* odd while an entry is being applied (G10) */
+    struct slots *slots;
+    struct keydir *keydir; /* written by the loop; replaced by an install */
+    uint64_t sequence;     /* odd while an entry is being applied (G10) */
     _Atomic uint64_t bad_reads;
 };
 
@@ -454,9 +665,14 @@ void store_add_segment(struct store *s, struct segment *segment);
  */
 int store_adopt(struct store *s, struct store_bytes *entry,
                 const struct store_entry *head, bool ahead);
-/* The values of a record at a place, checked (G1); see read.c. */
-int read_record(const struct store_io *io, const struct keydir_node *node, unsigned flags,
-                struct buf *to);
+/* The keydir as readers find it; see read.c. */
+const struct keydir *store_keydir(const struct store *s);
+/* In a read-side section: the node's whole record, or its value, checked (G1), appended
+ * to `to`. -ESTALE: the node has left the keydir; -EBADMSG: damaged. */
+int read_raw(const struct store *s, const struct keydir_node *node, unsigned flags,
+             struct buf *to);
+int read_value(const struct store *s, const struct keydir_node *node, unsigned flags,
+               struct buf *to);
 /* Everything on disk into memory; see recovery.c. */
 int store_recover(struct store *s, const struct store_options *options,
                   struct store_recovery *ret, char error[STORE_ERROR_BYTES]);

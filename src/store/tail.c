@@ -65,6 +65,12 @@ void tail_trim(struct tail *tail, uint64_t applied)
         pop_first(tail);
 }
 
+void tail_drop(struct tail *tail, uint64_t index)
+{
+    while (tail->count > 0 && tail->first <= index)
+        pop_first(tail);
+}
+
 void tail_release(struct tail *tail)
 {
     while (tail->count > 0)

@@ -1,0 +1,120 @@
+/*
+ * load.c - the keydir from hints: all of them are read side by side in key order, of each
+ * key the newest record is taken, and what is taken is appended to the keydir. No value
+ * is read and nothing is searched for, so start-up costs little more than reading the
+ * hints.
+ */
+#include "store_internal.h"
+
+/* A source stands at its record; the first 8 bytes of its key decide most comparisons. */
+struct load_cursor {
+    uint64_t prefix;
+    struct hint_record record;
+    size_t source;
+};
+
+struct load {
+    struct keydir *keydir;
+    const struct load_source *sources;
+    struct load_cursor *heap; /* the lowest key first, of one key the newest record */
+    size_t count;
+    size_t bad;
+    uint8_t
+        key[LIMIT_KEY_BYTES]; /* the last that was taken or, for a tombstone, passed */
+    uint32_t key_size;
+};
+
+static uint64_t prefix_of(const uint8_t *key, uint32_t size)
+{
+    if (size >= 8)
+        return get_be64(key);
+    uint8_t bytes[8] = {0};
+    memcpy(bytes, key, size);
+    return get_be64(bytes);
+}
+
+static bool comes_before(const struct load_cursor *a, const struct load_cursor *b)
+{
+    if (a->prefix != b->prefix)
+        return a->prefix < b->prefix;
+    int order =
+        key_compare(a->record.key, a->record.key_size, b->record.key, b->record.key_size);
+    return order != 0 ? order < 0 : a->record.timestamp_us > b->record.timestamp_us;
+}
+
+static void sift_down(struct load *load, size_t i)
+{
+    struct load_cursor moved = load->heap[i];
+    for (size_t child; (child = 2 * i + 1) < load->count; i = child) {
+        if (child + 1 < load->count &&
+            comes_before(&load->heap[child + 1], &load->heap[child]))
+            child++;
+        if (!comes_before(&load->heap[child], &moved))
+            break;
+        load->heap[i] = load->heap[child];
+    }
+    load->heap[i] = moved;
+}
+
+/* 1: the cursor stands at its source's next record; 0: that is at its end. */
+static int advance(struct load *load, struct load_cursor *cursor)
+{
+    int rc = hint_reader_next(load->sources[cursor->source].hint, &cursor->record);
+    if (rc < 0)
+        load->bad = cursor->source;
+    if (rc > 0)
+        cursor->prefix = prefix_of(cursor->record.key, cursor->record.key_size);
+    return rc;
+}
+
+static int fill_heap(struct load *load, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct load_cursor *cursor = &load->heap[load->count];
+        cursor->source = i;
+        int rc = advance(load, cursor);
+        if (rc < 0)
+            return rc;
+        load->count += (size_t)rc;
+    }
+    for (size_t i = load->count / 2; i-- > 0;)
+        sift_down(load, i);
+    return 0;
+}
+
+/* The newest record of a key stands first: those that follow are superseded. */
+static int take(struct load *load, const struct load_cursor *cursor)
+{
+    const struct hint_record *record = &cursor->record;
+    if (key_compare(record->key, record->key_size, load->key, load->key_size) == 0)
+        return 0;
+    memcpy(load->key, record->key, record->key_size);
+    load->key_size = record->key_size;
+    if (record->value_size == STORE_TOMBSTONE)
+        return 0;
+    return keydir_load(load->keydir, record, load->sources[cursor->source].segment);
+}
+
+int keydir_load_all(struct keydir *keydir, const struct load_source *sources,
+                    size_t count, size_t *ret_bad)
+{
+    struct load load = {.keydir = keydir, .sources = sources};
+    load.heap = calloc(count + 1, sizeof(*load.heap));
+    if (!load.heap)
+        return -ENOMEM;
+    int rc = fill_heap(&load, count);
+    while (rc == 0 && load.count > 0) {
+        rc = take(&load, &load.heap[0]);
+        if (rc == 0)
+            rc = advance(&load, &load.heap[0]);
+        if (rc == 0)
+            load.heap[0] = load.heap[--load.count];
+        if (rc >= 0 && load.count > 0)
+            sift_down(&load, 0);
+        rc = rc < 0 ? rc : 0;
+    }
+    if (rc == -EBADMSG)
+        *ret_bad = load.bad;
+    free(load.heap);
+    return rc;
+}

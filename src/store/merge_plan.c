@@ -1,0 +1,171 @@
+/*
+ * merge_plan.c - which files a round merges.
+ *
+ * Each candidate is judged by its share of dead bytes: what is won for what is copied. The
+ * log goes from its beginning only, so its candidates are judged by the best prefix: dead
+ * segments behind a live one make it worth copying. A round takes the best ones, and those
+ * not much worse, until its output is about one segment.
+ */
+#include "merge.h"
+
+enum {
+    SHARE_FULL = 1000, /* thousandths */
+    SHARE_MIN = 125,
+    SHARE_MIN_LOW = 30, /* where the disk is nearly full */
+};
+
+static uint64_t live_of(const struct segment *segment)
+{
+    uint64_t live = atomic_load_explicit(&segment->live_bytes, memory_order_relaxed);
+    return min_u64(segment->used, live + segment->kept_bytes);
+}
+
+static uint64_t share_of(uint64_t dead, uint64_t bytes)
+{
+    return bytes ? dead * SHARE_FULL / bytes : 0;
+}
+
+struct plan {
+    struct store *s;
+    struct segment **log; /* may be merged now */
+    size_t log_count, log_taken;
+    struct segment **merged; /* the most dead first */
+    size_t merged_count, merged_taken;
+    uint64_t live, dead, bytes; /* of what is taken */
+    uint64_t live_max;
+    uint64_t share_min;
+};
+
+static int compare_dead(const void *a, const void *b)
+{
+    const struct segment *x = *(struct segment *const *)a;
+    const struct segment *y = *(struct segment *const *)b;
+    uint64_t share_x = share_of(x->used - live_of(x), x->used);
+    uint64_t share_y = share_of(y->used - live_of(y), y->used);
+    return (share_x < share_y) - (share_x > share_y);
+}
+
+/* The share of the best prefix of what is left of the log. */
+static uint64_t log_share(const struct plan *p)
+{
+    uint64_t best = 0, dead = 0, bytes = 0;
+    for (size_t i = p->log_taken; i < p->log_count; i++) {
+        dead += p->log[i]->used - live_of(p->log[i]);
+        bytes += p->log[i]->used;
+        best = max_u64(best, share_of(dead, bytes));
+    }
+    return best;
+}
+
+static uint64_t merged_share(const struct plan *p)
+{
+    if (p->merged_taken == p->merged_count)
+        return 0;
+    const struct segment *segment = p->merged[p->merged_taken];
+    return share_of(segment->used - live_of(segment), segment->used);
+}
+
+/* The first one may be larger than a round's output should be, unless the disk is low. */
+static bool fits(const struct plan *p, const struct segment *segment)
+{
+    if (p->log_taken + p->merged_taken >= MERGE_VICTIMS)
+        return false;
+    bool first = p->bytes == 0 && store_space(p->s) == STORE_SPACE_OK;
+    return first || p->live + live_of(segment) <= p->live_max;
+}
+
+static void take(struct plan *p, const struct segment *segment)
+{
+    p->live += live_of(segment);
+    p->dead += segment->used - live_of(segment);
+    p->bytes += segment->used;
+}
+
+static void choose(struct plan *p)
+{
+    bool log_fits = true;
+    uint64_t least = p->share_min;
+    for (;;) {
+        uint64_t log = log_fits && p->log_taken < p->log_count ? log_share(p) : 0;
+        uint64_t merged = merged_share(p);
+        if (max_u64(log, merged) < least)
+            return;
+        bool from_log = log >= merged;
+        struct segment *next =
+            from_log ? p->log[p->log_taken] : p->merged[p->merged_taken];
+        if (!fits(p, next)) {
+            if (!from_log)
+                return; /* those that follow have less to give */
+            log_fits = false;
+            continue;
+        }
+        if (p->bytes == 0) /* what follows may be a little worse */
+            least = max_u64(least, max_u64(log, merged) * 3 / 4);
+        take(p, next);
+        *(from_log ? &p->log_taken : &p->merged_taken) += 1;
+    }
+}
+
+/* ---- The round --------------------------------------------------------------------- */
+
+static bool fill(struct store *s, struct merge *m, const struct plan *p)
+{
+    size_t count = p->log_taken + p->merged_taken;
+    /* Two that follow each other are larger than a segment together. */
+    uint64_t outputs = 3 * (p->bytes / s->segment_bytes + 1);
+    m->victims = calloc(count, sizeof(*m->victims));
+    m->heap = calloc(count, sizeof(struct merge_source *));
+    m->observers = calloc(s->merged_count + 1, sizeof(*m->observers));
+    m->outputs = calloc(outputs, sizeof(*m->outputs));
+    if (!m->victims || !m->heap || !m->observers || !m->outputs)
+        return false;
+    for (size_t i = 0; i < p->log_taken; i++)
+        m->victims[m->victim_count++].segment = segment_ref(p->log[i]);
+    for (size_t i = 0; i < p->merged_taken; i++)
+        m->victims[m->victim_count++].segment = segment_ref(p->merged[i]);
+    for (size_t i = 0; i < m->victim_count; i++)
+        atomic_store_explicit(&m->victims[i].segment->merging, true,
+                              memory_order_relaxed);
+    for (size_t i = 0; i < s->merged_count; i++) {
+        if (atomic_load_explicit(&s->merged[i]->merging, memory_order_relaxed))
+            continue;
+        m->observers[m->observer_count++] = (struct merge_source){
+            .segment = segment_ref(s->merged[i]),
+            .min_timestamp_us = s->manifest.files[i].min_timestamp_us};
+    }
+    m->log_count = p->log_taken;
+    m->merged = s->base; /* the last hint of the log's victims says more */
+    m->first_id = m->next_id = s->next_file_id;
+    m->end_id = s->next_file_id += outputs;
+    return true;
+}
+
+bool merge_plan(struct store *s, struct merge *m, uint64_t now_us)
+{
+    struct space space;
+    space_measure(s, &space);
+    bool low = store_space(s) == STORE_SPACE_LOW;
+    if (!store_is_ready(s) || (!low && space.dead <= space.trigger))
+        return false;
+    struct plan p = {.s = s,
+                     .log = s->segments,
+                     .log_count = space_mergeable(s, now_us),
+                     .live_max = s->segment_bytes,
+                     .share_min = low ? SHARE_MIN_LOW : SHARE_MIN};
+    if (low)
+        p.live_max = min_u64(p.live_max, s->stats.disk_free_bytes / 2);
+    p.merged = calloc(s->merged_count + 1, sizeof(struct segment *));
+    if (!p.merged)
+        return false;
+    for (size_t i = 0; i < s->merged_count; i++) {
+        if (s->merged[i]->hurt_until_us <= now_us && s->merged[i]->hint_bytes > 0)
+            p.merged[p.merged_count++] = s->merged[i];
+    }
+    if (p.merged_count > 0)
+        qsort(p.merged, p.merged_count, sizeof(struct segment *), compare_dead);
+    choose(&p);
+    bool worth = p.bytes > 0 && p.dead >= s->segment_bytes / (low ? 64 : 16);
+    bool planned = worth && fill(s, m, &p);
+    free(p.merged);
+    return planned;
+}
