@@ -99,10 +99,34 @@ static void fill_member(struct node *n, const struct member *m, struct node_memb
     }
 }
 
-void node_fill_status(struct node *n, struct node_status *ret)
+static void fill_disk(struct node *n, struct node_status *ret)
 {
     struct store_stats stats;
     store_stats(n->store, &stats);
+    ret->space_low = store_space(n->store) == STORE_SPACE_LOW;
+    ret->complete = store_is_ready(n->store);
+    ret->disk_hung = n->log.hung;
+    ret->keys = stats.keys;
+    ret->log_bytes = stats.log_bytes;
+    ret->disk_free_bytes = stats.disk_free_bytes;
+    ret->base = store_base(n->store, NULL);
+    ret->live_bytes = stats.live_bytes;
+    ret->merged_bytes = stats.merged_bytes;
+    ret->merged_files = stats.merged_files;
+    ret->hint_bytes = stats.hint_bytes;
+    ret->merges = stats.merges;
+    ret->merge_bytes_written = stats.merge_bytes_written;
+    ret->scrubs = stats.scrubs;
+    ret->scrubbed_bytes = stats.scrubbed_bytes;
+    ret->bad_reads = stats.bad_reads;
+    ret->damaged = stats.damaged;
+    ret->repaired = stats.repaired;
+    ret->unrepaired = stats.unrepaired;
+    snapshot_progress(n, &ret->snapshot_bytes, &ret->snapshot_total);
+}
+
+void node_fill_status(struct node *n, struct node_status *ret)
+{
     *ret = (struct node_status){
         .id = n->directory.node_id,
         .role = status_role(n),
@@ -113,13 +137,10 @@ void node_fill_status(struct node *n, struct node_status *ret)
         .last = store_last_index(n->store),
         .quorum = node_has_quorum(n),
         .pid = (uint32_t)getpid(),
-        .space_low = store_space(n->store) == STORE_SPACE_LOW,
-        .keys = stats.keys,
-        .log_bytes = stats.log_bytes,
-        .disk_free_bytes = stats.disk_free_bytes,
         .refused = total_refused(n),
         .member_count = n->members.count,
     };
+    fill_disk(n, ret);
     memcpy(ret->name, n->directory.name, sizeof(ret->name));
     memcpy(ret->cluster, n->directory.cluster_id, sizeof(ret->cluster));
     snprintf(ret->version, sizeof(ret->version), "%s", TIERCE_VERSION);
