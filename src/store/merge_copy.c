@@ -11,6 +11,8 @@
  */
 #include "merge.h"
 
+#include <fcntl.h>
+
 enum { KEY_COST_BYTES = 128 }; /* a look-up takes the time of about this much I/O */
 
 /* ---- Sources ----------------------------------------------------------------------- */

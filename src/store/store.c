@@ -137,6 +137,12 @@ static struct store *store_new(const struct store_options *options)
     s->segment_bytes = options->segment_bytes;
     s->state_fd = s->hint_fd = -1;
     s->next_file_id = 1;
+    s->retain_bytes = options->retain_bytes ? options->retain_bytes : STORE_RETAIN_BYTES;
+    s->merge_bytes_per_s = options->merge_bytes_per_s ? options->merge_bytes_per_s
+                                                      : STORE_MERGE_BYTES_PER_S;
+    s->keep_from = UINT64_MAX;
+    s->save_state = options->save_state;
+    s->context = options->context;
     s->slots = slots_new();
     s->keydir = s->slots ? keydir_new(s->slots) : NULL;
     skip_init(&s->ahead);
@@ -160,6 +166,7 @@ int store_open(struct store **ret, const struct store_options *options,
         return rc;
     }
     s->shared = true;
+    s->sealed_before = store_active(s)->file_id;
     *ret = s;
     return 0;
 }
@@ -168,6 +175,12 @@ void store_free(struct store *s)
 {
     if (!s)
         return;
+    if (s->task) {
+        s->task->kind->free(s->task);
+        s->dropped = true;
+    }
+    while (s->pins)
+        store_unpin_log(s, s->pins);
     job_free(s->pending);
     job_free(s->running);
     tail_release(&s->tail);
@@ -175,6 +188,8 @@ void store_free(struct store *s)
     keydir_free(s->keydir);
     for (size_t i = 0; i < s->segment_count; i++)
         segment_unref_unread(s->segments[i]);
+    for (size_t i = 0; i < s->merged_count; i++)
+        segment_unref_unread(s->merged[i]);
     segment_unref_unread(s->spare);
     if (s->dropped)
         reading_barrier(); /* all files are closed when this returns */
@@ -183,7 +198,9 @@ void store_free(struct store *s)
     if (s->hint_fd >= 0)
         s->io->close(s->io->context, s->hint_fd);
     slots_unref(s->slots);
+    manifest_release(&s->manifest);
     free(s->segments);
+    free(s->merged);
     free(s->runs);
     free(s->path);
     free(s);
@@ -202,7 +219,14 @@ void store_stats(struct store *s, struct store_stats *ret)
     ret->segments = s->segment_count;
     ret->entries = s->end.index - s->base.index;
     ret->log_bytes = 0;
-    for (size_t i = 0; i < s->segment_count; i++)
+    for (size_t i = 0; i < s->segment_count; i++) {
         ret->log_bytes += s->segments[i]->used;
+        ret->hint_bytes += s->segments[i]->hint_bytes;
+    }
+    ret->merged_files = s->merged_count;
+    for (size_t i = 0; i < s->merged_count; i++) {
+        ret->merged_bytes += s->merged[i]->used;
+        ret->hint_bytes += s->merged[i]->hint_bytes;
+    }
     ret->bad_reads = atomic_load_explicit(&s->bad_reads, memory_order_relaxed);
 }

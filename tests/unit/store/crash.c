@@ -1,0 +1,600 @@
+/* crash.c - see the header. */
+#include "crash.h"
+
+#include <urcu-bp.h>
+
+enum { KEYS = 7, VALUE_BYTES = 8192, LOOSE_MAX = 4096, EXPECTED_MAX = 64 };
+
+void crash_value(uint8_t *to, size_t size, uint32_t serial)
+{
+    for (size_t i = 0; i < size; i++)
+        to[i] = (uint8_t)(serial >> i % 4 * 8 ^ i);
+}
+
+/* ---- What may be found ------------------------------------------------------------- */
+
+struct expected {
+    const struct truth *truth;
+    struct store *s;
+    struct crash_op live[EXPECTED_MAX];
+    size_t count, seen;
+};
+
+static struct crash_op *find_live(struct expected *e, const void *key, size_t size)
+{
+    for (size_t i = 0; i < e->count; i++)
+        if (strlen(e->live[i].key) == size && memcmp(e->live[i].key, key, size) == 0)
+            return &e->live[i];
+    return NULL;
+}
+
+static void replay_op(struct expected *e, const struct crash_op *op)
+{
+    struct crash_op *former = find_live(e, op->key, strlen(op->key));
+    if (op->size == SIZE_MAX && former) {
+        *former = e->live[--e->count];
+    } else if (op->size != SIZE_MAX) {
+        ensure(former || e->count < EXPECTED_MAX);
+        *(former ? former : &e->live[e->count++]) = *op;
+    }
+}
+
+/* What was committed is never truncated: of the entries of one index the last. */
+static const struct crash_entry *committed_entry(const struct truth *t, uint64_t index)
+{
+    for (size_t i = t->count; i-- > 0;)
+        if (t->entries[i].index == index)
+            return &t->entries[i];
+    fail_msg("entry %llu was never written", (unsigned long long)index);
+    return NULL;
+}
+
+static int compare_item(void *arg, const struct store_item *item)
+{
+    struct expected *e = arg;
+    const struct crash_op *op = find_live(e, item->key, item->key_size);
+    assert_non_null(op); /* else it shows what was not committed, or was removed */
+    assert_int_equal(item->value_size, op->size);
+    assert_int_equal(item->timestamp_us, op->timestamp_us);
+    e->seen++;
+    return 0;
+}
+
+void check_explained(const struct truth *t, struct store *s)
+{
+    static struct expected e;
+    e = (struct expected){.truth = t, .s = s};
+    assert_true(store_applied(s) <= t->commit);
+    for (uint64_t index = 1; index <= store_applied(s); index++) {
+        const struct crash_entry *entry = committed_entry(t, index);
+        for (unsigned i = 0; i < entry->count; i++)
+            replay_op(&e, &entry->ops[i]);
+    }
+    store_scan(s, NULL, 0, NULL, 0, compare_item, &e);
+    assert_int_equal(e.seen, e.count);
+    static struct buf got;
+    for (size_t i = 0; i < e.count; i++) {
+        static uint8_t value[VALUE_BYTES];
+        const struct crash_op *op = &e.live[i];
+        uint64_t timestamp;
+        buf_clear(&got);
+        assert_int_equal(store_get(s, op->key, strlen(op->key), 0, &got, &timestamp), 0);
+        crash_value(value, op->size, op->serial);
+        assert_int_equal(got.length, op->size);
+        assert_memory_equal(got.data, value, op->size);
+        assert_int_equal(timestamp, op->timestamp_us);
+    }
+    buf_release(&got);
+}
+
+static bool is_written(const struct truth *t, uint64_t index, uint32_t crc)
+{
+    for (size_t i = 0; i < t->count; i++)
+        if (t->entries[i].index == index && t->entries[i].crc == crc)
+            return true;
+    return false;
+}
+
+static void check_found(const struct truth *t, struct fixture *after)
+{
+    const struct store_recovery *found = &after->recovery;
+    assert_true(found->last_index >= min_u64(t->durable, t->lowest));
+    assert_true(found->commit <= t->commit && found->commit >= t->hint);
+    bool is_old = found->term == t->term && found->vote == t->vote;
+    bool is_new = found->term == t->next_term && found->vote == t->next_vote;
+    assert_true(is_old || is_new);
+    assert_int_equal(found->claim_index, 0);
+    uint64_t term, timestamp;
+    uint32_t crc;
+    store_chain(after->s, &term, &crc, &timestamp);
+    /* The chain vouches for all before it. */
+    assert_true(found->last_index == 0 || is_written(t, found->last_index, crc));
+    check_explained(t, after->s);
+    store_check(after->s);
+}
+
+void check_recovered(const struct truth *t, struct fixture *after)
+{
+    if (fixture_open(after) != 0)
+        fail_msg("%s", after->error);
+    check_found(t, after);
+}
+
+void check_goes_on(struct fixture *after)
+{
+    uint64_t term = 100, index = after->recovery.last_index;
+    append_one(after, term, "new", "a value written after the crash");
+    run(after);
+    fixture_reopen(after);
+    assert_int_equal(after->recovery.last_index, index + 1);
+    assert_int_equal(after->recovery.cut_bytes, 0);
+    apply_to(after, index + 1);
+    assert_value(after->s, "new", "a value written after the crash");
+    store_check(after->s);
+}
+
+/* ---- What a scenario does ---------------------------------------------------------- */
+
+bool is_injected(struct scenario_run *r, int rc)
+{
+    bool injected = (rc == -ENOMEM && alloc_failures() > 0) ||
+                    (rc == -EIO && memory_disk_faults().failed > 0);
+    r->injected += injected;
+    memory_disk_set_quiet(r->f.disk, true);
+    if (injected && r->f.s)
+        store_check(r->f.s);
+    memory_disk_set_quiet(r->f.disk, false);
+    return injected;
+}
+
+static struct crash_op *add_op(struct crash_entry *entry, uint64_t key, size_t size)
+{
+    struct crash_op *op = &entry->ops[entry->count++];
+    snprintf(op->key, sizeof(op->key), "key%llu", (unsigned long long)key % KEYS);
+    op->size = size;
+    return op;
+}
+
+/* One value; with every third entry also a tombstone and a value that sits in the keydir.
+ */
+static void choose_ops(struct crash_entry *entry, uint64_t n, size_t size)
+{
+    add_op(entry, n, size);
+    if (n % 3 == 2)
+        add_op(entry, n + 3, SIZE_MAX);
+    if (n % 3 == 1)
+        add_op(entry, n + 2, 5);
+}
+
+static void append_entry(struct scenario_run *r, uint64_t term, size_t size)
+{
+    static uint8_t values[CRASH_OPS][VALUE_BYTES];
+    struct truth *t = &r->truth;
+    ensure(t->count < CRASH_ENTRIES && size <= VALUE_BYTES);
+    struct crash_entry *entry = &t->entries[t->count];
+    *entry = (struct crash_entry){.index = store_last_index(r->f.s) + 1};
+    choose_ops(entry, entry->index, size);
+    struct put puts[CRASH_OPS];
+    for (unsigned i = 0; i < entry->count; i++) {
+        struct crash_op *op = &entry->ops[i];
+        op->serial = (uint32_t)(t->count * CRASH_OPS + i + 1) * 0x9e3779b1u;
+        bool dead = op->size == SIZE_MAX;
+        if (!dead)
+            crash_value(values[i], op->size, op->serial);
+        puts[i] =
+            (struct put){op->key, dead ? NULL : (char *)values[i], dead ? 0 : op->size};
+    }
+    struct store_bytes *bytes =
+        make_entry(r->f.s, term, store_applied(r->f.s), puts, entry->count);
+    assert_int_equal(store_has_room(r->f.s, bytes->length), 0);
+    int rc;
+    CALL_STORE(r, rc, store_append(r->f.s, bytes, true));
+    assert_int_equal(rc, 0);
+    store_bytes_unref(bytes);
+    uint64_t got_term, newest;
+    store_chain(r->f.s, &got_term, &entry->crc, &newest);
+    for (unsigned i = 0; i < entry->count; i++)
+        entry->ops[i].timestamp_us = newest - entry->count + 1 + i;
+    t->count++;
+}
+
+/* A spare that found no room is asked for again, as a node does now and then. */
+static void make_room(struct scenario_run *r)
+{
+    if (r->cut || store_has_room(r->f.s, VALUE_BYTES / 4) == 0)
+        return;
+    do_run(r);
+    int rc;
+    CALL_STORE(r, rc, store_refresh_space(r->f.s));
+    assert_int_equal(rc, 0);
+    do_run(r);
+}
+
+void do_append(struct scenario_run *r, uint64_t term, unsigned count, size_t size)
+{
+    for (unsigned i = 0; i < count; i++) {
+        make_room(r);
+        if (!r->cut)
+            append_entry(r, term, size + i);
+    }
+}
+
+void do_truncate(struct scenario_run *r, uint64_t index, uint64_t generation)
+{
+    if (r->cut)
+        return;
+    int rc;
+    CALL_STORE(r, rc, store_truncate(r->f.s, index, generation));
+    assert_int_equal(rc, 0);
+    r->truth.lowest = min_u64(r->truth.lowest, index);
+}
+
+void do_hard_state(struct scenario_run *r, uint64_t term, uint64_t vote)
+{
+    if (r->cut)
+        return;
+    int rc;
+    CALL_STORE(r, rc, store_set_hard_state(r->f.s, term, vote));
+    assert_int_equal(rc, 0);
+    r->truth.next_term = term;
+    r->truth.next_vote = vote;
+}
+
+void do_hint(struct scenario_run *r, uint64_t commit)
+{
+    if (r->cut)
+        return;
+    int rc;
+    CALL_STORE(r, rc, store_set_commit_hint(r->f.s, commit));
+    assert_int_equal(rc, 0);
+    r->truth.next_hint = commit;
+    r->truth.commit = max_u64(r->truth.commit, commit);
+}
+
+bool do_run(struct scenario_run *r)
+{
+    struct truth *t = &r->truth;
+    struct store_job *job = r->cut ? NULL : store_take_job(r->f.s);
+    if (!job)
+        return false;
+    alloc_arm();
+    int rc = store_run_job(job, r->f.error);
+    alloc_disarm();
+    if (rc != 0) {
+        r->cut = true;
+        return false;
+    }
+    struct store_done done = store_finish_job(r->f.s, job);
+    t->lowest = UINT64_MAX;
+    t->durable = done.durable_index ? done.durable_index : t->durable;
+    t->term = t->next_term;
+    t->vote = t->next_vote;
+    t->hint = t->next_hint;
+    return true;
+}
+
+void do_apply(struct scenario_run *r, uint64_t index)
+{
+    if (r->cut)
+        return;
+    while (store_applied(r->f.s) < index) {
+        int rc;
+        CALL_STORE(r, rc, store_apply(r->f.s, store_applied(r->f.s) + 1, NULL, NULL));
+        assert_int_equal(rc, 0);
+    }
+    r->truth.commit = max_u64(r->truth.commit, index);
+}
+
+static int take_item(void *arg, const struct store_item *item)
+{
+    struct buf *keys = arg;
+    buf_string(keys, item->key, item->key_size);
+    return keys->failed ? -ENOMEM : 0;
+}
+
+static void look_at_keys(struct scenario_run *r)
+{
+    struct store *s = r->f.s;
+    struct buf got = {0}, ahead = {0}, keys = {0};
+    int rc;
+    CALL_STORE(r, rc,
+               (buf_release(&keys), store_scan(s, NULL, 0, NULL, 0, take_item, &keys)));
+    assert_int_equal(rc, 0);
+    struct reader reader = reader_of(keys.data, keys.length);
+    while (reader_left(&reader) > 0) {
+        size_t size;
+        const uint8_t *key = reader_string(&reader, &size);
+        CALL_STORE(r, rc, (buf_release(&got), store_get(s, key, size, 0, &got, NULL)));
+        assert_int_equal(rc, 0);
+        CALL_STORE(r, rc,
+                   (buf_release(&ahead), store_get_ahead(s, key, size, &ahead, NULL)));
+        assert_true(rc == 0 || rc == -ENOENT);
+    }
+    CALL_STORE(
+        r, rc,
+        (buf_release(&keys), store_scan_ahead(s, NULL, 0, NULL, 0, take_item, &keys)));
+    assert_int_equal(rc, 0);
+    buf_release(&got);
+    buf_release(&ahead);
+    buf_release(&keys);
+}
+
+static void look_at_entries(struct scenario_run *r)
+{
+    struct store *s = r->f.s;
+    uint64_t index = r->f.recovery.base_index;
+    while (index < store_last_index(s)) {
+        struct store_read *read;
+        struct store_bytes *bytes;
+        int rc;
+        CALL_STORE(r, rc, store_read_plan(s, index + 1, 3000, &read));
+        assert_int_equal(rc, 0);
+        CALL_STORE(r, rc, store_read_run(read, &bytes, &index));
+        assert_int_equal(rc, 0);
+        store_read_free(read);
+        store_bytes_unref(bytes);
+    }
+}
+
+void do_look(struct scenario_run *r)
+{
+    if (r->cut)
+        return;
+    look_at_keys(r);
+    look_at_entries(r);
+    memory_disk_set_quiet(r->f.disk, true);
+    check_explained(&r->truth, r->f.s);
+    memory_disk_set_quiet(r->f.disk, false);
+}
+
+static void open_store(struct scenario_run *r)
+{
+    int rc;
+    CALL_STORE(r, rc, fixture_open(&r->f));
+    memory_disk_set_quiet(r->f.disk, true);
+    if (rc == 0)
+        check_found(&r->truth, &r->f);
+    memory_disk_set_quiet(r->f.disk, false);
+    r->cut = rc != 0;
+    assert_true(rc == 0 || memory_disk_open_count(r->f.disk) == 0);
+}
+
+void do_reopen(struct scenario_run *r)
+{
+    if (r->cut)
+        return;
+    fixture_close(&r->f);
+    open_store(r);
+}
+
+void scenario_begin(struct scenario_run *r)
+{
+    *r = (struct scenario_run){.truth.lowest = UINT64_MAX};
+    fixture_init(&r->f, SMALL_SEGMENT);
+    fixture_reopen(&r->f);
+    r->f.error[0] = 0;
+}
+
+/* ---- The loop over cuts and subsets ------------------------------------------------ */
+
+struct subsets {
+    struct scenario_run *run;
+    size_t loose, older; /* the changes of the last two calls begin after the older */
+    bool keep[LOOSE_MAX];
+    size_t order[LOOSE_MAX];
+    uint64_t random;
+    uint64_t disks;
+};
+
+static void try_crash(struct subsets *b, const struct memory_crash *crash)
+{
+    struct fixture after;
+    fixture_init_on(&after, memory_disk_crash_with(b->run->f.disk, crash), SMALL_SEGMENT);
+    check_recovered(&b->run->truth, &after);
+    if (b->disks++ % 16 == 0)
+        check_goes_on(&after);
+    fixture_release(&after);
+}
+
+/* Where the changes of the last two calls that left any begin. */
+static size_t count_older(const struct memory_disk *disk)
+{
+    size_t at = memory_disk_loose(disk);
+    for (int calls = 0; at > 0 && calls < 2; calls++) {
+        uint64_t call = memory_disk_loose_call(disk, at - 1);
+        while (at > 0 && memory_disk_loose_call(disk, at - 1) == call)
+            at--;
+    }
+    return at;
+}
+
+enum older { OLDER_KEPT, OLDER_LOST, OLDER_BY_CHANCE };
+
+static bool by_chance(struct subsets *b)
+{
+    return random_next(&b->random) >> 40 & 1;
+}
+
+/* Every subset of the last two calls' changes, with what is older all kept, or none. */
+static void try_every_subset(struct subsets *b, enum older older)
+{
+    size_t recent = b->loose - b->older;
+    bool all = recent < 63 && ((uint64_t)1 << recent) <= CRASH_EXHAUSTIVE;
+    uint64_t count = all ? (uint64_t)1 << recent : CRASH_EXHAUSTIVE;
+    for (uint64_t n = 0; n < count; n++) {
+        for (size_t i = 0; i < b->older; i++)
+            b->keep[i] = older == OLDER_BY_CHANCE ? by_chance(b) : older == OLDER_KEPT;
+        for (size_t i = 0; i < recent; i++)
+            b->keep[b->older + i] = all ? n >> i & 1 : n < 2 ? n == 1 : by_chance(b);
+        try_crash(b, &(struct memory_crash){.keep = b->keep, .torn = SIZE_MAX});
+    }
+}
+
+static void shuffle(struct subsets *b)
+{
+    for (size_t i = 0; i < b->loose; i++)
+        b->order[i] = i;
+    for (size_t i = b->loose; i > 1; i--) {
+        size_t other = random_next(&b->random) % i, kept = b->order[i - 1];
+        b->order[i - 1] = b->order[other];
+        b->order[other] = kept;
+    }
+}
+
+/* Any of what is loose, dense or sparse, one write torn at some byte. */
+static void try_samples(struct subsets *b)
+{
+    for (unsigned n = 0; b->loose > 0 && n < CRASH_SAMPLES; n++) {
+        uint64_t odds = random_next(&b->random) % 8;
+        for (size_t i = 0; i < b->loose; i++)
+            b->keep[i] = random_next(&b->random) % 8 >= odds;
+        struct memory_crash crash = {
+            .keep = b->keep,
+            .torn = random_next(&b->random) % b->loose,
+            .torn_bytes = random_next(&b->random) % 512,
+            .torn_tail = n % 2,
+        };
+        b->keep[crash.torn] = true;
+        try_crash(b, &crash);
+    }
+}
+
+/* The changes of the last two calls in another order: they are of one file, or the store
+ * has not asked for an order between them. */
+static void try_orders(struct subsets *b)
+{
+    for (unsigned n = 0; b->loose > 1 && n < CRASH_SAMPLES / 4; n++) {
+        shuffle(b);
+        for (size_t i = 0; i < b->loose; i++)
+            b->keep[i] = n == 0 || random_next(&b->random) % 4 > 0;
+        try_crash(b, &(struct memory_crash){
+                         .keep = b->keep, .order = b->order, .torn = SIZE_MAX});
+    }
+}
+
+static void try_subsets(struct subsets *b, struct scenario_run *r)
+{
+    b->run = r;
+    b->loose = memory_disk_loose(r->f.disk);
+    b->older = count_older(r->f.disk);
+    ensure(b->loose <= LOOSE_MAX);
+    try_every_subset(b, OLDER_KEPT);
+    if (b->older > 0) {
+        try_every_subset(b, OLDER_LOST);
+        try_every_subset(b, OLDER_BY_CHANCE);
+    }
+    try_samples(b);
+    try_orders(b);
+}
+
+void crash_everywhere(scenario *what)
+{
+    static struct scenario_run r;
+    static struct subsets b;
+    b = (struct subsets){.random = 0x5eed};
+    uint64_t cuts = 0;
+    memory_disk_faults();
+    for (bool cut = true; cut; cuts++) {
+        scenario_begin(&r);
+        memory_disk_cut_power(r.f.disk, memory_disk_calls(r.f.disk) + cuts + 1);
+        what(&r);
+        try_subsets(&b, &r);
+        cut = r.cut;
+        fixture_release(&r.f);
+    }
+    struct memory_disk_faults faults = memory_disk_faults();
+    print_message("%llu cuts, %llu disks\n", (unsigned long long)cuts,
+                  (unsigned long long)b.disks);
+    assert_true(cuts > 5 && b.disks > 100);
+    assert_true(faults.cut && faults.lost && faults.torn && faults.reordered);
+}
+
+/* ---- The Nth call fails ------------------------------------------------------------ */
+
+static void check_stopped(struct scenario_run *r)
+{
+    if (r->cut && !strstr(r->f.error, " d/") && !strstr(r->f.error, " d:"))
+        fail_msg("this names no file: %s", r->f.error);
+    struct fixture after; /* as after the process stopped */
+    fixture_init_on(&after, memory_disk_copy(r->f.disk), SMALL_SEGMENT);
+    check_recovered(&r->truth, &after);
+    check_goes_on(&after);
+    fixture_release(&after);
+    fixture_release(&r->f);
+}
+
+void fail_everywhere(scenario *what)
+{
+    static struct scenario_run r;
+    static const int errors[] = {-EIO, -ENOSPC, -EDQUOT};
+    bool failed = true;
+    memory_disk_faults();
+    for (uint64_t at = 1; failed; at++) {
+        failed = false;
+        for (size_t e = 0; e < array_length(errors); e++) {
+            scenario_begin(&r);
+            memory_disk_fail_call(r.f.disk, memory_disk_calls(r.f.disk) + at, errors[e]);
+            what(&r);
+            failed = failed || memory_disk_faults().failed > 0;
+            check_stopped(&r);
+        }
+        scenario_begin(&r);
+        memory_disk_shorten_call(r.f.disk, memory_disk_calls(r.f.disk) + at);
+        what(&r);
+        assert_false(r.cut); /* the rest is written with the next call */
+        check_stopped(&r);
+    }
+}
+
+/* ---- Memory and reads fail --------------------------------------------------------- */
+
+/* Runs it with one fault set by `inject`; whether there was one. */
+static bool run_with(scenario *what, void (*inject)(struct scenario_run *r, uint64_t at),
+                     uint64_t at, const char *kind)
+{
+    static struct scenario_run r;
+    int64_t before = alloc_live();
+    scenario_begin(&r);
+    alloc_failures();
+    memory_disk_faults();
+    r.injected = 0;
+    inject(&r, at);
+    what(&r);
+    alloc_fail(0);
+    memory_disk_fail_read(r.f.disk, 0, 0);
+    bool injected = r.injected + alloc_failures() + memory_disk_faults().failed > 0;
+    check_stopped(&r);
+    rcu_barrier();
+    if (alloc_live() != before)
+        fail_msg("%s %llu: %lld allocations leak", kind, (unsigned long long)at,
+                 (long long)(alloc_live() - before));
+    return injected;
+}
+
+static void inject_starvation(struct scenario_run *r, uint64_t at)
+{
+    alloc_fail(at);
+}
+
+static void inject_read_error(struct scenario_run *r, uint64_t at)
+{
+    memory_disk_fail_read(r->f.disk, memory_disk_reads(r->f.disk) + at, -EIO);
+}
+
+void starve_everywhere(scenario *what)
+{
+    uint64_t at = 1;
+    while (run_with(what, inject_starvation, at, "allocation"))
+        at++;
+    print_message("%llu allocations\n", (unsigned long long)at - 1);
+    assert_true(at > 10);
+}
+
+void fail_reads_everywhere(scenario *what)
+{
+    uint64_t at = 1;
+    while (run_with(what, inject_read_error, at, "read"))
+        at++;
+    print_message("%llu reads\n", (unsigned long long)at - 1);
+    assert_true(at > 10);
+}
