@@ -177,7 +177,7 @@ void store_builder_begin(struct store_builder *b, uint64_t timestamp_us)
 }
 
 /* Everything but the checksum, which needs it. */
-static void record_encode(struct buf *to, uint64_t timestamp_us, const void *key,
+void record_encode(struct buf *to, uint64_t timestamp_us, const void *key,
                           size_t key_size, const void *value, size_t value_size)
 {
     size_t at = to->length;

@@ -46,6 +46,8 @@ void job_free(struct store_job *job)
     for (size_t i = 0; i < job->count; i++) {
         segment_unref(job->ops[i].segment);
         segment_unref(job->ops[i].next);
+        segment_unref(job->ops[i].former);
+        store_incoming_free(job->ops[i].install);
         store_bytes_unref(job->ops[i].bytes);
     }
     free(job->ops);
@@ -222,6 +224,8 @@ static run_op *const run_table[] = {
     [OP_HARD_STATE] = run_hard_state,
     [OP_COMMIT_HINT] = run_commit_hint,
     [OP_SPACE] = run_space,
+    [OP_REPAIR] = repair_run,
+    [OP_INSTALL] = install_run,
 };
 
 int store_run_job(struct store_job *job, char error[STORE_ERROR_BYTES])
@@ -269,7 +273,7 @@ struct store_done store_finish_job(struct store *s, struct store_job *job)
     ensure(job == s->running);
     struct store_done done = {0};
     for (size_t i = 0; i < job->count; i++) {
-        const struct op *op = &job->ops[i];
+        struct op *op = &job->ops[i];
         if (op->kind == OP_APPEND || op->kind == OP_TRUNCATE) {
             done.durable_index = op->index;
             done.generation = op->generation;
@@ -279,6 +283,8 @@ struct store_done store_finish_job(struct store *s, struct store_job *job)
             s->sealed_before = op->next->file_id;
         } else if (op->kind == OP_SPACE) {
             finish_space(s, op);
+        } else if (op->kind == OP_REPAIR) {
+            done.repaired += repair_finish(s, op);
         }
     }
     if (done.durable_index) {
@@ -289,6 +295,12 @@ struct store_done store_finish_job(struct store *s, struct store_job *job)
     if (job->looked) {
         s->stats.disk_free_bytes = job->disk_free;
         s->stats.disk_total_bytes = job->disk_total;
+    }
+    for (size_t i = 0; i < job->count; i++) {
+        if (job->ops[i].kind == OP_INSTALL) {
+            done.installed = install_finish(s, &job->ops[i]);
+            done.install_failed = !done.installed;
+        }
     }
     s->stats.bytes_written += job->bytes_written;
     s->stats.syncs += job->syncs;

@@ -27,6 +27,11 @@ struct segment *store_segment_of(const struct store *s, uint64_t index)
     return s->segments[low];
 }
 
+uint64_t store_new_file_id(struct store *s)
+{
+    return atomic_fetch_add(&s->next_file_id, 1);
+}
+
 int store_reserve_segment(struct store *s)
 {
     if (s->segment_count < s->segment_capacity)
@@ -103,7 +108,7 @@ enum store_space store_space(const struct store *s)
 /* Reserves a file id for the next spare. */
 static struct segment *next_spare(struct store *s)
 {
-    return segment_new(s, SEGMENT_LOG, s->next_file_id);
+    return segment_new(s, SEGMENT_LOG, store_new_file_id(s));
 }
 
 static void ask_for_spare(struct store *s, struct segment *spare)
@@ -112,7 +117,6 @@ static void ask_for_spare(struct store *s, struct segment *spare)
     if (!spare)
         return;
     ensure(!s->spare);
-    s->next_file_id++;
     s->spare = spare;
     s->spare_state = SPARE_PENDING;
     op->segment = segment_ref(spare);
@@ -175,6 +179,7 @@ int store_adopt(struct store *s, struct store_bytes *entry,
 int store_append(struct store *s, struct store_bytes *entry, bool ahead)
 {
     struct store_entry head;
+    ensure(!s->installing);
     ensure(store_entry_decode(entry->data, entry->length, &head) == 0);
     ensure(head.length == entry->length);
     ensure(store_continues(s, &head));
@@ -257,6 +262,7 @@ static void cut_active(struct store *s, uint64_t index)
 
 int store_truncate(struct store *s, uint64_t index, uint64_t generation)
 {
+    ensure(!s->installing);
     ensure(index >= s->applied.index && index >= s->hint && index <= s->end.index);
     struct skip_list ahead;
     if (job_reserve(s, s->segment_count + 1) != 0 || ahead_up_to(s, index, &ahead) != 0)
@@ -317,6 +323,7 @@ struct store_bytes *store_entry_cached(struct store *s, uint64_t index)
 int store_apply(struct store *s, uint64_t index, struct store_entry *ret_entry,
                 struct store_bytes **ret_bytes)
 {
+    ensure(!s->installing);
     ensure(index == s->applied.index + 1 && index <= s->durable);
     struct store_bytes *entry = tail_at(&s->tail, index)->bytes;
     struct store_entry head;

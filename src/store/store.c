@@ -146,6 +146,9 @@ static struct store *store_new(const struct store_options *options)
     s->slots = slots_new();
     s->keydir = s->slots ? keydir_new(s->slots) : NULL;
     skip_init(&s->ahead);
+    damage_init(&s->damage);
+    s->damaged = options->damaged;
+    s->context = options->context;
     return s;
 }
 
@@ -198,6 +201,7 @@ void store_free(struct store *s)
     if (s->hint_fd >= 0)
         s->io->close(s->io->context, s->hint_fd);
     slots_unref(s->slots);
+    damage_release(&s->damage);
     manifest_release(&s->manifest);
     free(s->segments);
     free(s->merged);
@@ -228,5 +232,12 @@ void store_stats(struct store *s, struct store_stats *ret)
         ret->merged_bytes += s->merged[i]->used;
         ret->hint_bytes += s->merged[i]->hint_bytes;
     }
+    damage_stats(s, ret);
     ret->bad_reads = atomic_load_explicit(&s->bad_reads, memory_order_relaxed);
+}
+
+const void *store_state(const struct store *s, size_t *ret_length)
+{
+    *ret_length = s->manifest.state_size;
+    return s->manifest.state;
 }

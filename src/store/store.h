@@ -251,6 +251,7 @@ struct store_done {
     uint64_t generation;    /* of the last of those; after a truncation its own */
     bool hard_state;        /* a hard state was made durable */
     bool installed;         /* store_install() is done: log and state are others now */
+    bool install_failed;    /* there was no room for it: nothing has changed */
     uint64_t repaired;      /* records and entries written back */
 };
 /* The loop again, after a job that returned 0: frees it. */
@@ -349,6 +350,8 @@ struct store_manifest {
     uint64_t files, bytes;
 };
 bool store_manifest(const struct store *s, struct store_manifest *ret); /* false: none */
+/* The caller's state beside it, as save_state gave it; the store's, until merges go on. */
+const void *store_state(const struct store *s, size_t *ret_length);
 
 /* ---- Damage (G6, G9) ------------------------------------------------------------------ */
 
@@ -382,9 +385,11 @@ struct store_snapshot;
 int store_snapshot_open(struct store *s, struct store_snapshot **ret); /* loop; -ENOENT */
 /* What a receiver needs to know. -ENOMEM. */
 int store_snapshot_describe(const struct store_snapshot *snapshot, struct buf *to);
-/* Any thread that may wait: bytes of a file after its header. */
-int store_snapshot_read(const struct store_snapshot *snapshot, uint32_t file,
-                        uint64_t offset, size_t length, struct buf *to);
+/* Any thread that may wait: bytes of a file after its header, at most STORE_CHUNK_BYTES.
+ * -ENOENT, -EINVAL: not of this snapshot; -EBADMSG: damaged here: to be closed, and opened
+ * anew later, when that is repaired. */
+int store_snapshot_read(struct store_snapshot *snapshot, uint32_t file, uint64_t offset,
+                        size_t length, struct buf *to);
 void store_snapshot_close(struct store *s, struct store_snapshot *snapshot); /* loop */
 
 /* Receiver. What is marked T is for a thread that may wait, one at a time. */
@@ -397,15 +402,23 @@ int store_incoming_open(struct store *s, const void *description, size_t length,
 /* What is missing first, in order; false: complete. */
 bool store_incoming_next(const struct store_incoming *in, uint32_t *ret_file,
                          uint64_t *ret_offset, uint32_t *ret_length);
-/* T */
+/* The same, were the next `skip` of them there already: to ask ahead. */
+bool store_incoming_ahead(const struct store_incoming *in, uint64_t skip,
+                          uint32_t *ret_file, uint64_t *ret_offset, uint32_t *ret_length);
+/* T: the one that is missing first, or the beginning of it; -EINVAL: another. -ENOSPC. */
 int store_incoming_write(struct store_incoming *in, uint32_t file, uint64_t offset,
                          const void *data, size_t length, char error[STORE_ERROR_BYTES]);
-/* T: verifies all, makes hints and a keydir. -EBADMSG: damaged, and dropped. */
+/* T: verifies all, makes hints and a keydir. -EBADMSG: damaged, and dropped: to be freed. */
 int store_incoming_prepare(struct store_incoming *in, char error[STORE_ERROR_BYTES]);
-/* The loop: replaces log and state by what was prepared, with the pending job; takes it over.
- * Nothing may be appended until a job's store_done says installed. */
+/* The loop: replaces log and state by what was prepared, with the pending job; takes it over
+ * where it returns 0. Nothing may be appended, truncated or applied until a job's
+ * store_done says installed (then log and applied are at M, and store_state() is to be
+ * taken) or install_failed. -ESTALE: what is applied is as new; -EBUSY: a task is running and has
+ * been told to end: again after it; -ENOMEM. */
 int store_install(struct store *s, struct store_incoming *in);
 void store_incoming_free(struct store_incoming *in); /* its files stay, to go on with */
+/* What its sender has merged, and when. */
+void store_incoming_manifest(const struct store_incoming *in, struct store_manifest *ret);
 uint64_t store_incoming_bytes(const struct store_incoming *in, uint64_t *ret_total);
 
 /* ---- Backup --------------------------------------------------------------------------- */

@@ -8,6 +8,7 @@
 #include "store.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <urcu-bp.h>
 
@@ -263,6 +264,7 @@ struct segment {
     uint64_t hurt_until_us; /* 0: it is not */
     uint64_t kept_bytes; /* of tombstones that had to stay when it was merged */
     _Atomic bool merging;   /* its live records are moving to another file */
+    _Atomic bool suspect; /* to be scrubbed soon */
     struct rcu_head rcu;
 };
 
@@ -468,6 +470,8 @@ enum op_kind {
     OP_HARD_STATE,
     OP_COMMIT_HINT,
     OP_SPACE, /* prepares `segment`, where there is one, and looks at the disk */
+    OP_REPAIR,
+    OP_INSTALL,
 };
 
 struct op {
@@ -480,6 +484,14 @@ struct op {
     uint64_t index;  /* APPEND, TRUNCATE; COMMIT_HINT: the commit */
     uint64_t generation;
     uint64_t term, vote, sequence;
+    /* REPAIR: `bytes` belong at `offset`; index 0: a record. Of an entry that must still
+     * be proven: `next` holds the one that follows, `former` (or, NULL, `before`) the one
+     * before it. */
+    bool active; /* it is the log's active segment */
+    struct segment *former;
+    uint64_t former_offset;
+    struct chain before;
+    struct store_incoming *install; /* INSTALL; owned */
 };
 
 struct store_job {
@@ -600,6 +612,7 @@ struct store_pin {
     uint64_t first;
 };
 
+    _Atomic bool suspect; /* to be scrubbed soon */
 /* ---- The store --------------------------------------------------------------------- */
 
 enum spare_state { SPARE_NONE, SPARE_PENDING, SPARE_READY };
@@ -614,7 +627,8 @@ struct store {
     /* The loop's: */
     struct segment **segments; /* in order; the last is active */
     size_t segment_count, segment_capacity;
-    uint64_t next_file_id;
+    _Atomic uint64_t next_file_id; /* see store_new_file_id */
+    bool installing;               /* from store_install until it is done */
     struct segment *spare;
     enum spare_state spare_state;
     struct chain base;    /* the log starts after this */
@@ -654,11 +668,14 @@ struct store {
     struct keydir *keydir; /* written by the loop; replaced by an install */
     uint64_t sequence;     /* odd while an entry is being applied (G10) */
     _Atomic uint64_t bad_reads;
+    struct damage_list damage; /* any thread's */
+    void (*damaged)(void *context);
 };
 
 /* The segment that holds `index`, which is in the log. */
 struct segment *store_segment_of(const struct store *s, uint64_t index);
 struct segment *store_active(const struct store *s);
+uint64_t store_new_file_id(struct store *s); /* any thread */
 int store_reserve_segment(struct store *s);
 void store_add_segment(struct store *s, struct segment *segment);
 /* Takes in an entry that stands in the active segment already (recovery), or is about to.

@@ -1,0 +1,207 @@
+/*
+ * install.c - a snapshot that was received and verified takes the place of log and state.
+ *
+ *   the loop        store_install: from here on nothing may be appended
+ *   the log thread  the spare for the new log, if it is not there  (no room: given up)
+ *                   incoming/X.part -> log/ID.mrg, each; directories synced
+ *                   MANIFEST.new -> MANIFEST                       <- this installs it (G7)
+ *                   the new log's first segment, which begins with M + 1
+ *                   the former files go
+ *   the loop        store_finish_job: keydir, files, log and applied change in one step
+ *
+ * A crash before the rename leaves merged files that no manifest lists: they mean nothing.
+ * A crash after it leaves log segments with a lower file id than the manifest's
+ * first_file, which mean nothing either, and perhaps no segment of the new log.
+ */
+#include "store_internal.h"
+
+/* ---- The loop ---------------------------------------------------------------------- */
+
+/* The files that go, for the log thread. */
+static void note_former(const struct store *s, struct buf *to)
+{
+    for (size_t i = 0; i < s->segment_count; i++) {
+        buf_u64(to, s->segments[i]->file_id);
+        buf_u8(to, SEGMENT_LOG);
+    }
+    for (size_t i = 0; i < s->merged_count; i++) {
+        buf_u64(to, s->merged[i]->file_id);
+        buf_u8(to, SEGMENT_MERGED);
+    }
+}
+
+/* The first segment of the log to be: the spare, or one that is made when it is needed. */
+static struct segment *take_spare(struct store *s)
+{
+    if (!s->spare)
+        return segment_new(s, SEGMENT_LOG, store_new_file_id(s));
+    struct segment *spare = s->spare;
+    s->spare = NULL;
+    s->spare_state = SPARE_NONE;
+    return spare;
+}
+
+int store_install(struct store *s, struct store_incoming *in)
+{
+    ensure(in->prepared && in->s == s && !s->installing);
+    if (in->installed.merged.index <= s->applied.index)
+        return -ESTALE;
+    if (!task_stop(s))
+        return -EBUSY;
+    note_former(s, &in->former);
+    if (in->former.failed || job_reserve(s, 2) != 0 || store_reserve_segment(s) != 0)
+        return -ENOMEM;
+    struct segment *next = take_spare(s);
+    if (!next)
+        return -ENOMEM;
+    next->first_index = in->installed.merged.index + 1;
+    next->limit_bytes = s->segment_bytes;
+    in->installed.first_file = next->file_id;
+    in->next = next;
+    job_add(s, OP_INSTALL)->install = in;
+    s->installing = true;
+    return 0;
+}
+
+/* ---- The log thread ---------------------------------------------------------------- */
+
+/* Each file gets its place among the store's, or goes back to where it came from. */
+static int move_files(struct store_incoming *in, bool back, char error[STORE_ERROR_BYTES])
+{
+    const struct store_io *io = in->s->io;
+    struct path from, to, directory;
+    for (size_t i = 0; i < in->count; i++) {
+        incoming_part_path(&from, in->s->path, in->files[i].from.file_id);
+        merged_path(&to, in->s->path, in->segments[i]->file_id);
+        int rc = io->rename(io->context, back ? to.text : from.text,
+                            back ? from.text : to.text);
+        if (rc != 0)
+            return store_fail_call(error, rc, "rename", back ? to.text : from.text);
+    }
+    log_directory_path(&directory, in->s->path);
+    int rc = io->sync_dir(io->context, directory.text);
+    if (rc != 0)
+        return store_fail_call(error, rc, "sync", directory.text);
+    return 0;
+}
+
+static int remove_file(struct store *s, const struct path *path, bool must,
+                       char error[STORE_ERROR_BYTES])
+{
+    int rc = s->io->unlink(s->io->context, path->text);
+    if (rc == 0 || (rc == -ENOENT && !must))
+        return 0;
+    return store_fail_call(error, rc, "remove", path->text);
+}
+
+static int remove_former(struct store_job *job, struct store_incoming *in,
+                         char error[STORE_ERROR_BYTES])
+{
+    struct store *s = job->store;
+    struct path path;
+    struct reader r = reader_of(in->former.data, in->former.length);
+    int rc = 0;
+    while (rc == 0 && reader_left(&r) > 0) {
+        uint64_t file_id = reader_u64(&r);
+        bool is_log = reader_u8(&r) == SEGMENT_LOG;
+        (is_log ? segment_path : merged_path)(&path, s->path, file_id);
+        rc = remove_file(s, &path, true, error);
+        hint_path(&path, s->path, file_id);
+        if (rc == 0)
+            rc = remove_file(s, &path, false, error);
+    }
+    if (rc != 0)
+        return rc;
+    log_directory_path(&path, s->path);
+    rc = s->io->sync_dir(s->io->context, path.text);
+    job->syncs++;
+    return rc == 0 ? 0 : store_fail_call(error, rc, "sync", path.text);
+}
+
+int install_run(struct store_job *job, struct op *op, char error[STORE_ERROR_BYTES])
+{
+    struct store *s = job->store;
+    struct store_incoming *in = op->install;
+    int rc = in->next->fd < 0 ? segment_make_spare(s, in->next, error) : 0;
+    if (no_room(rc)) {
+        op->failed = true;
+        return 0;
+    }
+    if (rc == 0)
+        rc = move_files(in, false, error);
+    if (rc == 0)
+        rc = manifest_write(s, &in->installed, error);
+    if (no_room(rc)) { /* the rename was not reached */
+        op->failed = true;
+        return move_files(in, true, error);
+    }
+    in->hints_stay = true;
+    if (rc == 0)
+        rc = segment_activate(s, in->next, error);
+    if (rc == 0)
+        rc = remove_former(job, in, error);
+    job->syncs += 4;
+    return rc == 0 ? incoming_drop(in, error) : rc;
+}
+
+/* ---- The loop again ---------------------------------------------------------------- */
+
+/* Readers may still be inside what they found by the former keydir. */
+static void retire(struct store *s, struct segment **segments, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        atomic_store(&segments[i]->live_bytes, 0);
+        segment_unref(segments[i]);
+    }
+    s->dropped = true;
+}
+
+static void replace_log(struct store *s, struct store_incoming *in)
+{
+    retire(s, s->segments, s->segment_count);
+    s->segment_count = 0;
+    store_add_segment(s, in->next);
+    in->next = NULL;
+    while (s->tail.count > 0)
+        tail_pop_last(&s->tail);
+    ahead_clear(&s->ahead);
+    s->base = s->end = s->applied = in->installed.merged;
+    s->durable = s->base.index;
+    damage_clear(s);
+}
+
+static void replace_merged(struct store *s, struct store_incoming *in)
+{
+    retire(s, s->merged, s->merged_count);
+    free(s->merged);
+    s->merged = in->segments;
+    s->merged_count = in->count;
+    in->segments = NULL;
+    manifest_release(&s->manifest);
+    s->manifest = in->installed;
+    in->installed = (struct manifest){0};
+}
+
+static void replace_keydir(struct store *s, struct store_incoming *in)
+{
+    struct keydir *former = s->keydir;
+    __atomic_store_n(&s->sequence, s->sequence + 1, __ATOMIC_RELEASE);
+    __atomic_store_n(&s->keydir, in->keydir, __ATOMIC_RELEASE);
+    __atomic_store_n(&s->sequence, s->sequence + 1, __ATOMIC_RELEASE);
+    in->keydir = NULL;
+    keydir_free_deferred(former);
+}
+
+bool install_finish(struct store *s, struct op *op)
+{
+    struct store_incoming *in = op->install;
+    op->install = NULL;
+    s->installing = false;
+    if (!op->failed) {
+        replace_keydir(s, in);
+        replace_log(s, in);
+        replace_merged(s, in);
+    }
+    store_incoming_free(in);
+    return !op->failed;
+}
