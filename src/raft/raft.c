@@ -386,6 +386,11 @@ uint64_t raft_claim(const struct raft *r)
     return r->claim_index;
 }
 
+uint64_t raft_claim_term(const struct raft *r)
+{
+    return r->claim_term;
+}
+
 uint64_t raft_floor(const struct raft *r)
 {
     return r->role == RAFT_LEADER ? lead_floor(r) : r->follow.floor;

@@ -142,7 +142,8 @@ enum raft_event_type {
                           `term`), durably; `config` of `config_index` (<= index) is in
                           force there; claim_index, claim_term (0: none): where its merged
                           files were made (G7). Nothing of the former log is left: its
-                          RAFT_DURABLE do not count any more. */
+                          RAFT_DURABLE do not count any more. A farther claim of before
+                          stays: what recovery finds must then prove that too. */
 };
 
 struct raft_event {
@@ -229,6 +230,7 @@ uint64_t raft_commit(const struct raft *r);
 uint64_t raft_durable(const struct raft *r);
 uint64_t raft_base(const struct raft *r);  /* the log begins after this index */
 uint64_t raft_claim(const struct raft *r); /* the index of the claim; 0: none */
+uint64_t raft_claim_term(const struct raft *r);
 /* G8: all nodes keep their log from here on, where it does not go too far back, so that a
  * short lag never costs a snapshot: what every member that is reachable, and not waiting
  * for a snapshot, has durable. On a follower what its leader last said; 0: not known, as at

@@ -68,8 +68,10 @@ static void peer_ground(struct raft *r, struct peer *p)
     uint64_t base = r->log.base_index;
     if (p->mode == PEER_SNAPSHOT || p->next <= base)
         peer_snapshot(r, p);
-    else if (p->mode == PEER_PROBE)
-        p->probe = max_u64(p->probe, base);
+    else if (p->mode == PEER_PROBE && p->probe < base) {
+        p->probe = base; /* it was sent, and may be refused */
+        p->refused = true;
+    }
 }
 
 void peers_compact(struct raft *r)

@@ -45,6 +45,17 @@ void solo_sent_all(struct solo *s);
 const struct raft_message *solo_message(const struct solo *s, enum raft_message_type type,
                                         uint64_t to, size_t nth);
 
+/* An APPEND to `to` of the last update, with entries, or without. */
+const struct raft_message *solo_entries_to(const struct solo *s, uint64_t to);
+const struct raft_message *solo_empty_to(const struct solo *s, uint64_t to);
+
+/* A new node 1 that leads; and one whose own entry is committed and everything answered:
+ * its log is 1..1. */
+struct solo solo_leader_of(uint32_t voters, const uint64_t *terms);
+struct solo solo_settled(uint32_t voters);
+int solo_sent(struct solo *s, uint64_t peer, uint64_t index);
+int solo_refuse(struct solo *s, uint64_t from, uint64_t index, uint64_t term);
+
 #define TERMS(...) ((const uint64_t[]){__VA_ARGS__, 0})
 
 #endif
