@@ -261,6 +261,8 @@ static void apply_one(struct node *n, uint64_t index)
 void driver_apply(struct node *n)
 {
     struct driver *d = &n->driver;
+    if (snapshot_is_installing(n))
+        return;
     uint64_t applied = store_applied(n->store);
     uint64_t to = min_u64(raft_commit(d->raft), raft_durable(d->raft));
     if (applied < to) {

@@ -13,6 +13,8 @@ static void job_finished(struct node *n, struct mail *mail)
     n->log.busy = false;
     if (done.installed)
         snapshot_installed(n); /* what else was durable is of the former log */
+    if (done.install_failed)
+        snapshot_install_failed(n);
     driver_durable(n, &done);
     repair_job_done(n);
     log_thread_kick(n);

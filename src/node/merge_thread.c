@@ -107,7 +107,7 @@ static void hand_over(struct merge_thread *m)
 /* The log may begin later now. */
 static void note_base(struct node *n)
 {
-    uint64_t base = store_base(n->store, NULL);
+    uint64_t term, base = store_base(n->store, &term);
     if (base == n->base)
         return;
     n->base = base;
@@ -139,10 +139,9 @@ void merge_thread_kick(struct node *n)
         hand_over(m);
 }
 
-bool merge_thread_hold(struct node *n)
+void merge_thread_hold(struct node *n)
 {
     n->merge.held = true;
-    return n->merge.out == NULL;
 }
 
 void merge_thread_release(struct node *n)

@@ -109,7 +109,7 @@ static void fill_disk(struct node *n, struct node_status *ret)
     ret->keys = stats.keys;
     ret->log_bytes = stats.log_bytes;
     ret->disk_free_bytes = stats.disk_free_bytes;
-    ret->base = store_base(n->store, NULL);
+    ret->base = n->base;
     ret->live_bytes = stats.live_bytes;
     ret->merged_bytes = stats.merged_bytes;
     ret->merged_files = stats.merged_files;

@@ -107,9 +107,8 @@ struct merge_thread {
 int merge_thread_start(struct node *n);
 void merge_thread_stop(struct node *n); /* after the stretch that runs */
 void merge_thread_kick(struct node *n); /* begins what is due */
-/* No task is begun until release; true: and none is under way. snapshot_install_due() when
- * the one under way has ended. */
-bool merge_thread_hold(struct node *n);
+/* No task is begun until release; snapshot_install_due() when the one under way has ended. */
+void merge_thread_hold(struct node *n);
 void merge_thread_release(struct node *n);
 void merge_thread_submit(struct node *n, struct pager_task *task); /* as pager_submit */
 
@@ -145,6 +144,7 @@ void snapshot_offered(struct node *n, uint64_t from);
 void snapshot_install_due(struct node *n); /* the merge thread has no task */
 bool snapshot_is_installing(const struct node *n);
 void snapshot_installed(struct node *n); /* by a job */
+void snapshot_install_failed(struct node *n);
 /* Of the one that is being fetched; 0, 0: none. */
 void snapshot_progress(const struct node *n, uint64_t *ret_bytes, uint64_t *ret_total);
 void snapshot_release(struct node *n);

@@ -89,9 +89,9 @@ static void give_up(struct node *n, struct snapshot *s, int error, const char *w
         reset(n, s);
 }
 
-static void work(struct node *n, struct snapshot *s,
-                 void (*work)(struct pager_task *task),
-                 void (*done)(struct pager_task *task))
+static void hand_over(struct node *n, struct snapshot *s,
+                      void (*work)(struct pager_task *task),
+                      void (*done)(struct pager_task *task))
 {
     s->working = true;
     s->error = 0;
@@ -100,7 +100,7 @@ static void work(struct node *n, struct snapshot *s,
     merge_thread_submit(n, &s->task);
 }
 
-/* After `work`: whether to go on. */
+/* After the work: whether to go on. */
 static bool worked(struct snapshot *s, const char *what)
 {
     s->working = false;
@@ -140,7 +140,8 @@ static struct raft_event installed_event(struct node *n, const struct store_mani
 }
 
 /* The core must take it: nothing may change that answer until it is installed, so from
- * now on the core hears of nothing but what is durable (driver_is_held). */
+ * then on the core gets no message and knows no time (peers_frame, deadline_passed), and
+ * nothing is applied (driver_apply). */
 static bool may_install(struct node *n, struct snapshot *s)
 {
     struct raft_config config;
@@ -153,18 +154,24 @@ static bool may_install(struct node *n, struct snapshot *s)
 void snapshot_install_due(struct node *n)
 {
     struct snapshot *s = n->snapshot;
-    if (!s || s->state != SNAPSHOT_READY || !merge_thread_hold(n))
+    if (!s || s->state != SNAPSHOT_READY)
         return;
+    merge_thread_hold(n);
     if (!may_install(n, s)) {
         give_up(n, s, -ESTALE, "installed");
         return;
     }
     gate_set(n, false);
     int ret = store_install(n->store, s->incoming);
-    node_must(ret, "installing a snapshot");
-    s->incoming = NULL;
-    s->state = SNAPSHOT_INSTALLING;
-    driver_flush_soon(n);
+    if (ret == 0) {
+        s->incoming = NULL;
+        s->state = SNAPSHOT_INSTALLING;
+        driver_flush_soon(n);
+        return;
+    }
+    gate_set(n, store_is_ready(n->store));
+    if (ret != -EBUSY) /* else the task that runs ends soon, and this is called again */
+        give_up(n, s, ret, "installed");
 }
 
 bool snapshot_is_installing(const struct node *n)
@@ -177,8 +184,11 @@ void snapshot_installed(struct node *n)
     struct snapshot *s = n->snapshot;
     struct raft_config config;
     struct store_manifest m;
+    size_t length;
+    const void *state = store_state(n->store, &length);
     ensure(snapshot_is_installing(n) && store_manifest(n->store, &m));
-    node_must(session_reconcile(n), "installing a snapshot");
+    node_must(state_load(n, state, length), "taking the state of a snapshot");
+    node_must(session_reconcile(n), "taking the sessions of a snapshot");
     struct raft_event ev = installed_event(n, &m, &config);
     n->base = m.merged_index;
     n->members = n->members_applied;
@@ -192,6 +202,14 @@ void snapshot_installed(struct node *n)
     driver_note_ready(n);
     mount_state_replaced(n);
     client_applied(n);
+}
+
+void snapshot_install_failed(struct node *n)
+{
+    struct snapshot *s = n->snapshot;
+    ensure(snapshot_is_installing(n));
+    give_up(n, s, -ENOSPC, "installed");
+    gate_set(n, store_is_ready(n->store));
 }
 
 /* ---- Preparing --------------------------------------------------------------------- */
@@ -242,7 +260,7 @@ static void chunk_written(struct pager_task *task)
 static void write_first(struct node *n, struct snapshot *s)
 {
     if (!s->working && s->count > 0 && s->chunks[s->first].arrived)
-        work(n, s, write_chunk, chunk_written);
+        hand_over(n, s, write_chunk, chunk_written);
 }
 
 static bool is_whole(const struct chunk *c, const uint8_t *bytes, size_t length)
@@ -297,7 +315,7 @@ static void fill_window(struct node *n, struct snapshot *s)
         return;
     if (s->count == 0) {
         s->state = SNAPSHOT_PREPARING;
-        work(n, s, prepare, prepared);
+        hand_over(n, s, prepare, prepared);
     } else {
         write_first(n, s);
     }
@@ -338,7 +356,7 @@ static void described(struct node *n, struct fetch *f, int error, const uint8_t 
     buf_bytes(&s->description, bytes + 8, length - 8);
     node_must(s->description.failed ? -ENOMEM : 0, "fetching a snapshot");
     s->state = SNAPSHOT_OPENING;
-    work(n, s, open_incoming, incoming_opened);
+    hand_over(n, s, open_incoming, incoming_opened);
 }
 
 void snapshot_offered(struct node *n, uint64_t from)

@@ -612,7 +612,77 @@ struct store_pin {
     uint64_t first;
 };
 
-    _Atomic bool suspect; /* to be scrubbed soon */
+/* ---- Damage and repair; see damage.c, repair.c ------------------------------------- */
+
+enum { DAMAGE_MAX = 1024 }; /* more are found again, later */
+
+struct damage_item;
+
+struct damage_list {
+    pthread_mutex_t lock;
+    struct damage_item *items;
+    size_t count, capacity;
+    uint64_t found, repaired; /* since open */
+    uint64_t stay;            /* of the items: not repaired */
+};
+
+void damage_init(struct damage_list *list);
+void damage_release(struct damage_list *list);
+/* Any thread: a record that the keydir means, or an applied entry, is bad on disk. */
+void damage_found_record(struct store *s, const void *key, size_t key_size,
+                         uint64_t timestamp_us);
+void damage_found_entry(struct store *s, uint64_t index, uint64_t term); /* 0: unknown */
+/* The loop: it is repaired, or nobody needs it any more. */
+void damage_ended_record(struct store *s, const struct store_record *record,
+                         bool repaired);
+void damage_ended_entry(struct store *s, uint64_t index, bool repaired);
+void damage_stays(struct store *s, const struct store_damage *damage);
+void damage_clear(struct store *s);
+void damage_stats(struct store *s, struct store_stats *ret);
+
+/* A whole record's bytes; value NULL: a tombstone. */
+void record_encode(struct buf *to, uint64_t timestamp_us, const void *key,
+                   size_t key_size, const void *value, size_t value_size);
+/* As read_raw, and from memory where the value is there. */
+int read_current(const struct store *s, const struct keydir_node *node, struct buf *to);
+int repair_run(struct store_job *job, struct op *op, char error[STORE_ERROR_BYTES]);
+bool repair_finish(struct store *s, const struct op *op); /* whether it is repaired */
+/* Any thread: something in this file is wrong: it is scrubbed soon. */
+void scrub_suspect(struct store *s, struct segment *segment);
+
+/* ---- A snapshot that comes in; see incoming.c, install.c ----------------------------- */
+
+struct incoming_file {
+    struct manifest_file from; /* as the sender has it */
+    int fd;                    /* of its .part; -1: a segment has it */
+    _Atomic uint64_t received; /* bytes of content */
+    uint64_t synced;           /* of them */
+};
+
+struct store_incoming {
+    struct store *s;
+    uint64_t sender;
+    struct buf description;
+    struct manifest manifest; /* what it says */
+    struct incoming_file *files;
+    size_t count;
+    /* Prepared: */
+    bool prepared;
+    bool hints_stay; /* they belong to the store */
+    struct segment **segments;
+    struct keydir *keydir;
+    struct manifest installed; /* with this store's own file ids */
+    /* Being installed: */
+    struct segment *next; /* the new log's first */
+    struct buf former;    /* { file_id u64, kind u8 } of what goes */
+};
+
+void incoming_part_path(struct path *ret, const char *directory, uint64_t file_id);
+/* Removes all files of it. */
+int incoming_drop(struct store_incoming *in, char error[STORE_ERROR_BYTES]);
+int install_run(struct store_job *job, struct op *op, char error[STORE_ERROR_BYTES]);
+bool install_finish(struct store *s, struct op *op);
+
 /* ---- The store --------------------------------------------------------------------- */
 
 enum spare_state { SPARE_NONE, SPARE_PENDING, SPARE_READY };

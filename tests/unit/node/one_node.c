@@ -119,6 +119,7 @@ struct node *one_node_start(void)
     assert_int_equal(driver_start(n, &recovery), 0);
     assert_int_equal(log_thread_start(n), 0);
     assert_int_equal(pager_start(n), 0);
+    gate_init(n);
     mount_init(n);
     n->phase = NODE_RUNNING;
     n->tick = event_new(n->loop, -1, EV_PERSIST, tick, n);
