@@ -291,6 +291,18 @@ static void test_a_sending_across_a_compaction(void **state)
     solo_propose(&s, 1);
     assert_int_equal(solo_entries_to(&s, 3)->prev_index, 5);
     solo_free(&s);
+
+    s = leader_of_eight(8); /* it comes back empty, while what follows the base is sent */
+    compact(&s, 8);
+    solo_step(&s, (struct raft_event){.type = RAFT_CONNECTED, .peer = 3});
+    solo_propose(&s, 1);
+    assert_int_equal(solo_entries_to(&s, 3)->prev_index, 8);
+    solo_refuse(&s, 3, 0, 0);
+    assert_non_null(offer_to(&s, 3));
+    solo_sent(&s, 3, 9);
+    solo_ack(&s, 3, 8, 8, 1); /* installed: what was sent came before it */
+    assert_int_equal(solo_entries_to(&s, 3)->prev_index, 8);
+    solo_free(&s);
 }
 
 /* ---- A leader's peer that waits for a snapshot ------------------------------------- */
@@ -711,6 +723,21 @@ static void test_what_must_not_be_installed(void **state)
     solo_free(&s);
     s = solo_settled(3);
     assert_not_installed(&s, install_of(20, 1));
+    solo_free(&s);
+    /* Nor by a node that knows no leader. */
+    struct raft_options o = options_of(3);
+    o.commit = 3;
+    s = solo_of(&o);
+    assert_not_installed(&s, install_of(2, 2));
+    solo_free(&s);
+    struct raft_run runs[] = {{1, 1}, {6, 2}};
+    o.runs = runs;
+    o.commit = 1;
+    o.config_index = 5; /* must be committed: there is a later one */
+    o.pending_config = four;
+    o.pending_config_index = 6;
+    s = solo_of(&o);
+    assert_not_installed(&s, install_of(3, 1));
     solo_free(&s);
     /* Entries after it may have been counted: they are acknowledged, though by nobody
      * here known as committed. */
