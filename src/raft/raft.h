@@ -143,7 +143,9 @@ enum raft_event_type {
                           force there; claim_index, claim_term (0: none): where its merged
                           files were made (G7). Nothing of the former log is left: its
                           RAFT_DURABLE do not count any more. A farther claim of before
-                          stays: what recovery finds must then prove that too. */
+                          stays: what recovery finds must then prove that too. Where
+                          replacing takes time: step this first, and hold messages and
+                          appends back until it is durable, as for a hard state. */
 };
 
 struct raft_event {
@@ -212,8 +214,8 @@ void raft_free(struct raft *r);
 int raft_step(struct raft *r, const struct raft_event *event, uint64_t now_us,
               struct raft_update *ret);
 
-/* Whether RAFT_INSTALLED would be taken now: to be asked before the files are replaced, and
- * no step in between. A follower only; index beyond what is committed here, and not in the
+/* Whether RAFT_INSTALLED would be taken now: to be asked before files are replaced, with no
+ * step in between. A follower only; index beyond what is committed here, and not in the
  * log with that term already: what follows it there may count for somebody's majority. A
  * term above this node's: not yet, the messages of that term come first. */
 bool raft_may_install(const struct raft *r, const struct raft_event *event);

@@ -85,6 +85,16 @@ int solo_propose(struct solo *s, uint64_t count)
     return solo_step(s, (struct raft_event){.type = RAFT_PROPOSE, .count = count});
 }
 
+int solo_compact(struct solo *s, uint64_t index)
+{
+    return solo_step(s, (struct raft_event){.type = RAFT_COMPACTED, .index = index});
+}
+
+int solo_apply(struct solo *s, uint64_t index)
+{
+    return solo_step(s, (struct raft_event){.type = RAFT_APPLIED, .index = index});
+}
+
 void solo_lead(struct solo *s)
 {
     const struct raft_config *c = raft_config(s->raft, NULL);

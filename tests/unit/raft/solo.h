@@ -33,6 +33,8 @@ int solo_append(struct solo *s, uint64_t from, uint64_t term, uint64_t prev,
                 uint64_t prev_term, const uint64_t *terms, uint64_t commit);
 int solo_durable(struct solo *s, uint64_t index); /* of the current generation */
 int solo_propose(struct solo *s, uint64_t count);
+int solo_compact(struct solo *s, uint64_t index);
+int solo_apply(struct solo *s, uint64_t index);
 /* Makes node 1 the leader of term + 1, its own first entry durable, all connected. */
 void solo_lead(struct solo *s);
 /* Peer says: match, applied, round in the current term. */
