@@ -157,8 +157,9 @@ static void step_one(struct node *n, const struct raft_event *event)
         log_warn("node %016llx sent a message no correct node sends",
                  (unsigned long long)(event->message ? event->message->from : 0));
     if (ret < 0) {
-        /* It was appended here already: the core must not refuse it. */
-        ensure(event->type != RAFT_PROPOSE);
+        /* It was appended, merged or installed here already: the core must not refuse it. */
+        ensure(event->type != RAFT_PROPOSE && event->type != RAFT_COMPACTED &&
+               event->type != RAFT_INSTALLED);
         return;
     }
     d->visible = d->update.visible;

@@ -296,7 +296,7 @@ static bool await_repair(struct node *n, const struct operation *o, int *ret)
     struct session *s = session_find(n, o->head.session);
     uint64_t now_us = node_now();
     if (s && s->damaged_until_us == 0)
-        s->damaged_until_us = now_us + NODE_READ_PATIENCE_US;
+        s->damaged_until_us = now_us + n->gate.patience_us;
     bool wait = s ? now_us < s->damaged_until_us : o->internal;
     if (!wait && s)
         s->damaged_until_us = 0;

@@ -330,7 +330,7 @@ static void tick_second(struct node *n, uint64_t now_us)
     /* G6: what is applied is committed, and durable here: a hint beyond what a power cut
      * leaves of the log would make damage of what was never written. */
     uint64_t applied = store_applied(n->store);
-    if (applied != n->hinted_commit) {
+    if (applied > n->hinted_commit) { /* never less: behind a hole it is the only proof */
         n->hinted_commit = applied;
         node_must(store_set_commit_hint(n->store, applied), "noting the commit index");
     }
@@ -572,7 +572,7 @@ static int start(struct node *n)
     if (recovery.cut_bytes)
         log_info("%llu bytes of an unfinished write were cut from the log",
                  (unsigned long long)recovery.cut_bytes);
-    n->hinted_commit = recovery.commit;
+    n->hinted_commit = max_u64(recovery.commit, recovery.claim_index);
     n->base = recovery.base_index;
     gate_set(n, store_is_ready(n->store));
     n->eligible = true;

@@ -120,6 +120,7 @@ struct gate {
     _Atomic uint64_t epoch;   /* odd: the state is not complete (G7) */
     _Atomic uint64_t repairs; /* how often something was repaired */
     bool told, repairing;     /* under mutex: damage that the loop will see to; sees to */
+    uint64_t patience_us;     /* NODE_READ_PATIENCE_US */
 };
 
 void gate_init(struct node *n);

@@ -17,19 +17,21 @@ struct patience {
     struct timespec until;
 };
 
-static void patience_begin(struct patience *p)
+static void patience_begin(const struct gate *g, struct patience *p)
 {
     if (p->set)
         return;
     ensure(clock_gettime(CLOCK_MONOTONIC, &p->until) == 0);
-    p->until.tv_sec += NODE_READ_PATIENCE_US / 1000000;
+    uint64_t ns = (uint64_t)p->until.tv_nsec + g->patience_us % 1000000 * 1000;
+    p->until.tv_sec += (time_t)(g->patience_us / 1000000 + ns / 1000000000);
+    p->until.tv_nsec = (long)(ns % 1000000000);
     p->set = true;
 }
 
 /* With the mutex held. False: it has run out. */
 static bool wait_on(struct gate *g, struct patience *p)
 {
-    patience_begin(p);
+    patience_begin(g, p);
     return pthread_cond_timedwait(&g->changed, &g->mutex, &p->until) != ETIMEDOUT;
 }
 
@@ -148,6 +150,7 @@ void gate_init(struct node *n)
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&g->changed, &attr);
     pthread_condattr_destroy(&attr);
+    g->patience_us = NODE_READ_PATIENCE_US;
     n->view = (struct fs_view){.context = n,
                                .get = view_get,
                                .scan = view_scan,
