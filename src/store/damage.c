@@ -5,8 +5,8 @@
  *                           ^              |
  *                           '-found again- STAYS <--no peer has it, or writing failed
  *
- * A damage is named by (key, timestamp) or by index, never by its place: a merge moves it.
- * The list is bounded: what finds no room is found again by the next read or scrub.
+ * A damage is named by (key, timestamp) or by index, never by its place: a merge moves
+ * it. The list is bounded: what finds no room is found again by the next read or scrub.
  */
 #include "store_internal.h"
 
@@ -51,7 +51,8 @@ static struct damage_item *find_item(struct damage_list *list,
 
 /* NULL: no room. */
 static struct damage_item *add_item(struct damage_list *list,
-                                    const struct store_damage *damage)
+                                    const struct store_damage *damage,
+                                    enum damage_state state)
 {
     if (list->count == DAMAGE_MAX)
         return NULL;
@@ -64,7 +65,7 @@ static struct damage_item *add_item(struct damage_list *list,
         list->capacity = capacity;
     }
     struct damage_item *item = &list->items[list->count++];
-    *item = (struct damage_item){.damage = *damage};
+    *item = (struct damage_item){.damage = *damage, .state = state};
     list->found++;
     return item;
 }
@@ -79,19 +80,20 @@ static void remove_item(struct damage_list *list, struct damage_item *item)
 
 /* ---- Found: any thread ------------------------------------------------------------- */
 
-static void found(struct store *s, const struct store_damage *damage)
+static void found(struct store *s, const struct store_damage *damage,
+                  enum damage_state state)
 {
     struct damage_list *list = &s->damage;
     bool tell = false;
     pthread_mutex_lock(&list->lock);
     struct damage_item *item = find_item(list, damage);
     if (!item) {
-        item = add_item(list, damage);
-        tell = item != NULL;
+        item = add_item(list, damage, state);
+        tell = item && state == DAMAGE_NEW;
     } else if (item->state == DAMAGE_STAYS) {
-        item->state = DAMAGE_NEW;
+        item->state = state;
         list->stay--;
-        tell = true;
+        tell = state == DAMAGE_NEW;
     }
     if (item && damage->term)
         item->damage.term = damage->term;
@@ -100,21 +102,36 @@ static void found(struct store *s, const struct store_damage *damage)
         s->damaged(s->context);
 }
 
-void damage_found_record(struct store *s, const void *key, size_t key_size,
-                         uint64_t timestamp_us)
+static struct store_damage damage_of(const void *key, size_t key_size,
+                                     uint64_t timestamp_us)
 {
     ensure(key_size > 0 && key_size <= LIMIT_KEY_BYTES);
     struct store_damage damage = {.kind = STORE_DAMAGED_RECORD,
                                   .key_size = (uint32_t)key_size,
                                   .timestamp_us = timestamp_us};
     memcpy(damage.key, key, key_size);
-    found(s, &damage);
+    return damage;
+}
+
+void damage_found_record(struct store *s, const void *key, size_t key_size,
+                         uint64_t timestamp_us)
+{
+    struct store_damage damage = damage_of(key, key_size, timestamp_us);
+    found(s, &damage, DAMAGE_NEW);
+}
+
+void damage_found_here(struct store *s, const struct store_record *record)
+{
+    struct store_damage damage =
+        damage_of(record->key, record->key_size, record->timestamp_us);
+    found(s, &damage, DAMAGE_TOLD);
 }
 
 void damage_found_entry(struct store *s, uint64_t index, uint64_t term)
 {
-    found(s, &(struct store_damage){
-                 .kind = STORE_DAMAGED_ENTRY, .index = index, .term = term});
+    struct store_damage damage = {
+        .kind = STORE_DAMAGED_ENTRY, .index = index, .term = term};
+    found(s, &damage, DAMAGE_NEW);
 }
 
 /* ---- What became of it ------------------------------------------------------------- */
@@ -134,10 +151,8 @@ static void ended(struct store *s, const struct store_damage *damage, bool repai
 void damage_ended_record(struct store *s, const struct store_record *record,
                          bool repaired)
 {
-    struct store_damage damage = {.kind = STORE_DAMAGED_RECORD,
-                                  .key_size = record->key_size,
-                                  .timestamp_us = record->timestamp_us};
-    memcpy(damage.key, record->key, record->key_size);
+    struct store_damage damage =
+        damage_of(record->key, record->key_size, record->timestamp_us);
     ended(s, &damage, repaired);
 }
 

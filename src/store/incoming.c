@@ -25,7 +25,7 @@ static const char magic[8] = {'t', 'i', 'e', 'r', 'c', 'e', 'I', 'N'};
 
 enum { FIXED_BYTES = 44 };
 
-#define SYNC_BYTES  ((uint64_t)16 << 20)  /* of a file, between two syncs */
+#define SYNC_BYTES  ((uint64_t)8 << 20)   /* of a file, between two syncs */
 #define STATE_BYTES ((uint64_t)300 << 20) /* it is read whole */
 
 static void incoming_path(struct path *ret, const char *directory, const char *name)
@@ -182,8 +182,7 @@ static int state_save(struct store_incoming *in, char error[STORE_ERROR_BYTES])
 static bool is_same_file(const struct manifest_file *a, const struct manifest_file *b)
 {
     return a->file_id == b->file_id && a->bytes == b->bytes && a->records == b->records &&
-           a->tombstones == b->tombstones &&
-           a->min_timestamp_us == b->min_timestamp_us &&
+           a->tombstones == b->tombstones && a->min_timestamp_us == b->min_timestamp_us &&
            a->max_timestamp_us == b->max_timestamp_us;
 }
 
@@ -368,8 +367,8 @@ bool store_incoming_ahead(const struct store_incoming *in, uint64_t skip,
         if (skip < chunks) {
             *ret_file = (uint32_t)i;
             *ret_offset = at + skip * STORE_CHUNK_BYTES;
-            *ret_length = (uint32_t)min_u64(left - skip * STORE_CHUNK_BYTES,
-                                            STORE_CHUNK_BYTES);
+            *ret_length =
+                (uint32_t)min_u64(left - skip * STORE_CHUNK_BYTES, STORE_CHUNK_BYTES);
             return true;
         }
         skip -= chunks;
@@ -507,6 +506,7 @@ static int prepare_file(struct store_incoming *in, size_t i)
     struct segment *segment = segment_new(s, SEGMENT_MERGED, store_new_file_id(s));
     if (!segment)
         return -ENOMEM;
+    segment->incoming = true;
     segment->fd = file->fd;
     segment->used = file->from.bytes;
     file->fd = -1;
@@ -516,12 +516,11 @@ static int prepare_file(struct store_incoming *in, size_t i)
     uint8_t head[SEGMENT_HEADER];
     merged_head_encode(head, s->cluster_id, segment->file_id);
     struct iovec iov = {head, sizeof(head)};
-    uint64_t hint_bytes;
     int rc = write_full(s->io, segment->fd, &iov, 1, 0);
     if (rc == 0)
         rc = s->io->sync_all(s->io->context, segment->fd);
     if (rc == 0)
-        rc = hint_build(s, segment, segment->used, &hint_bytes);
+        rc = hint_build(s, segment, segment->used, &segment->hint_bytes);
     return rc == 0 ? check_file(s, &file->from, segment->file_id) : rc;
 }
 
@@ -547,6 +546,7 @@ static int prepare_manifest(struct store_incoming *in)
 int incoming_drop(struct store_incoming *in, char error[STORE_ERROR_BYTES])
 {
     struct path path;
+    in->dropped = true;
     incoming_path(&path, in->s->path, "STATE");
     int rc = in->s->io->unlink(in->s->io->context, path.text);
     if (rc != 0 && rc != -ENOENT)
@@ -599,8 +599,21 @@ int store_incoming_prepare(struct store_incoming *in, char error[STORE_ERROR_BYT
         return store_fail_call(error, rc, "make a store of", path.text);
     char ignored[STORE_ERROR_BYTES];
     incoming_drop(in, ignored);
-    return store_fail(error, rc, "%s is not what the sender described: it is fetched anew",
-                      path.text);
+    return store_fail(
+        error, rc, "%s is not what the sender described: it is fetched anew", path.text);
+}
+
+/* What has come since the last sync; without it no more is lost than that. */
+static void keep_progress(struct store_incoming *in)
+{
+    char ignored[STORE_ERROR_BYTES];
+    struct path path;
+    for (size_t i = 0; i < in->count && !in->dropped; i++) {
+        struct incoming_file *file = &in->files[i];
+        incoming_part_path(&path, in->s->path, file->from.file_id);
+        if (file->fd >= 0 && atomic_load(&file->received) > file->synced)
+            sync_part(in, file, path.text, ignored);
+    }
 }
 
 void store_incoming_free(struct store_incoming *in)
@@ -608,6 +621,7 @@ void store_incoming_free(struct store_incoming *in)
     if (!in)
         return;
     unprepare(in);
+    keep_progress(in);
     for (size_t i = 0; i < in->count; i++) {
         if (in->files[i].fd >= 0)
             in->s->io->close(in->s->io->context, in->files[i].fd);

@@ -4,13 +4,12 @@
  *   the loop        store_install: from here on nothing may be appended
  *   the log thread  the spare for the new log, if it is not there  (no room: given up)
  *                   incoming/X.part -> log/ID.mrg, each; directories synced
- *                   MANIFEST.new -> MANIFEST                       <- this installs it (G7)
- *                   the new log's first segment, which begins with M + 1
- *                   the former files go
- *   the loop        store_finish_job: keydir, files, log and applied change in one step
+ *                   MANIFEST.new -> MANIFEST                       <- this installs it
+ * (G7) the new log's first segment, which begins with M + 1 the former files go the loop
+ * store_finish_job: keydir, files, log and applied change in one step
  *
- * A crash before the rename leaves merged files that no manifest lists: they mean nothing.
- * A crash after it leaves log segments with a lower file id than the manifest's
+ * A crash before the rename leaves merged files that no manifest lists: they mean
+ * nothing. A crash after it leaves log segments with a lower file id than the manifest's
  * first_file, which mean nothing either, and perhaps no segment of the new log.
  */
 #include "store_internal.h"
@@ -30,7 +29,8 @@ static void note_former(const struct store *s, struct buf *to)
     }
 }
 
-/* The first segment of the log to be: the spare, or one that is made when it is needed. */
+/* The first segment of the log to be: the spare, or one that is made when it is needed.
+ */
 static struct segment *take_spare(struct store *s)
 {
     if (!s->spare)
@@ -168,6 +168,7 @@ static void replace_log(struct store *s, struct store_incoming *in)
     s->base = s->end = s->applied = in->installed.merged;
     s->durable = s->base.index;
     damage_clear(s);
+    scrub_forget(s);
 }
 
 static void replace_merged(struct store *s, struct store_incoming *in)
@@ -177,6 +178,8 @@ static void replace_merged(struct store *s, struct store_incoming *in)
     s->merged = in->segments;
     s->merged_count = in->count;
     in->segments = NULL;
+    for (size_t i = 0; i < s->merged_count; i++)
+        s->merged[i]->incoming = false;
     manifest_release(&s->manifest);
     s->manifest = in->installed;
     in->installed = (struct manifest){0};

@@ -27,9 +27,14 @@ struct segment *store_segment_of(const struct store *s, uint64_t index)
     return s->segments[low];
 }
 
+uint64_t store_new_file_ids(struct store *s, uint64_t count)
+{
+    return atomic_fetch_add(&s->next_file_id, count);
+}
+
 uint64_t store_new_file_id(struct store *s)
 {
-    return atomic_fetch_add(&s->next_file_id, 1);
+    return store_new_file_ids(s, 1);
 }
 
 int store_reserve_segment(struct store *s)

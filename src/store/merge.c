@@ -392,7 +392,7 @@ static bool given_up(struct store *s, struct merge *m)
         m->bad_hint->hint_bytes = 0; /* it gets another */
     if (m->hurt) {
         m->hurt->hurt_until_us = s->task_now_us + HURT_US;
-        s->stats.damaged++;
+        scrub_suspect(s, m->hurt); /* which names all that is bad in it */
     }
     if (!m->bad_hint && !m->hurt)
         task_gave_up(s, &m->task);

@@ -36,12 +36,18 @@ struct plan {
     uint64_t share_min;
 };
 
+/* A worn one is merged whatever is dead in it. */
+static uint64_t merged_dead_share(const struct segment *segment)
+{
+    return segment->worn ? SHARE_FULL
+                         : share_of(segment->used - live_of(segment), segment->used);
+}
+
 static int compare_dead(const void *a, const void *b)
 {
     const struct segment *x = *(struct segment *const *)a;
     const struct segment *y = *(struct segment *const *)b;
-    uint64_t share_x = share_of(x->used - live_of(x), x->used);
-    uint64_t share_y = share_of(y->used - live_of(y), y->used);
+    uint64_t share_x = merged_dead_share(x), share_y = merged_dead_share(y);
     return (share_x < share_y) - (share_x > share_y);
 }
 
@@ -61,8 +67,7 @@ static uint64_t merged_share(const struct plan *p)
 {
     if (p->merged_taken == p->merged_count)
         return 0;
-    const struct segment *segment = p->merged[p->merged_taken];
-    return share_of(segment->used - live_of(segment), segment->used);
+    return merged_dead_share(p->merged[p->merged_taken]);
 }
 
 /* The first one may be larger than a round's output should be, unless the disk is low. */
@@ -135,9 +140,17 @@ static bool fill(struct store *s, struct merge *m, const struct plan *p)
     }
     m->log_count = p->log_taken;
     m->merged = s->base; /* the last hint of the log's victims says more */
-    m->first_id = m->next_id = s->next_file_id;
-    m->end_id = s->next_file_id += outputs;
+    m->first_id = m->next_id = store_new_file_ids(s, outputs);
+    m->end_id = m->first_id + outputs;
     return true;
+}
+
+static bool any_worn(const struct store *s)
+{
+    bool worn = false;
+    for (size_t i = 0; i < s->merged_count; i++)
+        worn = worn || s->merged[i]->worn;
+    return worn;
 }
 
 bool merge_plan(struct store *s, struct merge *m, uint64_t now_us)
@@ -145,7 +158,8 @@ bool merge_plan(struct store *s, struct merge *m, uint64_t now_us)
     struct space space;
     space_measure(s, &space);
     bool low = store_space(s) == STORE_SPACE_LOW;
-    if (!store_is_ready(s) || (!low && space.dead <= space.trigger))
+    bool worn = any_worn(s);
+    if (!store_is_ready(s) || (!low && !worn && space.dead <= space.trigger))
         return false;
     struct plan p = {.s = s,
                      .log = s->segments,
@@ -164,7 +178,8 @@ bool merge_plan(struct store *s, struct merge *m, uint64_t now_us)
     if (p.merged_count > 0)
         qsort(p.merged, p.merged_count, sizeof(struct segment *), compare_dead);
     choose(&p);
-    bool worth = p.bytes > 0 && p.dead >= s->segment_bytes / (low ? 64 : 16);
+    bool worth =
+        p.bytes > 0 && (worn || p.dead >= s->segment_bytes / (low ? 64 : 16));
     bool planned = worth && fill(s, m, &p);
     free(p.merged);
     return planned;

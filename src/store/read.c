@@ -75,39 +75,40 @@ const struct keydir *store_keydir(const struct store *s)
     return __atomic_load_n(&s->keydir, __ATOMIC_ACQUIRE);
 }
 
+/* *ret_timestamp also where it cannot be read: what is damaged has a name. */
 static int get_once(struct store *s, const void *key, size_t key_size, unsigned flags,
                     struct buf *to, uint64_t *ret_timestamp)
 {
     const struct keydir_node *node = keydir_find(store_keydir(s), key, key_size);
     if (!node)
         return -ENOENT;
+    *ret_timestamp = node->timestamp_us;
     const uint8_t *value = keydir_value(node);
-    int rc = 0;
-    if (value) {
-        buf_bytes(to, value, node->value_size);
-        rc = to->failed ? -ENOMEM : 0;
-    } else {
-        rc = read_value(s, node, flags, to);
-    }
-    if (rc == 0 && ret_timestamp)
-        *ret_timestamp = node->timestamp_us;
-    return rc;
+    if (!value)
+        return read_value(s, node, flags, to);
+    buf_bytes(to, value, node->value_size);
+    return to->failed ? -ENOMEM : 0;
 }
 
 int store_get(struct store *s, const void *key, size_t key_size, unsigned flags,
               struct buf *to, uint64_t *ret_timestamp)
 {
     int rc = -EBADMSG;
+    uint64_t timestamp = 0;
     /* Twice: a repair may be writing the block just now (G9). */
     for (int attempt = 0; attempt < 2 && rc == -EBADMSG; attempt++) {
         do {
             reading_begin();
-            rc = get_once(s, key, key_size, flags, to, ret_timestamp);
+            rc = get_once(s, key, key_size, flags, to, &timestamp);
             reading_end();
         } while (rc == -ESTALE); /* its successor is there by now */
         if (rc == -EBADMSG)
             atomic_fetch_add_explicit(&s->bad_reads, 1, memory_order_relaxed);
     }
+    if (rc == -EBADMSG || rc == -EIO)
+        damage_found_record(s, key, key_size, timestamp);
+    if (rc == 0 && ret_timestamp)
+        *ret_timestamp = timestamp;
     return rc;
 }
 
@@ -240,6 +241,7 @@ int store_scan_ahead(struct store *s, const void *from, size_t from_size, const 
 /* ---- Entries ----------------------------------------------------------------------- */
 
 struct store_read {
+    struct store *s;
     struct segment *segment; /* a reference; NULL: the entries are in `bytes` */
     struct store_bytes *bytes;
     uint64_t offset;
@@ -296,6 +298,7 @@ int store_read_plan(struct store *s, uint64_t first, size_t max_bytes,
     struct store_read *read = calloc(1, sizeof(*read));
     if (!read)
         return -ENOMEM;
+    read->s = s;
     read->first = first;
     int rc = 0;
     if (tail_at(&s->tail, first))
@@ -310,17 +313,24 @@ int store_read_plan(struct store *s, uint64_t first, size_t max_bytes,
     return 0;
 }
 
-static bool is_range(const struct store_read *read, const struct store_bytes *bytes)
+/* The first entry of the range that is not intact, and its term, 0 where that cannot be
+ * read; 0: all are. */
+static uint64_t first_bad(const struct store_read *read, const struct store_bytes *bytes,
+                          uint64_t *ret_term)
 {
     size_t at = 0;
     for (uint64_t index = read->first; index <= read->last; index++) {
         struct store_entry entry;
-        if (store_entry_verify(bytes->data + at, bytes->length - at, &entry) != 0 ||
-            entry.index != index)
-            return false;
+        const uint8_t *data = bytes->data + at;
+        if (store_entry_verify(data, bytes->length - at, &entry) != 0 ||
+            entry.index != index) {
+            bool have_head = entry_head_decode(data, bytes->length - at, &entry) == 0;
+            *ret_term = have_head && entry.index == index ? entry.term : 0;
+            return index;
+        }
         at += entry.length;
     }
-    return at == bytes->length;
+    return at == bytes->length ? 0 : read->last;
 }
 
 int store_read_run(struct store_read *read, struct store_bytes **ret, uint64_t *ret_last)
@@ -330,14 +340,17 @@ int store_read_run(struct store_read *read, struct store_bytes **ret, uint64_t *
     if (!bytes)
         return -ENOMEM;
     int rc = read->bytes ? 0 : -EBADMSG;
+    uint64_t bad = read->first, term = 0;
     for (int attempt = 0; attempt < 2 && rc == -EBADMSG; attempt++) {
         ssize_t n = read_full(read->segment->io, read->segment->fd, bytes->data,
                               read->length, read->offset);
         if (n < 0)
             rc = (int)n;
-        else if ((size_t)n == read->length && is_range(read, bytes))
+        else if ((size_t)n == read->length && (bad = first_bad(read, bytes, &term)) == 0)
             rc = 0;
     }
+    if (rc == -EBADMSG || rc == -EIO)
+        damage_found_entry(read->s, bad, term);
     if (rc != 0) {
         store_bytes_unref(bytes);
         return rc;

@@ -6,9 +6,9 @@
  * disk cannot read any more is replaced only by a write of all of it; what is around the
  * record is written as it was read. Then it is synced, read back and compared.
  *
- * A record is the right one when its key, timestamp and checksum are: a timestamp is given
- * once. An entry is when the chain says so: its neighbour's prev_crc is its checksum, or it
- * continues its other neighbour.
+ * A record is the right one when its key, timestamp and checksum are: a timestamp is
+ * given once. An entry is when the chain says so: its neighbour's prev_crc is its
+ * checksum, or it continues its other neighbour.
  *
  * Where writing fails in a file that nothing is appended to, the damage stays and is
  * counted. In the active segment it is the log's failure, and final.
@@ -66,7 +66,8 @@ void store_damage_stays(struct store *s, const struct store_damage *damage)
             damage_ended_entry(s, damage->index, false);
         return;
     }
-    const struct keydir_node *node = keydir_find(s->keydir, damage->key, damage->key_size);
+    const struct keydir_node *node =
+        keydir_find(s->keydir, damage->key, damage->key_size);
     if (node && node->timestamp_us == damage->timestamp_us) {
         damage_stays(s, damage);
         return;
@@ -91,6 +92,16 @@ static struct op *add_repair(struct store *s, struct segment *segment, uint64_t 
     op->bytes = bytes;
     op->active = segment == store_active(s);
     return op;
+}
+
+void repair_here(struct store *s, struct segment *segment, uint32_t offset,
+                 const void *record, size_t length)
+{
+    struct store_record r;
+    struct reader reader = reader_of(record, length);
+    ensure(store_record_read(&reader, &r) == 0 && reader_done(&reader));
+    if (add_repair(s, segment, offset, record, length))
+        damage_found_here(s, &r);
 }
 
 int store_repair_record(struct store *s, const void *record, size_t length)
@@ -135,7 +146,8 @@ static enum proof prove_in_memory(const struct store *s, const struct store_entr
 }
 
 /* Where the log thread finds the entries around it. */
-static void add_neighbours(struct store *s, struct op *op, const struct store_entry *entry)
+static void add_neighbours(struct store *s, struct op *op,
+                           const struct store_entry *entry)
 {
     uint64_t next = entry->index + 1, former = entry->index - 1;
     op->index = entry->index;
@@ -161,9 +173,8 @@ int store_repair_entry(struct store *s, const void *entry, size_t length)
     enum proof proof = prove_in_memory(s, &head);
     if (segment_entry_length(segment, head.index) != length || proof == PROOF_AGAINST)
         return -EBADMSG;
-    struct op *op =
-        add_repair(s, segment, segment->offsets[head.index - segment->first_index], entry,
-                   length);
+    struct op *op = add_repair(
+        s, segment, segment->offsets[head.index - segment->first_index], entry, length);
     if (!op)
         return -ENOMEM;
     op->index = head.index;
@@ -317,7 +328,8 @@ bool repair_finish(struct store *s, const struct op *op)
 
 /* ---- A copy of everything ---------------------------------------------------------- */
 
-/* The first live record above `after`, if it fits: 1; 0: it does not, or there is none. */
+/* The first live record above `after`, if it fits: 1; 0: it does not, or there is none.
+ */
 static int copy_next(struct store *s, const struct buf *after, size_t room, bool any,
                      struct buf *to, struct buf *ret_last)
 {

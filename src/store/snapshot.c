@@ -4,9 +4,9 @@
  *
  * A snapshot holds references to the files, so that a merge meanwhile takes only their
  * names, and pins the log behind them, so that the receiver can go on from it. What is
- * described is the manifest's own bytes. What is read is verified on its way, as far as it
- * is read in order: rot is then found, and repaired, where it is, and not by a receiver
- * that asks again and again.
+ * described is the manifest's own bytes. What is read is verified on its way, as far as
+ * it is read in order: rot is then found, and repaired, where it is, and not by a
+ * receiver that asks again and again.
  */
 #include "store_internal.h"
 
@@ -109,7 +109,7 @@ static int take_files(struct store *s, struct store_snapshot *snapshot)
 
 int store_snapshot_open(struct store *s, struct store_snapshot **ret)
 {
-    if (s->base.index == 0)
+    if (s->manifest.applied_index == 0)
         return -ENOENT;
     struct store_snapshot *snapshot = calloc(1, sizeof(*snapshot));
     if (!snapshot)
@@ -117,8 +117,9 @@ int store_snapshot_open(struct store *s, struct store_snapshot **ret)
     ensure(pthread_mutex_init(&snapshot->lock, NULL) == 0);
     snapshot->s = s;
     int rc = take_files(s, snapshot);
-    if (rc == 0 && s->end.index > s->base.index)
-        rc = store_pin_log(s, s->base.index + 1, &snapshot->pin);
+    uint64_t after = s->manifest.merged.index + 1;
+    if (rc == 0 && s->end.index >= after)
+        rc = store_pin_log(s, after, &snapshot->pin);
     if (rc != 0) {
         store_snapshot_close(s, snapshot);
         return rc;
@@ -148,12 +149,12 @@ int store_snapshot_read(struct store_snapshot *snapshot, uint32_t file, uint64_t
         return -ENOMEM;
     int rc = -EBADMSG;
     for (int attempt = 0; attempt < 2 && rc == -EBADMSG; attempt++) {
-        ssize_t n = read_full(segment->io, segment->fd, data, length,
-                              SEGMENT_HEADER + offset);
-        rc = n < 0                                          ? (int)n
-             : (size_t)n < length                           ? -EBADMSG
+        ssize_t n =
+            read_full(segment->io, segment->fd, data, length, SEGMENT_HEADER + offset);
+        rc = n < 0                                           ? (int)n
+             : (size_t)n < length                            ? -EBADMSG
              : !verify(snapshot, file, offset, data, length) ? -EBADMSG
-                                                            : 0;
+                                                             : 0;
     }
     if (rc == -EBADMSG || rc == -EIO)
         scrub_suspect(snapshot->s, segment);

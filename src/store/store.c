@@ -137,6 +137,8 @@ static struct store *store_new(const struct store_options *options)
     s->segment_bytes = options->segment_bytes;
     s->state_fd = s->hint_fd = -1;
     s->next_file_id = 1;
+    s->scrub_period_us =
+        options->scrub_period_us ? options->scrub_period_us : STORE_SCRUB_PERIOD_US;
     s->retain_bytes = options->retain_bytes ? options->retain_bytes : STORE_RETAIN_BYTES;
     s->merge_bytes_per_s = options->merge_bytes_per_s ? options->merge_bytes_per_s
                                                       : STORE_MERGE_BYTES_PER_S;
@@ -184,6 +186,7 @@ void store_free(struct store *s)
     }
     while (s->pins)
         store_unpin_log(s, s->pins);
+    scrub_forget(s);
     job_free(s->pending);
     job_free(s->running);
     tail_release(&s->tail);

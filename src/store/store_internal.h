@@ -259,12 +259,14 @@ struct segment {
     size_t count, capacity;
     uint64_t used;        /* bytes, header included */
     uint64_t limit_bytes; /* how far appends may go */
+    bool incoming;        /* of a snapshot that is not installed: not the keydir's */
+    bool worn;            /* something dead in it is bad: to be merged away */
+    _Atomic bool suspect; /* to be scrubbed soon */
     uint64_t hint_bytes;  /* of its hint file; 0: there is none */
     /* A merge met a bad record in it: merged again when that is repaired, or then. */
     uint64_t hurt_until_us; /* 0: it is not */
     uint64_t kept_bytes; /* of tombstones that had to stay when it was merged */
     _Atomic bool merging;   /* its live records are moving to another file */
-    _Atomic bool suspect; /* to be scrubbed soon */
     struct rcu_head rcu;
 };
 
@@ -541,6 +543,100 @@ int hard_state_read(const struct store_io *io, int fd, struct hard_state *ret,
 int commit_hint_read(const struct store_io *io, int fd, struct commit_hint *ret,
                      int *ret_slot);
 
+/* ---- Damage and repair; see damage.c, repair.c ------------------------------------- */
+
+enum { DAMAGE_MAX = 1024 }; /* more are found again, later */
+
+struct damage_item;
+
+struct damage_list {
+    pthread_mutex_t lock;
+    struct damage_item *items;
+    size_t count, capacity;
+    uint64_t found, repaired; /* since open */
+    uint64_t stay;            /* of the items: not repaired */
+};
+
+void damage_init(struct damage_list *list);
+void damage_release(struct damage_list *list);
+/* Any thread: a record that the keydir means, or an applied entry, is bad on disk. */
+void damage_found_record(struct store *s, const void *key, size_t key_size,
+                         uint64_t timestamp_us);
+/* The loop: one that needs no peer. */
+void damage_found_here(struct store *s, const struct store_record *record);
+void damage_found_entry(struct store *s, uint64_t index, uint64_t term); /* 0: unknown */
+/* The loop: it is repaired, or nobody needs it any more. */
+void damage_ended_record(struct store *s, const struct store_record *record,
+                         bool repaired);
+void damage_ended_entry(struct store *s, uint64_t index, bool repaired);
+void damage_stays(struct store *s, const struct store_damage *damage);
+void damage_clear(struct store *s);
+void damage_stats(struct store *s, struct store_stats *ret);
+
+/* A whole record's bytes; value NULL: a tombstone. */
+void record_encode(struct buf *to, uint64_t timestamp_us, const void *key,
+                   size_t key_size, const void *value, size_t value_size);
+/* As read_raw, and from memory where the value is there. */
+int read_current(const struct store *s, const struct keydir_node *node, struct buf *to);
+int repair_run(struct store_job *job, struct op *op, char error[STORE_ERROR_BYTES]);
+bool repair_finish(struct store *s, const struct op *op); /* whether it is repaired */
+/* Writes a record back whose bytes are known here. */
+void repair_here(struct store *s, struct segment *segment, uint32_t offset,
+                 const void *record, size_t length);
+
+/* ---- Scrubbing; see scrub.c -------------------------------------------------------- */
+
+#define SCRUB_IDLE_US ((uint64_t)60 * 1000 * 1000) /* where there is nothing to scrub */
+
+struct scrub_file;
+
+struct scrub { /* the loop's, and its task's while there is one */
+    struct scrub_file *file;
+    uint64_t complete_us;       /* the last pass was, by the wall clock */
+    uint64_t next_id, limit_id; /* of this pass: files next_id .. limit_id - 1 are left */
+    uint64_t due_us;            /* the next stretch */
+    bool unsaved;
+};
+
+void scrub_load(struct store *s);   /* what scrub.state says */
+void scrub_forget(struct store *s); /* the file that is being scrubbed */
+/* Any thread: something in this file is wrong: it is scrubbed soon. */
+void scrub_suspect(struct store *s, struct segment *segment);
+
+/* ---- A snapshot that comes in; see incoming.c, install.c ----------------------------- */
+
+struct incoming_file {
+    struct manifest_file from; /* as the sender has it */
+    int fd;                    /* of its .part; -1: a segment has it */
+    _Atomic uint64_t received; /* bytes of content */
+    uint64_t synced;           /* of them */
+};
+
+struct store_incoming {
+    struct store *s;
+    uint64_t sender;
+    struct buf description;
+    struct manifest manifest; /* what it says */
+    struct incoming_file *files;
+    size_t count;
+    bool dropped; /* its files are gone */
+    /* Prepared: */
+    bool prepared;
+    bool hints_stay; /* they belong to the store */
+    struct segment **segments;
+    struct keydir *keydir;
+    struct manifest installed; /* with this store's own file ids */
+    /* Being installed: */
+    struct segment *next; /* the new log's first */
+    struct buf former;    /* { file_id u64, kind u8 } of what goes */
+};
+
+void incoming_part_path(struct path *ret, const char *directory, uint64_t file_id);
+/* Removes all files of it. */
+int incoming_drop(struct store_incoming *in, char error[STORE_ERROR_BYTES]);
+int install_run(struct store_job *job, struct op *op, char error[STORE_ERROR_BYTES]);
+bool install_finish(struct store *s, struct op *op);
+
 /* ---- Tasks: background work in stretches; see task.c ------------------------------- */
 
 enum {
@@ -572,9 +668,9 @@ struct store_task {
     struct store *store;
 };
 
-enum { TASK_SEAL, TASK_MERGE, TASK_KINDS }; /* in the order they are asked */
+enum { TASK_SEAL, TASK_MERGE, TASK_SCRUB, TASK_KINDS }; /* in the order they are asked */
 
-extern const struct task_kind seal_kind, merge_kind;
+extern const struct task_kind seal_kind, merge_kind, scrub_kind;
 
 /* The merge thread: how long to wait after this many bytes. */
 uint64_t task_pace(const struct store *s, uint64_t bytes);
@@ -611,77 +707,6 @@ struct store_pin {
     struct store_pin *next;
     uint64_t first;
 };
-
-/* ---- Damage and repair; see damage.c, repair.c ------------------------------------- */
-
-enum { DAMAGE_MAX = 1024 }; /* more are found again, later */
-
-struct damage_item;
-
-struct damage_list {
-    pthread_mutex_t lock;
-    struct damage_item *items;
-    size_t count, capacity;
-    uint64_t found, repaired; /* since open */
-    uint64_t stay;            /* of the items: not repaired */
-};
-
-void damage_init(struct damage_list *list);
-void damage_release(struct damage_list *list);
-/* Any thread: a record that the keydir means, or an applied entry, is bad on disk. */
-void damage_found_record(struct store *s, const void *key, size_t key_size,
-                         uint64_t timestamp_us);
-void damage_found_entry(struct store *s, uint64_t index, uint64_t term); /* 0: unknown */
-/* The loop: it is repaired, or nobody needs it any more. */
-void damage_ended_record(struct store *s, const struct store_record *record,
-                         bool repaired);
-void damage_ended_entry(struct store *s, uint64_t index, bool repaired);
-void damage_stays(struct store *s, const struct store_damage *damage);
-void damage_clear(struct store *s);
-void damage_stats(struct store *s, struct store_stats *ret);
-
-/* A whole record's bytes; value NULL: a tombstone. */
-void record_encode(struct buf *to, uint64_t timestamp_us, const void *key,
-                   size_t key_size, const void *value, size_t value_size);
-/* As read_raw, and from memory where the value is there. */
-int read_current(const struct store *s, const struct keydir_node *node, struct buf *to);
-int repair_run(struct store_job *job, struct op *op, char error[STORE_ERROR_BYTES]);
-bool repair_finish(struct store *s, const struct op *op); /* whether it is repaired */
-/* Any thread: something in this file is wrong: it is scrubbed soon. */
-void scrub_suspect(struct store *s, struct segment *segment);
-
-/* ---- A snapshot that comes in; see incoming.c, install.c ----------------------------- */
-
-struct incoming_file {
-    struct manifest_file from; /* as the sender has it */
-    int fd;                    /* of its .part; -1: a segment has it */
-    _Atomic uint64_t received; /* bytes of content */
-    uint64_t synced;           /* of them */
-};
-
-struct store_incoming {
-    struct store *s;
-    uint64_t sender;
-    struct buf description;
-    struct manifest manifest; /* what it says */
-    struct incoming_file *files;
-    size_t count;
-    /* Prepared: */
-    bool prepared;
-    bool hints_stay; /* they belong to the store */
-    struct segment **segments;
-    struct keydir *keydir;
-    struct manifest installed; /* with this store's own file ids */
-    /* Being installed: */
-    struct segment *next; /* the new log's first */
-    struct buf former;    /* { file_id u64, kind u8 } of what goes */
-};
-
-void incoming_part_path(struct path *ret, const char *directory, uint64_t file_id);
-/* Removes all files of it. */
-int incoming_drop(struct store_incoming *in, char error[STORE_ERROR_BYTES]);
-int install_run(struct store_job *job, struct op *op, char error[STORE_ERROR_BYTES]);
-bool install_finish(struct store *s, struct op *op);
 
 /* ---- The store --------------------------------------------------------------------- */
 
@@ -725,7 +750,8 @@ struct store {
     uint64_t task_retry_us[TASK_KINDS];
     _Atomic bool task_stop;
     _Atomic uint32_t merge_hurry; /* 0: in peace .. HURRY_FULL: the bound is reached */
-    uint64_t merge_bytes_per_s, retain_bytes;
+    uint64_t merge_bytes_per_s, retain_bytes, scrub_period_us;
+    struct scrub scrub;
     uint64_t keep_from; /* G8 */
     struct store_pin *pins;
     uint64_t sealed_before; /* the log's files with ids below are sealed on disk */
@@ -746,6 +772,7 @@ struct store {
 struct segment *store_segment_of(const struct store *s, uint64_t index);
 struct segment *store_active(const struct store *s);
 uint64_t store_new_file_id(struct store *s); /* any thread */
+uint64_t store_new_file_ids(struct store *s, uint64_t count); /* the first of so many */
 int store_reserve_segment(struct store *s);
 void store_add_segment(struct store *s, struct segment *segment);
 /* Takes in an entry that stands in the active segment already (recovery), or is about to.

@@ -15,6 +15,7 @@
 static const struct task_kind *const kinds[TASK_KINDS] = {
     [TASK_SEAL] = &seal_kind,
     [TASK_MERGE] = &merge_kind,
+    [TASK_SCRUB] = &scrub_kind,
 };
 
 bool no_room(int rc)
@@ -27,7 +28,7 @@ bool no_room(int rc)
 struct store_task *store_next_task(struct store *s, uint64_t now_us)
 {
     s->task_now_us = now_us;
-    if (s->task || now_us < s->task_due_us)
+    if (s->task || s->installing || now_us < s->task_due_us)
         return NULL;
     s->task_due_us = now_us + TASK_LOOK_US;
     atomic_store_explicit(&s->task_stop, false, memory_order_relaxed);
