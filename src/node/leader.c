@@ -588,10 +588,13 @@ void leader_applied(struct node *n)
     open_gate(n);
 }
 
-void leader_repaired(struct node *n)
+void leader_repaired(struct node *n, bool hope)
 {
-    for (struct session *s = n->sessions; s; s = s->next)
+    for (struct session *s = n->sessions; s; s = s->next) {
+        if (s->damaged && !hope)
+            s->damaged_until_us = 1; /* long ago: evaluated again, it fails */
         s->damaged = false;
+    }
     if (node_is_leader(n))
         open_gate(n);
 }

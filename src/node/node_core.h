@@ -343,7 +343,8 @@ void leader_end(struct node *n);   /* what was not evaluated yet is answered NOT
 void leader_round_asked(struct node *n, uint64_t round); /* S4 */
 void leader_flush(struct node *n); /* proposes what was appended, asks for rounds */
 void leader_applied(struct node *n);
-void leader_repaired(struct node *n); /* or not: what waits for it looks again */
+/* Something was, or could not be: what waits for it looks again; without hope it is told. */
+void leader_repaired(struct node *n, bool hope);
 void leader_release(struct node *n); /* answers that may leave now */
 void leader_forget(struct node *n, struct wire_connection *c);
 void leader_tick(struct node *n);
@@ -457,6 +458,7 @@ struct node {
     struct pinned *pinned;
     struct repair *repairs;
     size_t repair_count;
+    uint64_t repair_logged_us;
     struct mail damage_mail;
     struct snapshot *snapshot;
     struct event *tick, *sigterm, *sigint, *ending;

@@ -47,7 +47,18 @@ static void repair_end(struct node *n, struct repair *r)
 static void tell(struct node *n, bool repaired)
 {
     gate_note_repairs(n, n->repair_count > 0, repaired);
-    leader_repaired(n);
+    leader_repaired(n, repaired || n->repair_count > 0);
+}
+
+/* What nobody has is found anew by each who reads it: the log needs not to hear of all.
+ */
+static bool may_log(struct node *n)
+{
+    uint64_t now_us = node_now();
+    if (now_us - n->repair_logged_us < NODE_SECOND_US)
+        return false;
+    n->repair_logged_us = now_us;
+    return true;
 }
 
 static struct fetch_request question(const struct store_damage *d)
@@ -80,10 +91,12 @@ static void go_on(struct node *n, struct repair *r)
         return;
     char what[256];
     describe(&r->damage, what, sizeof(what));
-    log_error(
-        "%s is damaged on the disk of %s, and no other node could give it: reads of "
-        "it fail; it is looked for again when it is read again, and at the next scrub",
-        what, n->directory.path);
+    if (may_log(n))
+        log_error(
+            "%s is damaged on the disk of %s, and no other node could give it: reads of "
+            "it fail; it is looked for again when it is read again, and at the next "
+            "scrub",
+            what, n->directory.path);
     store_damage_stays(n->store, &r->damage);
     repair_end(n, r);
     tell(n, false);
@@ -122,10 +135,6 @@ static void begin(struct node *n, const struct store_damage *d)
 {
     struct repair *r = calloc(1, sizeof(*r));
     node_must(r ? 0 : -ENOMEM, "repairing");
-    char what[256];
-    describe(d, what, sizeof(what));
-    log_warn("%s is damaged on the disk of %s: asking the other nodes for it", what,
-             n->directory.path);
     r->damage = *d;
     r->fetch.done = answered;
     r->next = n->repairs;
@@ -176,7 +185,8 @@ void repair_job_done(struct node *n)
             continue;
         char what[256];
         describe(&r->damage, what, sizeof(what));
-        log_info("%s is repaired", what);
+        log_info("%s was damaged on the disk of %s, and is repaired", what,
+                 n->directory.path);
         repair_end(n, r);
         any = true;
     }
