@@ -1,60 +1,87 @@
-/* check.c - the invariants I1-I9 of README.md, verified. Slow: for tests. */
+/* check.c - the invariants I1-I9 of README.md, verified; I10-I13 in check_files.c. */
 #include "store_internal.h"
 
 struct check {
     struct store *s;
+    bool reading; /* files too */
     struct chain chain;
     struct buf bytes;
     uint64_t *live; /* by slot */
     uint64_t live_bytes;
 };
 
-static int check_node(struct check *c, const struct keydir_node *node)
+/* Without reading any file. */
+static void check_place(struct check *c, const struct keydir_node *node)
 {
-    struct store *s = c->s;
+    const struct store *s = c->s;
     uint64_t place = keydir_place(node), bytes = keydir_record_bytes(node);
-    struct segment *segment = place_segment(s->slots, place);
+    const struct segment *segment = place_segment(s->slots, place);
     ensure(place != PLACE_GONE && segment);
     ensure(place_offset(place) + bytes <= segment->used);
     ensure(!store_is_ready(s) || node->timestamp_us <= s->applied.timestamp_us);
     c->live[segment->slot] += bytes;
     c->live_bytes += bytes;
-    buf_clear(&c->bytes);
-    int rc = read_value(s, node, 0, &c->bytes);
-    const uint8_t *value = keydir_value(node);
-    ensure(rc != 0 || !value || node->value_size == 0 ||
-           memcmp(value, c->bytes.data, node->value_size) == 0);
-    return rc;
 }
 
-/* I2: a pointer leads to an intact record of its key and timestamp, which is applied. I9:
- * the records pointed to are each file's live bytes, and the keydir's. */
+static void check_value(struct check *c, const struct keydir_node *node)
+{
+    buf_clear(&c->bytes);
+    ensure(read_value(c->s, node, 0, &c->bytes) == 0);
+    const uint8_t *value = keydir_value(node);
+    ensure(!value || node->value_size == 0 ||
+           memcmp(value, c->bytes.data, node->value_size) == 0);
+}
+
+static uint64_t check_live(struct check *c, const struct segment *segment)
+{
+    uint64_t bytes = c->live[segment->slot];
+    ensure(bytes == atomic_load(&segment->live_bytes));
+    c->live[segment->slot] = 0;
+    return bytes;
+}
+
+/* Where it has not been counted yet. */
+static uint64_t check_other_live(struct check *c, const struct keydir_node *node)
+{
+    const struct segment *segment = place_segment(c->s->slots, keydir_place(node));
+    return c->live[segment->slot] > 0 ? check_live(c, segment) : 0;
+}
+
+/* I2: a pointer leads to an intact record of its key and timestamp, which is applied, in
+ * a file of the lists. I9: the records pointed to are each file's live bytes, and the
+ * keydir's. */
 static void check_keydir(struct check *c)
 {
+    static _Thread_local uint64_t live[LIMIT_SEGMENTS]; /* zeros between two checks */
     struct store *s = c->s;
     struct keydir_cursor cursor;
-    c->live = calloc(LIMIT_SEGMENTS, sizeof(*c->live));
-    ensure(c->live);
+    c->live = live;
     const struct keydir_node *node = keydir_seek(s->keydir, &cursor, "", 0);
-    for (; node; node = keydir_next(&cursor))
-        ensure(check_node(c, node) == 0);
-    ensure(c->live_bytes == s->keydir->live_bytes);
-    for (size_t i = 0; i < LIMIT_SEGMENTS; i++) {
-        const struct segment *segment = place_segment(s->slots, (uint64_t)i << 32);
-        if (!segment || !segment->incoming)
-            ensure(c->live[i] == (segment ? atomic_load(&segment->live_bytes) : 0));
+    for (; node; node = keydir_next(&cursor)) {
+        check_place(c, node);
+        if (c->reading)
+            check_value(c, node);
     }
-    free(c->live);
+    uint64_t sum = 0;
+    for (size_t i = 0; i < s->segment_count; i++)
+        sum += check_live(c, s->segments[i]);
+    for (size_t i = 0; i < s->merged_count; i++)
+        sum += check_live(c, s->merged[i]);
+    node = keydir_seek(s->keydir, &cursor, "", 0);
+    for (; node; node = keydir_next(&cursor)) /* and files of a round that is under way */
+        sum += check_other_live(c, node);
+    ensure(c->live_bytes == s->keydir->live_bytes && sum == c->live_bytes);
 }
 
-/* I3: segments follow each other without a gap, file ids grow, offsets too. */
+/* I3: segments follow each other without a gap, their offsets grow. */
 static void check_segments(struct store *s)
 {
     uint64_t next = s->base.index + 1, file_id = 0;
     ensure(s->segment_count > 0);
     for (size_t i = 0; i < s->segment_count; i++) {
         const struct segment *segment = s->segments[i];
-        ensure(segment->first_index == next && segment->file_id > file_id);
+        ensure(segment->first_index == next);
+        ensure(segment->file_id < s->next_file_id);
         uint64_t offset = SEGMENT_HEADER;
         for (size_t k = 0; k < segment->count; k++) {
             ensure(segment->offsets[k] == offset);
@@ -62,10 +89,9 @@ static void check_segments(struct store *s)
         }
         ensure(offset == segment->used && segment->used <= UINT32_MAX);
         next = segment_last(segment) + 1;
-        file_id = segment->file_id;
+        file_id = max_u64(file_id, segment->file_id);
     }
     ensure(next == s->end.index + 1);
-    ensure(file_id < s->next_file_id);
     ensure((s->spare_state == SPARE_NONE) == !s->spare);
     ensure(!s->spare || (s->spare->file_id > file_id && s->spare->count == 0));
 }
@@ -74,7 +100,9 @@ static void check_segments(struct store *s)
 static void check_order(const struct store *s)
 {
     ensure(s->base.index <= s->applied.index && s->applied.index <= s->durable);
-    ensure(s->durable <= s->end.index && s->hint <= s->end.index);
+    ensure(s->durable <= s->end.index);
+    ensure(s->hint <= max_u64(s->end.index, s->claim_index));
+    ensure(s->claim_index == 0 || s->claim_index > s->end.index);
     ensure(s->applied.timestamp_us <= s->end.timestamp_us);
     ensure((s->sequence & 1) == 0);
 }
@@ -146,19 +174,35 @@ static void check_entry(struct check *c, uint64_t index)
     ensure(index != s->applied.index || c->chain.crc == s->applied.crc);
 }
 
-void store_check(struct store *s)
+static void check_memory(struct check *c)
 {
-    struct check c = {.s = s, .chain = s->base};
-    ensure(!s->running);
+    struct store *s = c->s;
     keydir_check(s->keydir);
     skip_check(&s->ahead);
     check_segments(s);
     check_order(s);
     check_tail(s);
-    check_keydir(&c);
-    check_ahead(&c);
+    check_keydir(c);
+    check_ahead(c);
+}
+
+void store_check(struct store *s)
+{
+    struct check c = {.s = s, .reading = true, .chain = s->base};
+    check_memory(&c);
     for (uint64_t index = s->base.index + 1; index <= s->durable; index++)
         check_entry(&c, index);
     ensure(s->durable != s->end.index || c.chain.crc == s->end.crc); /* I8 */
     buf_release(&c.bytes);
+    check_files(s);
 }
+
+#ifdef TIERCE_CHECKS
+/* What a running task moves is not looked at. */
+void check_step(struct store *s)
+{
+    struct check c = {.s = s};
+    if (s->shared && !s->task && keydir_count(s->keydir) <= CHECK_STEP_KEYS)
+        check_memory(&c);
+}
+#endif

@@ -624,6 +624,7 @@ static int parse_entry(struct hint_reader *r, struct store_entry *ret,
     e.request = reader_u64(items);
     const uint8_t *result = reader_bytes(items, STORE_RESULT_BYTES);
     if (items->bad || e.record_count > LIMIT_ENTRY_RECORDS || offset < SEGMENT_HEADER ||
+        (r->entries_read == 0 && offset != SEGMENT_HEADER) ||
         offset > r->info.data_bytes ||
         e.timestamp_us > UINT64_MAX - LIMIT_ENTRY_RECORDS ||
         !chain_continues(&r->entry_end, &e))

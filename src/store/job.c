@@ -126,6 +126,8 @@ static int truncate_segment(struct store_job *job, const struct segment *segment
 static int run_roll(struct store_job *job, struct op *op, char error[STORE_ERROR_BYTES])
 {
     int rc = truncate_segment(job, op->segment, op->offset, error);
+    if (op->adopt)
+        return rc;
     if (rc == 0 && op->next->fd < 0)
         rc = segment_make_spare(job->store, op->next, error);
     if (rc == 0)
@@ -306,5 +308,6 @@ struct store_done store_finish_job(struct store *s, struct store_job *job)
     s->stats.syncs += job->syncs;
     s->running = NULL;
     job_free(job);
+    check_step(s);
     return done;
 }

@@ -97,7 +97,7 @@ static bool can_roll(const struct store *s)
 
 int store_has_room(const struct store *s, uint64_t length)
 {
-    if (length <= room_left(store_active(s)))
+    if (length <= room_left(store_active(s)) || hole_has_room(s))
         return 0;
     return can_roll(s) && length <= s->segment_bytes - SEGMENT_HEADER ? 0 : -ENOSPC;
 }
@@ -188,6 +188,8 @@ int store_append(struct store *s, struct store_bytes *entry, bool ahead)
     ensure(store_entry_decode(entry->data, entry->length, &head) == 0);
     ensure(head.length == entry->length);
     ensure(store_continues(s, &head));
+    if (hole_before_append(s, &head) != 0)
+        return -ENOMEM;
     if (head.length > room_left(store_active(s))) {
         ensure(store_has_room(s, head.length) == 0);
         if (roll(s) != 0)
@@ -203,6 +205,8 @@ int store_append(struct store *s, struct store_bytes *entry, bool ahead)
     op->offset = offset;
     op->index = head.index;
     op->generation = s->generation;
+    hole_after_append(s);
+    check_step(s);
     return 0;
 }
 
@@ -247,7 +251,7 @@ static void drop_last_segment(struct store *s)
 }
 
 /* Takes the entries after `index` out of the last segment. */
-static void cut_active(struct store *s, uint64_t index)
+void log_cut_active(struct store *s, uint64_t index)
 {
     struct segment *active = store_active(s);
     size_t keep = (size_t)(index + 1 - active->first_index);
@@ -268,23 +272,27 @@ static void cut_active(struct store *s, uint64_t index)
 int store_truncate(struct store *s, uint64_t index, uint64_t generation)
 {
     ensure(!s->installing);
-    ensure(index >= s->applied.index && index >= s->hint && index <= s->end.index);
+    ensure(index >= s->applied.index && index <= s->end.index);
+    ensure(index >= min_u64(s->hint, s->end.index)); /* the hint may lie beyond a hole */
     struct skip_list ahead;
-    if (job_reserve(s, s->segment_count + 1) != 0 || ahead_up_to(s, index, &ahead) != 0)
+    if (job_reserve(s, s->segment_count + 1 + hole_close_operations(s)) != 0 || ahead_up_to(s, index, &ahead) != 0)
         return -ENOMEM;
     ahead_clear(&s->ahead);
     s->ahead = ahead;
     s->generation = generation;
+    if (s->claim_index > 0)
+        hole_close(s);
     struct chain end = chain_at(s, index);
     while (store_active(s)->first_index > index + 1)
         drop_last_segment(s);
-    cut_active(s, index);
+    log_cut_active(s, index);
     while (s->end.index > index) {
         tail_pop_last(&s->tail);
         s->end.index--;
     }
     s->end = end;
     s->durable = min_u64(s->durable, index);
+    check_step(s);
     return 0;
 }
 
@@ -348,5 +356,6 @@ int store_apply(struct store *s, uint64_t index, struct store_entry *ret_entry,
     if (ret_bytes)
         *ret_bytes = store_bytes_ref(entry);
     tail_trim(&s->tail, s->applied.index);
+    check_step(s);
     return 0;
 }

@@ -1,14 +1,15 @@
 /*
- * merge.c - the life of a round of merging (drawn in merge.h), and what makes it safe (G7):
+ * merge.c - the life of a round of merging (drawn in merge.h), and what makes it safe
+ * (G7):
  *
- * - An output has everything of the victims that was live at E, the entry applied when it was
- *   complete, but lacks what later entries had superseded. So the manifest that lists it
- *   names E, and is written when all up to E is on disk here (it is: it was applied).
- * - The manifest replaces all in one rename. Until then the outputs mean nothing, from then
- *   on the victims mean nothing: a recovery removes the ones or the others.
+ * - An output has everything of the victims that was live at E, the entry applied when it
+ * was complete, but lacks what later entries had superseded. So the manifest that lists
+ * it names E, and is written when all up to E is on disk here (it is: it was applied).
+ * - The manifest replaces all in one rename. Until then the outputs mean nothing, from
+ * then on the victims mean nothing: a recovery removes the ones or the others.
  * - Only then the keydir's pointers move; only when none leads to a victim its file goes.
- *   Readers keep files open as long as they are inside (RCU), transfers as long as they hold
- *   a reference.
+ *   Readers keep files open as long as they are inside (RCU), transfers as long as they
+ * hold a reference.
  *
  * A round that lacks memory or room, or meets damage, is given up: nothing was lost.
  */
@@ -35,7 +36,8 @@ static int remove_path(const struct store *s, const struct path *path,
                        char error[STORE_ERROR_BYTES])
 {
     int rc = s->io->unlink(s->io->context, path->text);
-    return rc == 0 || rc == -ENOENT ? 0 : store_fail_call(error, rc, "remove", path->text);
+    return rc == 0 || rc == -ENOENT ? 0
+                                    : store_fail_call(error, rc, "remove", path->text);
 }
 
 static int remove_file(const struct store *s, enum segment_kind kind, uint64_t file_id,
@@ -58,7 +60,10 @@ static int run_give_up(struct merge *m, uint64_t *ret_wait_us,
     int rc = 0;
     for (uint64_t id = m->first_id; rc == 0 && id < m->next_id; id++)
         rc = remove_file(m->task.store, SEGMENT_MERGED, id, error);
-    return rc;
+    if (!no_room(rc))
+        return rc;
+    *ret_wait_us = TASK_RETRY_US;
+    return 1;
 }
 
 /* ---- Copying ----------------------------------------------------------------------- */
@@ -191,8 +196,7 @@ static void relocate(const struct merge *m, const struct segment *output,
     const struct keydir *keydir = store_keydir(s);
     if (record->value_size == STORE_TOMBSTONE)
         return;
-    const struct keydir_node *node =
-        keydir_find(keydir, record->key, record->key_size);
+    const struct keydir_node *node = keydir_find(keydir, record->key, record->key_size);
     if (!node || node->timestamp_us != record->timestamp_us)
         return;
     uint64_t place = keydir_place(node);
@@ -253,22 +257,17 @@ static int run_relocate(struct merge *m, uint64_t *ret_wait_us,
 /* ---- The victims go ---------------------------------------------------------------- */
 
 /* Tombstones that stayed because of an older record that is gone now may go next time. */
-static void release_kept(struct store *s, const struct merge *m)
+static void release_kept(const struct merge *m)
 {
-    uint64_t oldest = UINT64_MAX;
-    for (size_t i = 0; i < s->merged_count; i++) {
-        if (atomic_load_explicit(&s->merged[i]->merging, memory_order_relaxed))
-            oldest = min_u64(oldest, s->manifest.files[i].min_timestamp_us);
-    }
     for (size_t i = 0; i < m->observer_count; i++) {
-        if (m->manifest.files[i].max_timestamp_us > oldest)
+        if (m->manifest.files[i].max_timestamp_us > m->oldest_dropped)
             m->list[i]->kept_bytes = 0;
     }
 }
 
 static void retire(struct store *s, struct merge *m)
 {
-    release_kept(s, m);
+    release_kept(m);
     for (size_t i = 0; i < m->log_count; i++)
         ensure(s->segments[i] == m->victims[i].segment);
     for (size_t i = 0; i < m->victim_count; i++) {
@@ -295,7 +294,8 @@ static void retire(struct store *s, struct merge *m)
     s->stats.merge_bytes_written += m->written;
 }
 
-/* Oldest first. Durable, before a later round drops tombstones that hid what is in them. */
+/* Oldest first. Durable, before a later round drops tombstones that hid what is in them.
+ * A disk that lacks the room to remove a file gets it from others. */
 static int run_remove(struct merge *m, uint64_t *ret_wait_us,
                       char error[STORE_ERROR_BYTES])
 {
@@ -303,6 +303,10 @@ static int run_remove(struct merge *m, uint64_t *ret_wait_us,
     for (size_t i = 0; rc == 0 && i < m->victim_count; i++) {
         const struct segment *victim = m->victims[i].segment;
         rc = remove_file(m->task.store, victim->kind, victim->file_id, error);
+    }
+    if (no_room(rc)) {
+        *ret_wait_us = TASK_RETRY_US;
+        return 1;
     }
     return rc == 0 ? sync_directory(m->task.store, error) : rc;
 }
@@ -360,6 +364,7 @@ static struct store_task *plan(struct store *s, uint64_t now_us)
     if (!m)
         return NULL;
     m->task = (struct store_task){.kind = &merge_kind, .store = s};
+    m->oldest_dropped = UINT64_MAX;
     if (merge_plan(s, m, now_us))
         return &m->task;
     merge_free(&m->task);

@@ -7,9 +7,9 @@
 
 #include "store_internal.h"
 
-/* What a round reads: a *victim*, whose live records are copied and which then goes, or an
- * *observer*, a merged file that stays, asked whether it holds an older record of a key
- * whose tombstone was met. */
+/* What a round reads: a *victim*, whose live records are copied and which then goes, or
+ * an *observer*, a merged file that stays, asked whether it holds an older record of a
+ * key whose tombstone was met. */
 struct merge_source {
     struct segment *segment; /* a reference */
     struct hint_reader *hint;
@@ -25,7 +25,8 @@ struct merge_output {
 
 /* Each edge that is not marked is the merge thread's.
  *
- *   OPEN --> COPY --> CLOSE --step--> PUBLISH --> RELOCATE --step--> REMOVE --step--> done
+ *   OPEN --> COPY --> CLOSE --step--> PUBLISH --> RELOCATE --step--> REMOVE --step-->
+ * done
  *     '--------'--------'----------------'--> GIVE_UP --step--> done
  */
 enum merge_phase {
@@ -47,7 +48,7 @@ struct merge {
     size_t victim_count, log_count;
     struct merge_source *observers;
     size_t observer_count;
-    bool observing; /* their hints are open */
+    bool observing;      /* their hints are open */
     struct chain merged; /* M, when the round is done */
     /* The copy: */
     struct merge_source **heap; /* of victims with more, by key, the newest first */
@@ -58,7 +59,8 @@ struct merge {
     uint64_t first_id, next_id, end_id; /* reserved for outputs */
     struct merge_output *outputs;       /* room for all those */
     size_t output_count;
-    uint64_t kept_bytes; /* of tombstones, in the output that is being written */
+    uint64_t kept_bytes;      /* of tombstones, in the output that is being written */
+    uint64_t oldest_dropped;  /* timestamp: of the records that are left out */
     struct segment *bad_hint; /* a victim or observer */
     struct segment *hurt;     /* a victim with a bad record */
     /* Publishing: */
@@ -72,8 +74,8 @@ struct merge {
 /* The loop: chooses the victims; false: nothing is worth it now, or no memory. */
 bool merge_plan(struct store *s, struct merge *m, uint64_t now_us);
 
-/* The merge thread; 1: more to do; 0: the phase is done; -EBADMSG: bad_hint or hurt is set;
- * *ret_bytes: what was read and written. */
+/* The merge thread; 1: more to do; 0: the phase is done; -EBADMSG: bad_hint or hurt is
+ * set; *ret_bytes: what was read and written. */
 int merge_open(struct merge *m, uint64_t *ret_bytes);
 int merge_copy(struct merge *m, uint64_t *ret_bytes);
 

@@ -1,9 +1,9 @@
 /*
  * merge_copy.c - the live records of a round's victims, in key order, to its outputs.
  *
- * The victims' hints are walked together. Of the records of one key only the newest can be
- * live: it is, if the keydir points at this very place. What the loop applies meanwhile
- * makes some copies dead again: they are found out when the pointers move.
+ * The victims' hints are walked together. Of the records of one key only the newest can
+ * be live: it is, if the keydir points at this very place. What the loop applies
+ * meanwhile makes some copies dead again: they are found out when the pointers move.
  *
  * A tombstone stays only as long as it hides something: its key is not in the keydir, and
  * a merged file that is not of this round holds an older record of it. The log behind the
@@ -16,6 +16,13 @@
 enum { KEY_COST_BYTES = 128 }; /* a look-up takes the time of about this much I/O */
 
 /* ---- Sources ----------------------------------------------------------------------- */
+
+/* A record that does not come along: tombstones of later files may have hidden it. */
+static void note_dropped(struct merge *m, const struct hint_record *record)
+{
+    if (record->value_size != STORE_TOMBSTONE)
+        m->oldest_dropped = min_u64(m->oldest_dropped, record->timestamp_us);
+}
 
 static int advance(struct merge *m, struct merge_source *source)
 {
@@ -281,6 +288,7 @@ static int skip_older(struct merge *m, const struct merge_source *newest)
            key_compare(m->heap[0]->at.key, m->heap[0]->at.key_size, newest->at.key,
                        newest->at.key_size) == 0) {
         struct merge_source *older = heap_pop(m);
+        note_dropped(m, &older->at);
         rc = advance(m, older);
         if (rc == 0 && older->more)
             heap_push(m, older);
@@ -296,6 +304,8 @@ static int next_key(struct merge *m, uint64_t *ret_bytes)
         rc = stays(m, newest);
     if (rc == 1)
         rc = copy(m, newest, ret_bytes);
+    else if (rc == 0)
+        note_dropped(m, &newest->at);
     *ret_bytes += KEY_COST_BYTES;
     if (rc == 0)
         rc = advance(m, newest);

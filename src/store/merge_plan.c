@@ -1,10 +1,10 @@
 /*
  * merge_plan.c - which files a round merges.
  *
- * Each candidate is judged by its share of dead bytes: what is won for what is copied. The
- * log goes from its beginning only, so its candidates are judged by the best prefix: dead
- * segments behind a live one make it worth copying. A round takes the best ones, and those
- * not much worse, until its output is about one segment.
+ * Each candidate is judged by its share of dead bytes: what is won for what is copied.
+ * The log goes from its beginning only, so its candidates are judged by the best prefix:
+ * dead segments behind a live one make it worth copying. A round takes the best ones, and
+ * those not much worse, until its output is about one segment.
  */
 #include "merge.h"
 
@@ -25,30 +25,40 @@ static uint64_t share_of(uint64_t dead, uint64_t bytes)
     return bytes ? dead * SHARE_FULL / bytes : 0;
 }
 
+struct candidate {
+    struct segment *segment;
+    uint64_t share;
+};
+
 struct plan {
     struct store *s;
     struct segment **log; /* may be merged now */
     size_t log_count, log_taken;
-    struct segment **merged; /* the most dead first */
+    struct candidate *merged; /* the best first */
     size_t merged_count, merged_taken;
     uint64_t live, dead, bytes; /* of what is taken */
     uint64_t live_max;
+    uint64_t dead_min; /* what makes a round worth it */
     uint64_t share_min;
 };
 
-/* A worn one is merged whatever is dead in it. */
-static uint64_t merged_dead_share(const struct segment *segment)
+/* Tombstones that may go now are small, and many, and slow down every start: a file of
+ * them counts by records. */
+static struct candidate candidate_of(struct segment *segment,
+                                     const struct manifest_file *file)
 {
-    return segment->worn ? SHARE_FULL
-                         : share_of(segment->used - live_of(segment), segment->used);
+    uint64_t share = share_of(segment->used - live_of(segment), segment->used);
+    if (segment->kept_bytes == 0)
+        share = max_u64(share, share_of(file->tombstones, file->records));
+    if (segment->worn) /* merged whatever is dead in it */
+        share = SHARE_FULL;
+    return (struct candidate){segment, share};
 }
 
-static int compare_dead(const void *a, const void *b)
+static int compare_share(const void *a, const void *b)
 {
-    const struct segment *x = *(struct segment *const *)a;
-    const struct segment *y = *(struct segment *const *)b;
-    uint64_t share_x = merged_dead_share(x), share_y = merged_dead_share(y);
-    return (share_x < share_y) - (share_x > share_y);
+    const struct candidate *x = a, *y = b;
+    return (x->share < y->share) - (x->share > y->share);
 }
 
 /* The share of the best prefix of what is left of the log. */
@@ -65,9 +75,7 @@ static uint64_t log_share(const struct plan *p)
 
 static uint64_t merged_share(const struct plan *p)
 {
-    if (p->merged_taken == p->merged_count)
-        return 0;
-    return merged_dead_share(p->merged[p->merged_taken]);
+    return p->merged_taken < p->merged_count ? p->merged[p->merged_taken].share : 0;
 }
 
 /* The first one may be larger than a round's output should be, unless the disk is low. */
@@ -86,6 +94,7 @@ static void take(struct plan *p, const struct segment *segment)
     p->bytes += segment->used;
 }
 
+/* The best first. Once the round is worth it, what is added may be a little worse. */
 static void choose(struct plan *p)
 {
     bool log_fits = true;
@@ -97,15 +106,15 @@ static void choose(struct plan *p)
             return;
         bool from_log = log >= merged;
         struct segment *next =
-            from_log ? p->log[p->log_taken] : p->merged[p->merged_taken];
+            from_log ? p->log[p->log_taken] : p->merged[p->merged_taken].segment;
         if (!fits(p, next)) {
             if (!from_log)
                 return; /* those that follow have less to give */
             log_fits = false;
             continue;
         }
-        if (p->bytes == 0) /* what follows may be a little worse */
-            least = max_u64(least, max_u64(log, merged) * 3 / 4);
+        if (p->dead < p->dead_min)
+            least = max_u64(p->share_min, max_u64(log, merged) * 3 / 4);
         take(p, next);
         *(from_log ? &p->log_taken : &p->merged_taken) += 1;
     }
@@ -127,7 +136,7 @@ static bool fill(struct store *s, struct merge *m, const struct plan *p)
     for (size_t i = 0; i < p->log_taken; i++)
         m->victims[m->victim_count++].segment = segment_ref(p->log[i]);
     for (size_t i = 0; i < p->merged_taken; i++)
-        m->victims[m->victim_count++].segment = segment_ref(p->merged[i]);
+        m->victims[m->victim_count++].segment = segment_ref(p->merged[i].segment);
     for (size_t i = 0; i < m->victim_count; i++)
         atomic_store_explicit(&m->victims[i].segment->merging, true,
                               memory_order_relaxed);
@@ -165,21 +174,22 @@ bool merge_plan(struct store *s, struct merge *m, uint64_t now_us)
                      .log = s->segments,
                      .log_count = space_mergeable(s, now_us),
                      .live_max = s->segment_bytes,
+                     .dead_min = s->segment_bytes / (low ? 64 : 16),
                      .share_min = low ? SHARE_MIN_LOW : SHARE_MIN};
     if (low)
-        p.live_max = min_u64(p.live_max, s->stats.disk_free_bytes / 2);
-    p.merged = calloc(s->merged_count + 1, sizeof(struct segment *));
+        p.live_max = min_u64(p.live_max, s->stats.disk_free_bytes / 4 * 3);
+    p.merged = calloc(s->merged_count + 1, sizeof(*p.merged));
     if (!p.merged)
         return false;
     for (size_t i = 0; i < s->merged_count; i++) {
         if (s->merged[i]->hurt_until_us <= now_us && s->merged[i]->hint_bytes > 0)
-            p.merged[p.merged_count++] = s->merged[i];
+            p.merged[p.merged_count++] =
+                candidate_of(s->merged[i], &s->manifest.files[i]);
     }
     if (p.merged_count > 0)
-        qsort(p.merged, p.merged_count, sizeof(struct segment *), compare_dead);
+        qsort(p.merged, p.merged_count, sizeof(*p.merged), compare_share);
     choose(&p);
-    bool worth =
-        p.bytes > 0 && (worn || p.dead >= s->segment_bytes / (low ? 64 : 16));
+    bool worth = p.bytes > 0 && (worn || p.dead >= p.dead_min);
     bool planned = worth && fill(s, m, &p);
     free(p.merged);
     return planned;

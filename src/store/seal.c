@@ -1,6 +1,6 @@
 /*
- * seal.c - the task that gives a sealed, wholly applied log segment its hint, and a merged
- * file that has lost its own another.
+ * seal.c - the task that gives a sealed, wholly applied log segment its hint, and a
+ * merged file that has lost its own another.
  *
  * Not before the segment is sealed on disk, nor with entries that a truncation may still
  * take: a hint never has to be changed.

@@ -2,13 +2,16 @@
  * space.c - how much is on disk, how much of it is dead, how much of the log must stay.
  *
  * The promise is: never more than twice the live bytes, and two segments (the active one
- * and the spare). What is neither a live record nor its share of the hints is *dead*; a
- * merge is due when that is half of the live bytes. The other half is the room in which
- * a merge makes its output, and writers go on. Where records are so small that their
- * hints fill that room, a quarter of the live bytes must be dead all the same: else every
- * byte were copied again and again for nothing.
+ * and the spare). What is neither a live record nor its share of the hints is *dead*: as
+ * many bytes as are live, less their hints, may be. A merge is due some segments before,
+ * and not before half of that in a small store: the room in which it makes its output,
+ * while writers go on. The later, the more it wins for what it copies. Where records are
+ * so small that their hints fill that room, a quarter of the live bytes must be dead all
+ * the same: else every byte were copied again and again for nothing.
  */
 #include "store_internal.h"
+
+enum { ROOM_SEGMENTS = 4 };
 
 void space_measure(const struct store *s, struct space *ret)
 {
@@ -23,9 +26,9 @@ void space_measure(const struct store *s, struct space *ret)
     }
     /* The active segment's live bytes are none of these. */
     const struct segment *active = store_active(s);
-    uint64_t live = space.live - min_u64(space.live, atomic_load_explicit(
-                                                         &active->live_bytes,
-                                                         memory_order_relaxed));
+    uint64_t live =
+        space.live - min_u64(space.live, atomic_load_explicit(&active->live_bytes,
+                                                              memory_order_relaxed));
     uint64_t dead = space.data - min_u64(space.data, live);
     uint64_t live_hints = 0;
     if (space.data > 0)
@@ -33,8 +36,10 @@ void space_measure(const struct store *s, struct space *ret)
                                 (double)space.data);
     space.dead = dead + space.hints - live_hints;
     space.bound = space.live - min_u64(space.live, live_hints);
-    space.trigger = max_u64(space.live / 4,
+    uint64_t room = max_u64(ROOM_SEGMENTS * s->segment_bytes, space.live / 4);
+    space.trigger = max_u64(space.bound - min_u64(space.bound, room),
                             space.live / 2 - min_u64(space.live / 2, live_hints));
+    space.trigger = max_u64(space.trigger, space.live / 4);
     *ret = space;
 }
 

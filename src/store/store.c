@@ -17,10 +17,12 @@ static int check_options(const struct store_options *options,
 
 /* ---- Making ------------------------------------------------------------------------ */
 
-static int is_segment_name(void *arg, const char *name)
+static int is_data_name(void *arg, const char *name)
 {
     size_t length = strlen(name);
-    return length > 4 && strcmp(name + length - 4, ".seg") == 0 ? -EEXIST : 0;
+    const char *end = length > 4 ? name + length - 4 : "";
+    bool data = strcmp(end, ".seg") == 0 || strcmp(end, ".mrg") == 0;
+    return data || strcmp(name, "MANIFEST") == 0 ? -EEXIST : 0;
 }
 
 static int check_absent(const struct store_options *options,
@@ -35,7 +37,7 @@ static int check_absent(const struct store_options *options,
         io->close(io->context, fd);
     int rc = fd >= 0 ? -EEXIST : fd == -ENOENT ? 0 : fd;
     if (rc == 0)
-        rc = io->list(io->context, log.text, is_segment_name, NULL);
+        rc = io->list(io->context, log.text, is_data_name, NULL);
     if (rc == -EEXIST)
         return store_fail(error, rc,
                           "there is a store in %s already: use it, or another directory",
@@ -196,6 +198,8 @@ void store_free(struct store *s)
         segment_unref_unread(s->segments[i]);
     for (size_t i = 0; i < s->merged_count; i++)
         segment_unref_unread(s->merged[i]);
+    for (size_t i = s->beyond_first; i < s->beyond_count; i++)
+        segment_unref_unread(s->beyond[i]);
     segment_unref_unread(s->spare);
     if (s->dropped)
         reading_barrier(); /* all files are closed when this returns */
@@ -206,6 +210,7 @@ void store_free(struct store *s)
     slots_unref(s->slots);
     damage_release(&s->damage);
     manifest_release(&s->manifest);
+    free(s->beyond);
     free(s->segments);
     free(s->merged);
     free(s->runs);

@@ -443,7 +443,7 @@ struct store_stats {
 void store_stats(struct store *s, struct store_stats *ret);
 
 /* Verifies the invariants of README.md that can be verified in memory and by reading the
- * files; ends the process where one is broken. Loop, no job running. Slow: for tests. */
+ * files; ends the process where one is broken. Loop. Slow: for tests. */
 void store_check(struct store *s);
 
 #endif

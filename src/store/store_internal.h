@@ -1,5 +1,5 @@
 /*
- * store_internal.h - what the files of this folder share. The invariants named I1-I9 are
+ * store_internal.h - what the files of this folder share. The invariants named I1-I13 are
  * listed in README.md and checked by check.c.
  */
 #ifndef TIERCE_STORE_INTERNAL_H
@@ -25,6 +25,7 @@ enum {
     WINDOW_BYTES = 1 << 20, /* recovery reads this much at a time */
     BATCH_IOV = 512,        /* entries in one pwritev */
     LIMIT_SEGMENTS = 65536, /* data files open at once, leftovers in use included */
+    CHECK_STEP_KEYS = 1024, /* larger stores are not checked at each step */
     SKIP_HEIGHT = 12,       /* of a skip list with one in four: for 16 million keys */
 };
 
@@ -263,9 +264,12 @@ struct segment {
     bool worn;            /* something dead in it is bad: to be merged away */
     _Atomic bool suspect; /* to be scrubbed soon */
     uint64_t hint_bytes;  /* of its hint file; 0: there is none */
+    /* Beyond a hole: what its first entry says of the one before it. */
+    struct chain before;
+    bool before_known;
     /* A merge met a bad record in it: merged again when that is repaired, or then. */
     uint64_t hurt_until_us; /* 0: it is not */
-    uint64_t kept_bytes; /* of tombstones that had to stay when it was merged */
+    uint64_t kept_bytes;    /* of tombstones that had to stay when it was merged */
     _Atomic bool merging;   /* its live records are moving to another file */
     struct rcu_head rcu;
 };
@@ -415,8 +419,8 @@ struct load_source {
 };
 
 /* Of all hints' records the newest of each key, tombstones dropped, into a keydir that is
- * empty. -EBADMSG: *ret_bad is the source whose hint is damaged; the keydir is then in part
- * loaded and of no use. */
+ * empty. -EBADMSG: *ret_bad is the source whose hint is damaged; the keydir is then in
+ * part loaded and of no use. */
 int keydir_load_all(struct keydir *keydir, const struct load_source *sources,
                     size_t count, size_t *ret_bad);
 
@@ -479,6 +483,7 @@ enum op_kind {
 struct op {
     enum op_kind kind;
     bool failed;             /* SPACE: no room for the spare */
+    bool adopt;              /* ROLL: `next` is there already, with what it holds */
     struct segment *segment; /* a reference */
     struct segment *next;    /* ROLL: a reference */
     struct store_bytes *bytes;
@@ -640,12 +645,12 @@ bool install_finish(struct store *s, struct op *op);
 /* ---- Tasks: background work in stretches; see task.c ------------------------------- */
 
 enum {
-    STRETCH_BYTES = 1 << 20,          /* of I/O, at most about, between two waits */
-    TASK_LOOK_US = 100 * 1000,        /* how often a quiet store is looked at */
-    TASK_RETRY_US = 1000 * 1000,      /* after one that was given up */
-    HURT_US = 60 * 1000 * 1000,       /* a damaged file is tried again after this */
-    MERGE_SYNC_BYTES = 4 << 20,       /* of output between two syncs */
-    MERGE_VICTIMS = 64,               /* of one round, at most */
+    STRETCH_BYTES = 1 << 20,     /* of I/O, at most about, between two waits */
+    TASK_LOOK_US = 100 * 1000,   /* how often a quiet store is looked at */
+    TASK_RETRY_US = 1000 * 1000, /* after one that was given up */
+    HURT_US = 60 * 1000 * 1000,  /* a damaged file is tried again after this */
+    MERGE_SYNC_BYTES = 4 << 20,  /* of output between two syncs */
+    MERGE_VICTIMS = 64,          /* of one round, at most */
     HURRY_FULL = 1000,
 };
 
@@ -744,6 +749,11 @@ struct store {
     struct manifest manifest; /* applied_index 0: nothing is */
     struct segment **merged;
     size_t merged_count;
+    /* A hole; see hole.c. claim_index 0: there is none. */
+    uint64_t claim_index, claim_term;
+    struct segment **beyond; /* segments behind it, in order, from `beyond_first` on */
+    size_t beyond_first, beyond_count;
+    bool behind;  /* something stands in the active segment after the log's end */
     /* Tasks: */
     struct store_task *task;
     uint64_t task_now_us, task_due_us;
@@ -775,6 +785,9 @@ uint64_t store_new_file_id(struct store *s); /* any thread */
 uint64_t store_new_file_ids(struct store *s, uint64_t count); /* the first of so many */
 int store_reserve_segment(struct store *s);
 void store_add_segment(struct store *s, struct segment *segment);
+/* Takes the entries after `index` out of the active segment, and what else is there. Room
+ * for one operation is reserved. */
+void log_cut_active(struct store *s, uint64_t index);
 /* Takes in an entry that stands in the active segment already (recovery), or is about to.
  */
 int store_adopt(struct store *s, struct store_bytes *entry,
@@ -787,9 +800,31 @@ int read_raw(const struct store *s, const struct keydir_node *node, unsigned fla
              struct buf *to);
 int read_value(const struct store *s, const struct keydir_node *node, unsigned flags,
                struct buf *to);
+/* ---- A hole in the log (G6); see hole.c -------------------------------------------- */
+
+/* Before the next entry, which is `head`, is appended: the segment that it stood in is
+ * active after. -ENOMEM. */
+int hole_before_append(struct store *s, const struct store_entry *head);
+void hole_after_append(struct store *s);
+bool hole_has_room(const struct store *s); /* the next entry has a segment of its own */
+/* What stood after the log's end is not needed any more, or was replaced. Room for its
+ * operations is reserved. */
+void hole_close(struct store *s);
+size_t hole_close_operations(const struct store *s);
+
 /* Everything on disk into memory; see recovery.c. */
 int store_recover(struct store *s, const struct store_options *options,
                   struct store_recovery *ret, char error[STORE_ERROR_BYTES]);
 void store_free(struct store *s);
+/* A part of store_check; see check_files.c. */
+void check_files(struct store *s);
+/* In debug builds, after each step of the loop: the invariants of what is in memory. */
+#ifdef TIERCE_CHECKS
+void check_step(struct store *s);
+#else
+static inline void check_step(struct store *s)
+{
+}
+#endif
 
 #endif

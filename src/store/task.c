@@ -1,8 +1,8 @@
 /*
  * task.c - background work: which, when, how fast.
  *
- * One task at a time goes to and fro between the loop, which owns the state in memory, and
- * the merge thread, which may wait for the disk:
+ * One task at a time goes to and fro between the loop, which owns the state in memory,
+ * and the merge thread, which may wait for the disk:
  *
  *   store_next_task      store_run_task (1: again)     store_step_task
  *   loop ------------------> merge thread -----------------> loop --> done
@@ -50,6 +50,7 @@ bool store_step_task(struct store *s, struct store_task *task)
     s->task = NULL;
     s->task_due_us = 0;
     space_update(s);
+    check_step(s);
     return false;
 }
 

@@ -1,11 +1,32 @@
 /* fixture.c - see the header. */
 #include "fixture.h"
 
+enum { CHECKED_ENTRIES = 256 };
+
 static void replay(void *context, const struct store_entry *entry)
 {
     struct fixture *f = context;
-    assert_int_equal(entry->index, f->replayed + 1);
+    assert_true(f->replayed == 0 || entry->index == f->replayed + 1);
+    if (f->replayed == 0)
+        f->first_replayed = entry->index;
     f->replayed = entry->index;
+}
+
+static int save_state(void *context, struct buf *to)
+{
+    struct fixture *f = context;
+    f->saved = store_applied(f->s);
+    buf_u64(to, f->saved);
+    return to->failed ? -ENOMEM : 0;
+}
+
+static int load_state(void *context, const void *data, size_t length)
+{
+    struct fixture *f = context;
+    assert_int_equal(length, 8);
+    assert_int_equal(f->replayed, 0);
+    f->loaded = get_u64(data);
+    return 0;
 }
 
 void fixture_init_on(struct fixture *f, struct memory_disk *disk, uint64_t segment_bytes)
@@ -31,16 +52,34 @@ void fixture_release(struct fixture *f)
     memory_disk_free(f->disk);
 }
 
+static void check_replay(const struct fixture *f)
+{
+    uint64_t base = f->recovery.base_index;
+    struct store_manifest manifest;
+    if (f->recovery.commit > base) {
+        assert_int_equal(f->first_replayed, base + 1);
+        assert_int_equal(f->replayed, f->recovery.commit);
+    } else {
+        assert_int_equal(f->replayed, 0);
+    }
+    if (store_manifest(f->s, &manifest))
+        assert_int_equal(f->loaded, manifest.applied_index);
+    else
+        assert_int_equal(f->loaded, 0);
+}
+
 int fixture_open(struct fixture *f)
 {
     f->options.io = &f->io;
     f->options.replay = replay;
+    f->options.save_state = save_state;
+    f->options.load_state = load_state;
     f->options.context = f;
-    f->replayed = 0;
+    f->replayed = f->loaded = 0;
     f->error[0] = 0;
     int rc = store_open(&f->s, &f->options, &f->recovery, f->error);
     if (rc == 0)
-        assert_int_equal(f->replayed, f->recovery.commit);
+        check_replay(f);
     else
         assert_true(f->error[0]);
     return rc;
@@ -100,6 +139,15 @@ void append_one(struct fixture *f, uint64_t term, const char *key, const char *v
     append(f, term, &put, 1);
 }
 
+/* After each step, while the store is small. */
+static void check(struct fixture *f)
+{
+    struct store_stats stats;
+    store_stats(f->s, &stats);
+    if (!f->damaged && stats.entries <= CHECKED_ENTRIES && stats.keys <= CHECKED_ENTRIES)
+        store_check(f->s);
+}
+
 struct store_done run(struct fixture *f)
 {
     struct store_done done = {0};
@@ -108,7 +156,9 @@ struct store_done run(struct fixture *f)
         return done;
     if (store_run_job(job, f->error) != 0)
         fail_msg("%s", f->error);
-    return store_finish_job(f->s, job);
+    done = store_finish_job(f->s, job);
+    check(f);
+    return done;
 }
 
 void apply_to(struct fixture *f, uint64_t index)
@@ -121,6 +171,7 @@ void apply_to(struct fixture *f, uint64_t index)
         assert_int_equal(entry.index, next);
         store_bytes_unref(bytes);
     }
+    check(f);
 }
 
 void put_one(struct fixture *f, const char *key, const char *value)
@@ -128,6 +179,31 @@ void put_one(struct fixture *f, const char *key, const char *value)
     append_one(f, 1, key, value);
     run(f);
     apply_to(f, store_last_index(f->s));
+}
+
+bool run_task(struct fixture *f)
+{
+    f->now_us += 1000000;
+    struct store_task *task = store_next_task(f->s, f->now_us);
+    if (!task)
+        return false;
+    uint64_t wait_us;
+    do {
+        int rc;
+        while ((rc = store_run_task(task, &wait_us, f->error)) == 1)
+            ;
+        if (rc != 0)
+            fail_msg("%s", f->error);
+    } while (store_step_task(f->s, task));
+    return true;
+}
+
+unsigned run_tasks(struct fixture *f)
+{
+    unsigned count = 0;
+    while (run_task(f))
+        count++;
+    return count;
 }
 
 static void check_value(int rc, const struct buf *got, const char *value)

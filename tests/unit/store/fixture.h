@@ -20,7 +20,11 @@ struct fixture {
     struct store *s;
     struct store_recovery recovery;
     char error[STORE_ERROR_BYTES];
-    uint64_t replayed; /* the last entry that store_open replayed */
+    uint64_t first_replayed, replayed; /* the entries that store_open replayed */
+    uint64_t now_us;                   /* moves on with every task */
+    uint64_t saved;                    /* the entry whose state was saved last, */
+    uint64_t loaded;                   /* and the one that store_open gave back */
+    bool damaged; /* by the test: store_check is not called after each step */
 };
 
 /* A new disk with a store made on it, not open. */
@@ -49,6 +53,10 @@ struct store_done run(struct fixture *f);
 void apply_to(struct fixture *f, uint64_t index);
 /* append_one, run, apply. */
 void put_one(struct fixture *f, const char *key, const char *value);
+
+/* One task that is due, to its end; false: there is none. Must succeed. */
+bool run_task(struct fixture *f);
+unsigned run_tasks(struct fixture *f); /* until none is due; how many there were */
 
 void assert_value(struct store *s, const char *key, const char *value); /* NULL: none */
 void assert_value_ahead(struct store *s, const char *key, const char *value);

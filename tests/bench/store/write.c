@@ -1,0 +1,179 @@
+/* write.c - rows of what writing costs: time beside a plain file, and bytes. */
+#include "rig.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+enum {
+    LARGE_BYTES = 1 << 20,
+    BATCH = 8,  /* values of LARGE_BYTES in one sync */
+    ROUNDS = 9, /* the plain file and the store take turns */
+    SEGMENTS_A_ROUND = 4,
+    SINGLES = 100, /* in one turn */
+};
+
+static int plain_open(struct bench *b)
+{
+    int fd = open(path_in(b, "plain"), O_RDWR | O_CREAT | O_TRUNC, 0600);
+    if (fd < 0)
+        die("open", path_in(b, "plain"));
+    return fd;
+}
+
+static void plain_write(int fd, struct iovec *iov, int count, uint64_t offset)
+{
+    size_t length = 0;
+    for (int i = 0; i < count; i++)
+        length += iov[i].iov_len;
+    if (pwritev(fd, iov, count, (off_t)offset) != (ssize_t)length || fdatasync(fd) != 0)
+        die("write", strerror(errno));
+}
+
+/* Files of a segment's size, one after the other. */
+static double plain_large(struct bench *b, uint8_t *value, unsigned files)
+{
+    uint64_t begun = now_ns();
+    for (unsigned i = 0; i < files; i++) {
+        int fd = plain_open(b);
+        for (unsigned at = 0; at < SEGMENT_MIB / BATCH; at++) {
+            struct iovec iov[BATCH];
+            for (unsigned k = 0; k < BATCH; k++)
+                iov[k] = (struct iovec){value, LARGE_BYTES};
+            plain_write(fd, iov, BATCH, (uint64_t)at * BATCH * LARGE_BYTES);
+        }
+        close(fd);
+    }
+    return (double)files * SEGMENT_MIB * LARGE_BYTES / (double)(now_ns() - begun) * 1e3;
+}
+
+static double store_large(struct rig *rig, uint8_t *value, unsigned files)
+{
+    static uint64_t number;
+    uint64_t begun = now_ns();
+    unsigned values = files * SEGMENT_MIB;
+    for (unsigned i = 0; i < values; i++) {
+        uint8_t key[KEY_BYTES];
+        key_of(number++ % SEGMENT_MIB, key);
+        rig_put(rig, key, sizeof(key), value, LARGE_BYTES);
+        rig_entry(rig);
+        if (i % BATCH == BATCH - 1)
+            rig_commit(rig);
+    }
+    return (double)values * LARGE_BYTES / (double)(now_ns() - begun) * 1e3;
+}
+
+void row_append(struct bench *b)
+{
+    struct rig rig;
+    unsigned files = b->smoke ? 1 : SEGMENTS_A_ROUND, rounds = b->smoke ? 1 : ROUNDS;
+    double plain[ROUNDS], store[ROUNDS], ratio[ROUNDS];
+    uint8_t *value = malloc(LARGE_BYTES);
+    if (!value)
+        die("append", strerror(ENOMEM));
+    memset(value, 'v', LARGE_BYTES);
+    rig_make(&rig, path_in(b, "store"));
+    for (unsigned i = 0; i < rounds; i++) {
+        plain[i] = plain_large(b, value, files);
+        store[i] = store_large(&rig, value, files);
+        ratio[i] = store[i] / plain[i];
+    }
+    print_line(b, &(struct line){.row = "append_1m",
+                                 .unit = "MB/s",
+                                 .value = median(store, rounds),
+                                 .yardstick = median(plain, rounds),
+                                 .ratio = median(ratio, rounds),
+                                 .mark = 0.9});
+    rig_close(&rig);
+    free(value);
+    remove_tree(path_in(b, "store"));
+    unlink(path_in(b, "plain"));
+}
+
+/* ---- Bytes ------------------------------------------------------------------------- */
+
+static void written(struct bench *b, const char *row, size_t value_bytes,
+                    unsigned records, double mark)
+{
+    struct rig rig;
+    uint64_t bytes = (b->smoke ? 4 : 256) * MiB, done = 0;
+    uint8_t *value = calloc(1, value_bytes), key[KEY_BYTES];
+    if (!value)
+        die(row, strerror(ENOMEM));
+    rig_make(&rig, path_in(b, "store"));
+    uint64_t before = bytes_written(), number = 0, unsynced = 0;
+    while (done < bytes) {
+        for (unsigned i = 0; i < records; i++, done += value_bytes) {
+            key_of(number++ % 100000, key);
+            rig_put(&rig, key, sizeof(key), value, value_bytes);
+        }
+        rig_entry(&rig);
+        if ((unsynced += records * value_bytes) >= MiB) {
+            store_set_commit_hint(rig.s, store_applied(rig.s));
+            rig_commit(&rig);
+            unsynced = 0;
+        }
+    }
+    rig_commit(&rig);
+    print_line(b,
+               &(struct line){.row = row,
+                              .unit = "bytes",
+                              .value = (double)(bytes_written() - before) / (double)done,
+                              .mark = mark,
+                              .at_most = true});
+    rig_close(&rig);
+    free(value);
+    remove_tree(path_in(b, "store"));
+}
+
+void row_written(struct bench *b)
+{
+    written(b, "written_64k", 64 << 10, 1, 1.01);
+    written(b, "written_1m", 1 << 20, 1, 1.01);
+    written(b, "written_256", VALUE_BYTES, 1, 1.6);
+    written(b, "written_256_by_16", VALUE_BYTES, 16, 1.2);
+}
+
+/* ---- One at a time ----------------------------------------------------------------- */
+
+void row_single(struct bench *b)
+{
+    struct rig rig;
+    unsigned rounds = b->smoke ? 1 : ROUNDS, singles = b->smoke ? 10 : SINGLES;
+    double plain[ROUNDS * SINGLES], store[ROUNDS * SINGLES];
+    uint8_t key[KEY_BYTES], value[VALUE_BYTES] = {0};
+    size_t n = 0;
+    int fd = plain_open(b);
+    rig_make(&rig, path_in(b, "store"));
+    for (unsigned round = 0; round < rounds; round++) {
+        for (unsigned i = 0; i < singles; i++) {
+            struct iovec iov = {value, sizeof(value)};
+            uint64_t begun = now_ns();
+            plain_write(fd, &iov, 1, (n + i) * sizeof(value));
+            plain[n + i] = (double)(now_ns() - begun) / 1e3;
+        }
+        for (unsigned i = 0; i < singles; i++, n++) {
+            key_of(n, key);
+            uint64_t begun = now_ns();
+            rig_put(&rig, key, sizeof(key), value, sizeof(value));
+            rig_entry(&rig);
+            rig_commit(&rig);
+            store[n] = (double)(now_ns() - begun) / 1e3;
+        }
+    }
+    double ours = median(store, n), yardstick = median(plain, n);
+    print_line(b, &(struct line){.row = "single_256",
+                                 .unit = "us",
+                                 .value = ours,
+                                 .yardstick = yardstick,
+                                 .ratio = ours / yardstick,
+                                 .mark = 1.2,
+                                 .at_most = true});
+    rig_close(&rig);
+    close(fd);
+    remove_tree(path_in(b, "store"));
+    unlink(path_in(b, "plain"));
+}
