@@ -242,7 +242,7 @@ def test_a_wiped_node_gets_a_snapshot_while_writes_go_on(t):
     finally:
         stop.set()
     writer.result()
-    check(len(during) > 20, f'only {len(during)} writes during the snapshot')
+    check(len(during) > 5, f'only {len(during)} writes during the snapshot')
     print(f'# {len(during)} writes while it was fetched and installed')
     c.wait_caught_up([0, 1, new])
     log = read_file(f'{c.nodes[new].data}/node.log').decode()

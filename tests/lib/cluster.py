@@ -95,12 +95,14 @@ def find_fault_disk(binary):
 
 
 def alive(pid):
-    """Whether the process runs; a zombie that nobody has reaped yet does not."""
-    try:
-        with open(f'/proc/{pid}/stat') as f:
-            return f.read().rsplit(')', 1)[1].split()[0] not in 'ZX'
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    """Whether the process runs; a zombie that nobody has reaped yet does not. One whose first
+    thread has ended lives, and keeps its files and locks, while another is in the kernel."""
+    for path in glob.glob(f'/proc/{pid}/task/*/stat'):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            with open(path) as f:
+                if f.read().rsplit(')', 1)[1].split()[0] not in 'ZX':
+                    return True
+    return False
 
 
 def unmount_lazily(path):
