@@ -506,7 +506,6 @@ static int prepare_file(struct store_incoming *in, size_t i)
     struct segment *segment = segment_new(s, SEGMENT_MERGED, store_new_file_id(s));
     if (!segment)
         return -ENOMEM;
-    segment->incoming = true;
     segment->fd = file->fd;
     segment->used = file->from.bytes;
     file->fd = -1;

@@ -23,6 +23,10 @@ static void note_former(const struct store *s, struct buf *to)
         buf_u64(to, s->segments[i]->file_id);
         buf_u8(to, SEGMENT_LOG);
     }
+    for (size_t i = s->beyond_first; i < s->beyond_count; i++) { /* a hole */
+        buf_u64(to, s->beyond[i]->file_id);
+        buf_u8(to, SEGMENT_LOG);
+    }
     for (size_t i = 0; i < s->merged_count; i++) {
         buf_u64(to, s->merged[i]->file_id);
         buf_u8(to, SEGMENT_MERGED);
@@ -44,7 +48,8 @@ static struct segment *take_spare(struct store *s)
 int store_install(struct store *s, struct store_incoming *in)
 {
     ensure(in->prepared && in->s == s && !s->installing);
-    if (in->installed.merged.index <= s->applied.index)
+    uint64_t index = in->installed.merged.index;
+    if (index <= s->applied.index || index <= min_u64(s->hint, s->end.index))
         return -ESTALE;
     if (!task_stop(s))
         return -EBUSY;
@@ -54,12 +59,13 @@ int store_install(struct store *s, struct store_incoming *in)
     struct segment *next = take_spare(s);
     if (!next)
         return -ENOMEM;
-    next->first_index = in->installed.merged.index + 1;
+    next->first_index = index + 1;
     next->limit_bytes = s->segment_bytes;
     in->installed.first_file = next->file_id;
     in->next = next;
     job_add(s, OP_INSTALL)->install = in;
     s->installing = true;
+    s->dropped = true;
     return 0;
 }
 
@@ -118,6 +124,17 @@ static int remove_former(struct store_job *job, struct store_incoming *in,
     return rc == 0 ? 0 : store_fail_call(error, rc, "sync", path.text);
 }
 
+/* Whether the manifest on disk may be the new one, though writing it has failed. */
+static bool may_be_published(struct store_incoming *in)
+{
+    struct manifest found = {0};
+    char ignored[STORE_ERROR_BYTES];
+    int rc = manifest_read(in->s, &found, ignored);
+    bool may_be = rc == 0 ? found.first_file == in->installed.first_file : rc != -ENOENT;
+    manifest_release(&found);
+    return may_be;
+}
+
 int install_run(struct store_job *job, struct op *op, char error[STORE_ERROR_BYTES])
 {
     struct store *s = job->store;
@@ -131,7 +148,7 @@ int install_run(struct store_job *job, struct op *op, char error[STORE_ERROR_BYT
         rc = move_files(in, false, error);
     if (rc == 0)
         rc = manifest_write(s, &in->installed, error);
-    if (no_room(rc)) { /* the rename was not reached */
+    if (no_room(rc) && !may_be_published(in)) {
         op->failed = true;
         return move_files(in, true, error);
     }
@@ -159,7 +176,11 @@ static void retire(struct store *s, struct segment **segments, size_t count)
 static void replace_log(struct store *s, struct store_incoming *in)
 {
     retire(s, s->segments, s->segment_count);
-    s->segment_count = 0;
+    retire(s, s->beyond + s->beyond_first, s->beyond_count - s->beyond_first);
+    s->segment_count = s->beyond_first = s->beyond_count = 0;
+    s->behind = false;
+    if (s->claim_index <= in->installed.merged.index)
+        s->claim_index = s->claim_term = 0;
     store_add_segment(s, in->next);
     in->next = NULL;
     while (s->tail.count > 0)
@@ -178,8 +199,6 @@ static void replace_merged(struct store *s, struct store_incoming *in)
     s->merged = in->segments;
     s->merged_count = in->count;
     in->segments = NULL;
-    for (size_t i = 0; i < s->merged_count; i++)
-        s->merged[i]->incoming = false;
     manifest_release(&s->manifest);
     s->manifest = in->installed;
     in->installed = (struct manifest){0};

@@ -48,10 +48,10 @@ static struct candidate candidate_of(struct segment *segment,
                                      const struct manifest_file *file)
 {
     uint64_t share = share_of(segment->used - live_of(segment), segment->used);
+    if (segment->worn) /* whatever is dead in it */
+        share = SHARE_FULL;
     if (segment->kept_bytes == 0)
         share = max_u64(share, share_of(file->tombstones, file->records));
-    if (segment->worn) /* merged whatever is dead in it */
-        share = SHARE_FULL;
     return (struct candidate){segment, share};
 }
 
@@ -189,8 +189,7 @@ bool merge_plan(struct store *s, struct merge *m, uint64_t now_us)
     if (p.merged_count > 0)
         qsort(p.merged, p.merged_count, sizeof(*p.merged), compare_share);
     choose(&p);
-    bool worth = p.bytes > 0 && (worn || p.dead >= p.dead_min);
-    bool planned = worth && fill(s, m, &p);
+    bool planned = p.bytes > 0 && (worn || p.dead >= p.dead_min) && fill(s, m, &p);
     free(p.merged);
     return planned;
 }

@@ -260,7 +260,6 @@ struct segment {
     size_t count, capacity;
     uint64_t used;        /* bytes, header included */
     uint64_t limit_bytes; /* how far appends may go */
-    bool incoming;        /* of a snapshot that is not installed: not the keydir's */
     bool worn;            /* something dead in it is bad: to be merged away */
     _Atomic bool suspect; /* to be scrubbed soon */
     uint64_t hint_bytes;  /* of its hint file; 0: there is none */
