@@ -443,21 +443,25 @@ int store_incoming_write(struct store_incoming *in, uint32_t file_number, uint64
 
 /* ---- Made ready -------------------------------------------------------------------- */
 
-static void remove_hint(struct store_incoming *in, uint64_t file_id)
+void incoming_remove_hints(struct store_incoming *in)
 {
-    struct path path;
-    hint_path(&path, in->s->path, file_id);
-    in->s->io->unlink(in->s->io->context, path.text);
+    for (size_t i = 0; i < in->count && !in->hints_stay; i++) {
+        struct path path;
+        if (!in->segments || !in->segments[i])
+            continue;
+        hint_path(&path, in->s->path, in->segments[i]->file_id);
+        in->s->io->unlink(in->s->io->context, path.text);
+    }
+    in->hints_stay = true; /* nothing is left to be removed */
 }
 
 static void unprepare(struct store_incoming *in)
 {
+    incoming_remove_hints(in);
     for (size_t i = 0; i < in->count; i++) {
         struct segment *segment = in->segments ? in->segments[i] : NULL;
         if (!segment)
             continue;
-        if (!in->hints_stay)
-            remove_hint(in, segment->file_id);
         in->files[i].fd = segment->fd;
         segment->fd = -1;
         segment_unref(segment);
@@ -467,7 +471,7 @@ static void unprepare(struct store_incoming *in)
     keydir_free(in->keydir);
     in->keydir = NULL;
     manifest_release(&in->installed);
-    in->prepared = false;
+    in->prepared = in->hints_stay = false;
 }
 
 /* The hint was made by reading every record; now what it says is compared. */

@@ -270,10 +270,18 @@ static void finish_space(struct store *s, const struct op *op)
     }
 }
 
+/* A truncation may have taken `next` out of the list meanwhile. */
+static void finish_roll(struct store *s, const struct op *op)
+{
+    if (op->next->file_id <= store_active(s)->file_id)
+        s->sealed_before = op->next->file_id;
+}
+
 struct store_done store_finish_job(struct store *s, struct store_job *job)
 {
     ensure(job == s->running);
     struct store_done done = {0};
+    bool rolled = false;
     for (size_t i = 0; i < job->count; i++) {
         struct op *op = &job->ops[i];
         if (op->kind == OP_APPEND || op->kind == OP_TRUNCATE) {
@@ -282,7 +290,8 @@ struct store_done store_finish_job(struct store *s, struct store_job *job)
         } else if (op->kind == OP_HARD_STATE) {
             done.hard_state = true;
         } else if (op->kind == OP_ROLL) {
-            s->sealed_before = op->next->file_id;
+            finish_roll(s, op);
+            rolled = true;
         } else if (op->kind == OP_SPACE) {
             finish_space(s, op);
         } else if (op->kind == OP_REPAIR) {
@@ -308,6 +317,8 @@ struct store_done store_finish_job(struct store *s, struct store_job *job)
     s->stats.syncs += job->syncs;
     s->running = NULL;
     job_free(job);
+    if (rolled)
+        space_update(s);
     check_step(s);
     return done;
 }

@@ -10,6 +10,7 @@
 
 struct keydir_change {
     struct rcu_head rcu;
+    struct map_block *blocks; /* of the map, retired */
     uint32_t count;
     struct keydir_node
         *nodes[]; /* by record; before the commit: to put; after: retired */
@@ -20,24 +21,19 @@ static bool is_inline(uint32_t value_size)
     return value_size <= LIMIT_KEYDIR_INLINE_BYTES;
 }
 
-static const struct keydir_node *node_of(const struct skip_node *node)
-{
-    return node ? container_of(node, struct keydir_node, skip) : NULL;
-}
-
 uint64_t keydir_count(const struct keydir *keydir)
 {
-    return keydir->list.count;
+    return keydir->map.count;
 }
 
 const uint8_t *keydir_key(const struct keydir_node *node)
 {
-    return skip_key(&node->skip);
+    return node->bytes;
 }
 
 uint32_t keydir_key_size(const struct keydir_node *node)
 {
-    return node->skip.key_size;
+    return node->key_size;
 }
 
 const uint8_t *keydir_value(const struct keydir_node *node)
@@ -58,19 +54,19 @@ uint64_t keydir_place(const struct keydir_node *node)
 const struct keydir_node *keydir_find(const struct keydir *keydir, const void *key,
                                       size_t size)
 {
-    return node_of(skip_find(&keydir->list, key, size));
+    return map_find(&keydir->map, key, size);
 }
 
 const struct keydir_node *keydir_seek(const struct keydir *keydir,
                                       struct keydir_cursor *cursor, const void *key,
                                       size_t size)
 {
-    return cursor->node = node_of(skip_seek(&keydir->list, key, size));
+    return map_seek(&keydir->map, cursor, key, size);
 }
 
 const struct keydir_node *keydir_next(struct keydir_cursor *cursor)
 {
-    return cursor->node = node_of(skip_next(&cursor->node->skip));
+    return map_next(cursor);
 }
 
 /* ---- Live bytes -------------------------------------------------------------------- */
@@ -123,20 +119,19 @@ bool keydir_relocate(const struct keydir *keydir, const struct keydir_node *node
 
 /* ---- Applying ---------------------------------------------------------------------- */
 
-static struct keydir_node *node_new(struct keydir *keydir, const uint8_t *key,
-                                    uint32_t key_size, const uint8_t *value,
-                                    uint32_t value_size)
+static struct keydir_node *node_new(const uint8_t *key, uint32_t key_size,
+                                    const uint8_t *value, uint32_t value_size)
 {
-    unsigned height = skip_draw_height(&keydir->list);
     size_t in_node = is_inline(value_size) ? value_size : 0;
     struct keydir_node *node =
-        malloc(sizeof(*node) + skip_extra(height, key_size) + in_node);
+        malloc(offsetof(struct keydir_node, bytes) + key_size + in_node);
     if (!node)
         return NULL;
     node->value_size = value_size;
-    skip_node_init(&node->skip, height, key, key_size);
+    node->key_size = (uint16_t)key_size;
+    memcpy(node->bytes, key, key_size);
     if (in_node > 0)
-        memcpy((uint8_t *)keydir_key(node) + key_size, value, in_node);
+        memcpy(node->bytes + key_size, value, in_node);
     return node;
 }
 
@@ -148,6 +143,7 @@ static void node_settle(struct keydir_node *node, uint64_t timestamp_us, uint64_
 
 static void change_free(struct keydir_change *change)
 {
+    map_free_blocks(change->blocks);
     for (uint32_t i = 0; i < change->count; i++)
         free(change->nodes[i]);
     free(change);
@@ -171,10 +167,11 @@ static int prepare_record(void *arg, const struct store_record *record, uint32_t
 {
     struct preparing *p = arg;
     uint32_t i = p->at++;
-    if (!record->value)
-        return 0;
-    struct keydir_node *node = node_new(p->keydir, record->key, record->key_size,
-                                        record->value, record->value_size);
+    int rc = map_claim(&p->keydir->map, record->key, record->key_size, record->value);
+    if (rc != 0 || !record->value)
+        return rc;
+    struct keydir_node *node =
+        node_new(record->key, record->key_size, record->value, record->value_size);
     if (!node)
         return -ENOMEM;
     node_settle(node, record->timestamp_us, place_of(p->segment, p->offset + offset));
@@ -193,6 +190,7 @@ int keydir_prepare(struct keydir *keydir, const struct store_bytes *entry,
     change->count = head->record_count;
     struct preparing p = {
         .keydir = keydir, .change = change, .segment = segment, .offset = offset};
+    map_begin_claims(&keydir->map);
     int rc = store_entry_each(entry->data, entry->length, prepare_record, &p);
     if (rc != 0) {
         change_free(change);
@@ -206,7 +204,6 @@ struct committing {
     struct keydir *keydir;
     struct keydir_change *change;
     uint32_t at;
-    bool retired; /* something was replaced or removed */
     bool removing;
 };
 
@@ -216,18 +213,15 @@ static int commit_record(void *arg, const struct store_record *record, uint32_t 
     struct keydir_node **slot = &c->change->nodes[c->at++];
     if (c->removing != !record->value)
         return 0;
-    struct skip_node *old;
+    struct map *map = &c->keydir->map;
     if (record->value) {
         enter(c->keydir, *slot);
-        old = skip_put(&c->keydir->list, &(*slot)->skip);
+        *slot = map_put(map, *slot);
     } else {
-        old = skip_remove(&c->keydir->list, record->key, record->key_size);
+        *slot = map_remove(map, record->key, record->key_size);
     }
-    *slot = old ? container_of(old, struct keydir_node, skip) : NULL;
-    if (old) {
+    if (*slot)
         leave(c->keydir, *slot);
-        c->retired = true;
-    }
     return 0;
 }
 
@@ -240,7 +234,8 @@ void keydir_commit(struct keydir *keydir, struct keydir_change *change,
     c.at = 0;
     c.removing = true;
     store_entry_each(entry->data, entry->length, commit_record, &c);
-    if (shared && c.retired)
+    change->blocks = map_take_retired(&keydir->map);
+    if (shared)
         reading_defer(&change->rcu, change_retired);
     else
         change_free(change);
@@ -249,15 +244,17 @@ void keydir_commit(struct keydir *keydir, struct keydir_change *change,
 int keydir_load(struct keydir *keydir, const struct hint_record *record,
                 struct segment *segment)
 {
-    struct keydir_node *node = node_new(keydir, record->key, record->key_size,
-                                        record->value, record->value_size);
+    struct keydir_node *node =
+        node_new(record->key, record->key_size, record->value, record->value_size);
     if (!node)
         return -ENOMEM;
     node_settle(node, record->timestamp_us, place_of(segment, record->offset));
     enter(keydir, node);
-    struct skip_node *old = skip_put(&keydir->list, &node->skip);
-    ensure(!old);
-    return 0;
+    if (map_append(&keydir->map, node) == 0)
+        return 0;
+    leave(keydir, node);
+    free(node);
+    return -ENOMEM;
 }
 
 /* ---- Life -------------------------------------------------------------------------- */
@@ -268,7 +265,6 @@ struct keydir *keydir_new(struct slots *slots)
     if (!keydir)
         return NULL;
     keydir->slots = slots;
-    skip_init(&keydir->list);
     return keydir;
 }
 
@@ -276,11 +272,7 @@ void keydir_free(struct keydir *keydir)
 {
     if (!keydir)
         return;
-    for (struct skip_node *at = keydir->list.head[0]; at;) {
-        struct skip_node *next = at->next[0];
-        free(container_of(at, struct keydir_node, skip));
-        at = next;
-    }
+    map_release(&keydir->map);
     free(keydir);
 }
 
@@ -297,5 +289,5 @@ void keydir_free_deferred(struct keydir *keydir)
 
 void keydir_check(const struct keydir *keydir)
 {
-    skip_check(&keydir->list);
+    map_check(&keydir->map);
 }

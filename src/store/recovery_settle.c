@@ -126,7 +126,8 @@ static int settle_last(struct recovery *r)
         return rc;
     uint64_t kept = r->hole ? max_u64(r->at_size, r->at->used) : r->at->used;
     r->at->limit_bytes = max_u64(s->segment_bytes, kept);
-    if (r->cut_bytes == 0 && r->at_size >= s->segment_bytes)
+    bool sealed = r->walked < r->file_count; /* it has the size that it should have */
+    if (sealed || (r->cut_bytes == 0 && r->at_size >= s->segment_bytes))
         return 0;
     rc = s->io->allocate(s->io->context, r->at->fd, s->segment_bytes);
     if (rc == -ENOSPC || rc == -EDQUOT) { /* as good as full */
@@ -136,13 +137,22 @@ static int settle_last(struct recovery *r)
     return rc;
 }
 
+/* What was the active one before a hole may be longer than its entries. */
+static int settle_sealed(struct recovery *r, size_t i)
+{
+    const struct segment *segment = r->s->segments[i];
+    if (r->files[i].size <= segment->used)
+        return 0;
+    return r->s->io->truncate(r->s->io->context, segment->fd, segment->used);
+}
+
 static int settle_segments(struct recovery *r)
 {
     struct store *s = r->s;
     for (size_t i = 0; i < s->segment_count; i++) {
         struct segment *segment = s->segments[i];
         segment->limit_bytes = segment->used;
-        int rc = i + 1 == s->segment_count ? settle_last(r) : 0;
+        int rc = i + 1 == s->segment_count ? settle_last(r) : settle_sealed(r, i);
         if (rc == 0)
             rc = s->io->sync_all(s->io->context, segment->fd);
         if (rc != 0) {

@@ -7,16 +7,22 @@
  */
 #include "store_internal.h"
 
+enum { READ_SHARE = 8 }; /* what was just written is read from memory */
+
 struct seal {
     struct store_task task;
     struct segment *segment; /* a reference */
     struct hint_builder *builder;
+    bool late; /* another one waits: no merge can begin before all are hinted */
     uint64_t hint_bytes;
     int rc;
 };
 
-static struct segment *find_segment(const struct store *s, uint64_t now_us)
+/* The first, and whether there is another. */
+static struct segment *find_segment(const struct store *s, uint64_t now_us,
+                                    bool *ret_another)
 {
+    struct segment *found = NULL;
     for (size_t i = 0; i < s->merged_count; i++) {
         struct segment *segment = s->merged[i];
         if (segment->hint_bytes == 0 && segment->hurt_until_us <= now_us)
@@ -26,15 +32,20 @@ static struct segment *find_segment(const struct store *s, uint64_t now_us)
         struct segment *segment = s->segments[i];
         if (segment_last(segment) > s->applied.index)
             break;
-        if (segment->hint_bytes == 0 && segment->hurt_until_us <= now_us)
-            return segment;
+        if (segment->hint_bytes > 0 || segment->hurt_until_us > now_us)
+            continue;
+        *ret_another = found != NULL;
+        if (found)
+            break;
+        found = segment;
     }
-    return NULL;
+    return found;
 }
 
 static struct store_task *plan(struct store *s, uint64_t now_us)
 {
-    struct segment *segment = find_segment(s, now_us);
+    bool another = false;
+    struct segment *segment = find_segment(s, now_us, &another);
     if (!segment)
         return NULL;
     struct seal *seal = calloc(1, sizeof(*seal));
@@ -42,6 +53,7 @@ static struct store_task *plan(struct store *s, uint64_t now_us)
         return NULL;
     seal->task = (struct store_task){.kind = &seal_kind, .store = s};
     seal->segment = segment_ref(segment);
+    seal->late = another;
     return &seal->task;
 }
 
@@ -74,7 +86,8 @@ static int run(struct store_task *task, uint64_t *ret_wait_us,
         return 0;
     int rc = build(task->store, seal);
     if (rc == 1) {
-        *ret_wait_us = task_pace(task->store, STRETCH_BYTES);
+        *ret_wait_us =
+            seal->late ? 0 : task_pace(task->store, STRETCH_BYTES / READ_SHARE);
         return 1;
     }
     seal->rc = rc;

@@ -43,7 +43,8 @@ void space_measure(const struct store *s, struct space *ret)
     *ret = space;
 }
 
-/* From where the merge is due to where the bound is reached, in thousandths. */
+/* From where the merge is due to half-way to the bound, in thousandths: the other half is
+ * for what is written while the fastest merge goes on. */
 static uint32_t hurry_of(const struct store *s, const struct space *space)
 {
     if (store_space(s) == STORE_SPACE_LOW)
@@ -52,7 +53,7 @@ static uint32_t hurry_of(const struct store *s, const struct space *space)
         return 0;
     uint64_t over = space->dead - space->trigger;
     uint64_t width = space->bound - min_u64(space->bound, space->trigger);
-    width = max_u64(width, s->segment_bytes);
+    width = max_u64(width, s->segment_bytes) / 2;
     return over >= width ? HURRY_FULL : (uint32_t)(over * HURRY_FULL / width);
 }
 

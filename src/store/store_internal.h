@@ -27,6 +27,9 @@ enum {
     LIMIT_SEGMENTS = 65536, /* data files open at once, leftovers in use included */
     CHECK_STEP_KEYS = 1024, /* larger stores are not checked at each step */
     SKIP_HEIGHT = 12,       /* of a skip list with one in four: for 16 million keys */
+    MAP_WIDTH = 64,         /* records of a leaf, children of an inner node */
+    MAP_HEIGHT = 16,        /* levels above the leaves: each is cut in halves when full */
+    MAP_PREFETCH = 8,       /* records that a scan asks the memory for in advance */
 };
 
 _Static_assert(LIMIT_KEY_BYTES <= UINT16_MAX, "a node holds its key's size in 16 bits");
@@ -311,6 +314,8 @@ int segment_make_spare(struct store *s, struct segment *segment,
 int segment_activate(struct store *s, struct segment *segment,
                      char error[STORE_ERROR_BYTES]);
 
+struct keydir_node;
+
 /* ---- Skip list --------------------------------------------------------------------- */
 
 /* Stands last in its owner; the key's bytes follow the tower. */
@@ -345,6 +350,55 @@ struct skip_node *skip_put(struct skip_list *list, struct skip_node *node);
 struct skip_node *skip_remove(struct skip_list *list, const void *key, size_t size);
 void skip_check(const struct skip_list *list); /* I1 */
 
+/* ---- Map: the keydir's order; see map.h --------------------------------------------- */
+
+enum map_kind { MAP_LEAF, MAP_INNER, MAP_SEPARATOR, MAP_KINDS };
+
+struct map_block;
+struct map_reserve {
+    struct map_block *blocks;
+    size_t count;
+};
+
+/* One writer; readers need a read-side section, and what is retired stays as long as those
+ * last. */
+struct map {
+    struct map_node *root; /* NULL: empty */
+    uint64_t count;
+    struct map_block *retired;
+    struct map_reserve reserves[MAP_KINDS];
+    /* What the changes that are to come may need: */
+    size_t claims, cuts;
+    uint32_t claim_epoch;
+};
+
+struct keydir_cursor { /* good as long as the read-side section */
+    const struct map *map;
+    const struct map_leaf *leaf;
+    const struct map_separator *behind; /* where the next leaf begins */
+    unsigned at;
+};
+
+struct keydir_node *map_find(const struct map *map, const uint8_t *key, size_t size);
+const struct keydir_node *map_seek(const struct map *map, struct keydir_cursor *cursor,
+                                   const uint8_t *key, size_t size);
+const struct keydir_node *map_next(struct keydir_cursor *cursor);
+/* Before a group of changes, whose keys differ: forgets former claims. */
+void map_begin_claims(struct map *map);
+/* Allocates what putting, or removing, this key may need; -ENOMEM. */
+int map_claim(struct map *map, const uint8_t *key, size_t size, bool put);
+/* The record of the same key that was replaced, or NULL. */
+struct keydir_node *map_put(struct map *map, struct keydir_node *record);
+/* The record that was removed, or NULL. */
+struct keydir_node *map_remove(struct map *map, const uint8_t *key, size_t size);
+/* Of a key above all; before there are readers. -ENOMEM. */
+int map_append(struct map *map, struct keydir_node *record);
+/* What readers may still hold, since the last call; freed with map_free_blocks. */
+struct map_block *map_take_retired(struct map *map);
+void map_free_blocks(struct map_block *blocks);
+void map_release(struct map *map); /* with the records; no readers */
+void map_check(const struct map *map);
+
 /* ---- Keydir ------------------------------------------------------------------------ */
 
 /*
@@ -357,12 +411,13 @@ struct keydir_node {
     uint64_t timestamp_us;
     _Atomic uint64_t place; /* of the record */
     uint32_t value_size;
-    struct skip_node skip; /* then the value, where it is small */
+    uint16_t key_size;
+    uint8_t bytes[]; /* the key, then the value, where it is small */
 };
 
 struct keydir {
     struct slots *slots; /* the store's */
-    struct skip_list list;
+    struct map map;
     uint64_t live_bytes; /* of the records pointed to */
     struct rcu_head rcu;
 };
@@ -382,10 +437,6 @@ uint64_t keydir_record_bytes(const struct keydir_node *node);
 uint64_t keydir_place(const struct keydir_node *node);
 const struct keydir_node *keydir_find(const struct keydir *keydir, const void *key,
                                       size_t size);
-
-struct keydir_cursor {
-    const struct keydir_node *node;
-};
 
 /* The first node whose key is not below `key`, then those that follow; NULL: the end. */
 const struct keydir_node *keydir_seek(const struct keydir *keydir,
@@ -626,7 +677,7 @@ struct store_incoming {
     bool dropped; /* its files are gone */
     /* Prepared: */
     bool prepared;
-    bool hints_stay; /* they belong to the store */
+    bool hints_stay; /* they are the store's, or gone */
     struct segment **segments;
     struct keydir *keydir;
     struct manifest installed; /* with this store's own file ids */
@@ -638,6 +689,7 @@ struct store_incoming {
 void incoming_part_path(struct path *ret, const char *directory, uint64_t file_id);
 /* Removes all files of it. */
 int incoming_drop(struct store_incoming *in, char error[STORE_ERROR_BYTES]);
+void incoming_remove_hints(struct store_incoming *in);
 int install_run(struct store_job *job, struct op *op, char error[STORE_ERROR_BYTES]);
 bool install_finish(struct store *s, struct op *op);
 

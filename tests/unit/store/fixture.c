@@ -144,7 +144,7 @@ static void check(struct fixture *f)
 {
     struct store_stats stats;
     store_stats(f->s, &stats);
-    if (!f->damaged && stats.entries <= CHECKED_ENTRIES && stats.keys <= CHECKED_ENTRIES)
+    if (!f->unchecked && stats.entries <= CHECKED_ENTRIES && stats.keys <= CHECKED_ENTRIES)
         store_check(f->s);
 }
 

@@ -1,6 +1,7 @@
 /*
- * test_recovery.c - torn or damaged (G6), the hard state's slots (G5), and what is said
- * of directories that are missing, of another cluster, of a newer format, or not a store.
+ * test_recovery.c - torn or damaged (G6), the hard state's slots (G5), which files count
+ * (G7), and what is said of directories that are missing, of another cluster, of a newer
+ * format, or not a store. The whole table is in test_table.c, holes in test_hole.c.
  */
 #include "fixture.h"
 
@@ -84,6 +85,22 @@ static void expect_damaged(struct fixture *f, const char *proof)
     assert_non_null(strstr(f->error, "d/log"));
 }
 
+/* Opened, ending before the hole, with this said; and behind the end not a byte changed.
+ */
+static void expect_hole(struct fixture *f, uint64_t last, uint64_t claim,
+                        const char *proof)
+{
+    f->unchecked = true;
+    if (fixture_open(f) != 0)
+        fail_msg("%s", f->error);
+    assert_int_equal(f->recovery.last_index, last);
+    assert_int_equal(f->recovery.claim_index, claim);
+    assert_int_equal(f->recovery.cut_bytes, 0);
+    if (!strstr(f->recovery.damage, proof))
+        fail_msg("'%s' does not say '%s'", f->recovery.damage, proof);
+    assert_non_null(strstr(f->recovery.damage, "d/log"));
+}
+
 /* ---- The table of G6 --------------------------------------------------------------- */
 
 /*
@@ -101,10 +118,12 @@ static void test_table(void **state)
                     write_log(&f, 6, hint, commit);
                     spoil_entry(&f, segment_file(1), at, (enum spoil)spoil);
                     bool later = spoil == SPOIL_BODY && at < 6 && commit >= at;
+                    uint64_t reached = spoil == SPOIL_BODY && at < 6 ? 6 : 0;
+                    uint64_t claim = max_u64(hint, reached);
                     if (hint >= at)
-                        expect_damaged(&f, "the commit hint says");
+                        expect_hole(&f, at - 1, claim, "the commit hint says");
                     else if (later)
-                        expect_damaged(&f, "so says the intact entry");
+                        expect_hole(&f, at - 1, claim, "so says the intact entry");
                     else
                         expect_torn(&f, at - 1);
                     fixture_release(&f);
@@ -151,21 +170,36 @@ static void test_later_segment(void **state)
 {
     for (int spoil = SPOIL_HEAD; spoil <= SPOIL_LENGTH; spoil++) {
         struct fixture f;
-        write_segments(&f);
+        unsigned count = write_segments(&f);
         spoil_entry(&f, segment_file(1), 3, (enum spoil)spoil);
-        expect_damaged(&f, "a later segment begins with entry");
+        expect_hole(&f, 2, count, "a later segment begins with entry");
         fixture_release(&f);
     }
 }
 
+/* The segments' first entries. */
+static void find_firsts(struct fixture *f, uint64_t firsts[5])
+{
+    for (uint64_t id = 1; id <= 4; id++) {
+        uint8_t head[8];
+        memory_disk_peek(f->disk, segment_file(id), 32, head, sizeof(head));
+        firsts[id] = get_u64(head);
+    }
+}
+
+/* Without what is merged, a log begins with entry 1. */
 static void test_missing_segments(void **state)
 {
     for (uint64_t id = 1; id <= 4; id++) {
         struct fixture f;
+        uint64_t firsts[5];
         unsigned count = write_segments(&f);
+        find_firsts(&f, firsts);
         memory_disk_remove(f.disk, segment_file(id));
-        if (id < 4)
-            expect_damaged(&f, "a later segment begins with entry");
+        if (id == 1)
+            expect_damaged(&f, "nothing holds what should be merged before it");
+        else if (id < 4)
+            expect_hole(&f, firsts[id] - 1, count, "a later segment begins with entry");
         else /* nothing proves that it was there */
             expect_torn(&f, count - 1);
         fixture_release(&f);
@@ -177,7 +211,21 @@ static void test_all_segments_missing(void **state)
     struct fixture f;
     write_log(&f, 3, 3, 0);
     memory_disk_remove(f.disk, segment_file(1));
-    expect_refused(&f, -EBADMSG, "the commit hint says 3");
+    expect_hole(&f, 0, 3, "the commit hint says 3");
+    store_check(f.s);
+    fixture_release(&f);
+}
+
+static void test_segments_overlap(void **state)
+{
+    struct fixture f;
+    uint8_t head[64];
+    write_segments(&f);
+    memory_disk_peek(f.disk, segment_file(3), 0, head, sizeof(head));
+    put_u64(head + 32, 5);
+    put_u32(head + 60, crc32_of(0, head, 60));
+    memory_disk_poke(f.disk, segment_file(3), 0, head, sizeof(head));
+    expect_damaged(&f, "begins with entry 5, which another segment has");
     fixture_release(&f);
 }
 
@@ -450,6 +498,7 @@ int main(void)
         cmocka_unit_test(test_later_segment),
         cmocka_unit_test(test_missing_segments),
         cmocka_unit_test(test_all_segments_missing),
+        cmocka_unit_test(test_segments_overlap),
         cmocka_unit_test(test_stale_successor),
         cmocka_unit_test(test_no_scan),
         cmocka_unit_test(test_segment_header),
