@@ -111,51 +111,17 @@ static int state_decode(const uint8_t *data, size_t length, const uint8_t *clust
     return rc;
 }
 
-static int read_file(const struct store_io *io, const char *path, struct buf *to)
-{
-    int fd = io->open(io->context, path, O_RDONLY, 0);
-    if (fd < 0)
-        return fd;
-    uint64_t size = 0;
-    int rc = io->size(io->context, fd, &size);
-    if (rc == 0 && (size == 0 || size > STATE_BYTES))
-        rc = -EBADMSG;
-    uint8_t *data = rc == 0 ? buf_extend(to, size) : NULL;
-    if (rc == 0 && !data)
-        rc = -ENOMEM;
-    if (rc == 0) {
-        ssize_t n = read_full(io, fd, data, size, 0);
-        rc = n < 0 ? (int)n : (uint64_t)n < size ? -EBADMSG : 0;
-    }
-    io->close(io->context, fd);
-    return rc;
-}
-
 /* One that is missing or bad is as good as none. */
 static int state_load(const struct store *s, struct saved *ret)
 {
     struct path path;
     struct buf bytes = {0};
     incoming_path(&path, s->path, "STATE");
-    int rc = read_file(s->io, path.text, &bytes);
+    int rc = file_read(s->io, path.text, STATE_BYTES, &bytes);
     if (rc == 0)
         rc = state_decode(bytes.data, bytes.length, s->cluster_id, ret);
     buf_release(&bytes);
     return rc == -ENOENT || rc == -EBADMSG || rc == -EPROTONOSUPPORT ? 0 : rc;
-}
-
-static int write_synced(const struct store_io *io, const char *path,
-                        const struct buf *bytes)
-{
-    int fd = io->open(io->context, path, O_RDWR | O_CREAT | O_TRUNC, 0600);
-    if (fd < 0)
-        return fd;
-    struct iovec iov = {bytes->data, bytes->length};
-    int rc = write_full(io, fd, &iov, 1, 0);
-    if (rc == 0)
-        rc = io->sync_all(io->context, fd);
-    io->close(io->context, fd);
-    return rc;
 }
 
 static int state_save(struct store_incoming *in, char error[STORE_ERROR_BYTES])
@@ -168,7 +134,7 @@ static int state_save(struct store_incoming *in, char error[STORE_ERROR_BYTES])
     incoming_path(&directory, in->s->path, "");
     int rc = state_encode(in, &bytes);
     if (rc == 0)
-        rc = write_synced(io, new_path.text, &bytes);
+        rc = file_write(io, new_path.text, &bytes);
     if (rc == 0)
         rc = io->rename(io->context, new_path.text, path.text);
     if (rc == 0)

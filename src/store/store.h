@@ -198,7 +198,8 @@ int store_create(const struct store_options *options, char error[STORE_ERROR_BYT
  * throw away what it made). Starts a thread of liburcu's: fork before. */
 int store_open(struct store **ret, const struct store_options *options,
                struct store_recovery *ret_recovery, char error[STORE_ERROR_BYTES]);
-/* No job may be running and no reader inside. Does not sync: jobs not run are dropped. */
+/* No job may be running, nor a task, and no reader inside. Does not sync: jobs not run are
+ * dropped, and a task that is not done. */
 void store_close(struct store *s);
 
 /* ---- The log: the loop's side -------------------------------------------------------------- */

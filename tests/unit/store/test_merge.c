@@ -283,6 +283,24 @@ static void test_a_tombstone_stays_while_it_hides_something(void **state)
     fixture_release(&f);
 }
 
+static void test_a_tombstone_goes_when_its_key_is_back(void **state)
+{
+    struct fixture f;
+    open_new(&f, SEGMENT);
+    merge_keys(&f, 40);
+    put_one(&f, key_of(3), NULL);
+    uint64_t index = store_last_index(f.s);
+    for (uint64_t segments = stats_of(&f).segments; stats_of(&f).segments < segments + 2;)
+        put_key(&f, 99998, (unsigned)store_last_index(f.s), 1000);
+    put_key(&f, 3, 1, 1000); /* in the active segment */
+    run_tasks(&f);
+    assert_true(base_of(&f) >= index && base_of(&f) < store_last_index(f.s));
+    assert_int_equal(merged_tombstones(&f), 0);
+    assert_value(f.s, key_of(3), value_of(3, 1, 1000));
+    store_check(f.s);
+    fixture_release(&f);
+}
+
 static void test_a_tombstone_goes_with_what_it_hides(void **state)
 {
     struct fixture f;
@@ -503,6 +521,7 @@ int main(void)
         cmocka_unit_test(test_against_a_model),
         cmocka_unit_test(test_space_is_bounded_and_bytes_written_too),
         cmocka_unit_test(test_a_tombstone_stays_while_it_hides_something),
+        cmocka_unit_test(test_a_tombstone_goes_when_its_key_is_back),
         cmocka_unit_test(test_a_tombstone_goes_with_what_it_hides),
         cmocka_unit_test(test_a_member_behind_keeps_its_log),
         cmocka_unit_test(test_a_pin_keeps_more),

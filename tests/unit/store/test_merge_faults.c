@@ -123,6 +123,49 @@ static void test_a_bad_record_is_not_copied(void **state)
     fixture_release(&f);
 }
 
+/* ---- Damaged hints ----------------------------------------------------------------- */
+
+static void spoil_hint(struct fixture *f, const struct segment *segment)
+{
+    char path[64];
+    snprintf(path, sizeof(path), "%s", file_of(segment->file_id, "hint"));
+    memory_disk_flip(f->disk, path, SEGMENT_HEADER + 20, 3);
+}
+
+/* Of victims and of files that are only asked: the round is given up, or keeps its
+ * tombstones, and the hint is made anew. */
+static void test_damaged_hints_are_made_anew(void **state)
+{
+    struct fixture f;
+    make_due(&f);
+    while (stats_of(&f).merges < 2) /* also those of the newest segments */
+        assert_true(run_task(&f));
+    f.unchecked = true; /* what is damaged is no hint */
+    for (size_t i = 0; i < f.s->merged_count; i++)
+        spoil_hint(&f, f.s->merged[i]);
+    for (size_t i = 0; i < f.s->segment_count; i++) {
+        if (f.s->segments[i]->hint_bytes > 0)
+            spoil_hint(&f, f.s->segments[i]);
+    }
+    uint64_t merges = stats_of(&f).merges;
+    for (unsigned i = 0; i < 10; i++)
+        put_one(&f, key_of(i), NULL);
+    for (unsigned version = 5000; stats_of(&f).merges < merges + 3; version++) {
+        put_key(&f, 28, version, 400);
+        put_key(&f, 28, 2000, 400);
+        run_tasks(&f);
+        assert_true(version < 10000);
+    }
+    put_key(&f, 28, 60 + 28, 400);
+    for (unsigned key = 10; key < 30; key++) { /* every file is merged once */
+        put_key(&f, key, 0, 400);
+        run_tasks(&f);
+    }
+    store_check(f.s);
+    check_names(&f);
+    fixture_release(&f);
+}
+
 /* ---- Power cuts, and what must not come back (G7) ---------------------------------- */
 
 /* A store on a disk as it is found after a cut, or after kill -9. */
@@ -251,6 +294,26 @@ static void test_a_start_applies_up_to_e(void **state)
     fixture_release(&f);
 }
 
+/* As after an install, or where a hole in the log comes before E. */
+static void test_nothing_is_merged_before_e_is_applied(void **state)
+{
+    struct fixture f;
+    make_due(&f);
+    uint64_t merges = stats_of(&f).merges;
+    assert_true(merges > 0);
+    f.unchecked = true; /* the manifest is not the one on disk */
+    uint64_t applied_index = f.s->manifest.applied_index;
+    f.s->manifest.applied_index = store_applied(f.s) + 1;
+    assert_false(store_is_ready(f.s));
+    run_tasks(&f);
+    assert_int_equal(stats_of(&f).merges, merges);
+    f.s->manifest.applied_index = applied_index;
+    assert_true(store_is_ready(f.s));
+    run_tasks(&f);
+    assert_true(stats_of(&f).merges > merges);
+    fixture_release(&f);
+}
+
 /* The files of a victim come back, as if their removal had not reached the disk. */
 static void test_removed_files_do_not_count(void **state)
 {
@@ -290,9 +353,11 @@ int main(void)
         cmocka_unit_test(test_a_lack_of_room_costs_nothing),
         cmocka_unit_test(test_a_full_disk_recovers_by_itself),
         cmocka_unit_test(test_a_bad_record_is_not_copied),
+        cmocka_unit_test(test_damaged_hints_are_made_anew),
         cmocka_unit_test(test_a_cut_at_every_call),
         cmocka_unit_test(test_a_kill_between_stretches),
         cmocka_unit_test(test_a_start_applies_up_to_e),
+        cmocka_unit_test(test_nothing_is_merged_before_e_is_applied),
         cmocka_unit_test(test_removed_files_do_not_count),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
