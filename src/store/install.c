@@ -53,6 +53,7 @@ int store_install(struct store *s, struct store_incoming *in)
         return -ESTALE;
     if (!task_stop(s))
         return -EBUSY;
+    buf_clear(&in->former); /* an earlier call may have lacked memory */
     note_former(s, &in->former);
     if (in->former.failed || job_reserve(s, 2) != 0 || store_reserve_segment(s) != 0)
         return -ENOMEM;
