@@ -150,7 +150,7 @@ int install_run(struct store_job *job, struct op *op, char error[STORE_ERROR_BYT
         rc = move_files(in, false, error);
     if (rc == 0)
         rc = manifest_write(s, &in->installed, error);
-    if (no_room(rc) && !may_be_published(in)) {
+    if ((no_room(rc) || rc == -ENOMEM) && !may_be_published(in)) {
         op->failed = true;
         incoming_remove_hints(in);
         return move_files(in, true, error);
@@ -161,7 +161,9 @@ int install_run(struct store_job *job, struct op *op, char error[STORE_ERROR_BYT
     if (rc == 0)
         rc = remove_former(job, in, error);
     job->syncs += 4;
-    return rc == 0 ? incoming_drop(in, error) : rc;
+    if (rc == 0)
+        rc = incoming_drop(in, error);
+    return rc == -ENOMEM ? 0 : rc; /* what is left is removed by the next attempt */
 }
 
 /* ---- The loop again ---------------------------------------------------------------- */

@@ -98,7 +98,7 @@ struct chain {
 bool chain_continues(const struct chain *end, const struct store_entry *entry);
 struct chain chain_after(const struct store_entry *entry);
 
-/* ---- Hints: what is in a data file, without values; see hint.c ----------------------
+/* ---- Hints: what is in a data file, without values; see hint.h ----------------------
  */
 
 enum segment_kind { SEGMENT_LOG = 1, SEGMENT_MERGED = 2 };
