@@ -89,7 +89,18 @@ struct node_status {
     char version[32];
     uint32_t pid;
     bool space_low;
+    bool complete;  /* false: what is merged here was made later than what is applied; nothing
+                       is served until then (G7) */
+    bool disk_hung; /* a write of the log has not been answered for seconds */
     uint64_t keys, log_bytes, disk_free_bytes;
+    uint64_t base;       /* the log begins after this entry */
+    uint64_t live_bytes; /* records that count, of log and merged files */
+    uint64_t merged_bytes, merged_files, hint_bytes;
+    uint64_t merges, merge_bytes_written;      /* since the start */
+    uint64_t scrubs, scrubbed_bytes;           /* since the start */
+    uint64_t bad_reads;                        /* that failed their checksum */
+    uint64_t damaged, repaired, unrepaired;    /* found; written back; no node had it */
+    uint64_t snapshot_bytes, snapshot_total;   /* being fetched; 0, 0: none */
     uint64_t refused; /* connections and frames of the port that were refused, in all */
     uint32_t member_count;
     struct node_member members[LIMIT_MEMBERS];

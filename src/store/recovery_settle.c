@@ -17,6 +17,8 @@ static int remove_file(struct recovery *r, make_path *name, const char *more, ui
     snprintf(whole.text, sizeof(whole.text), "%.*s%s", LIMIT_PATH_BYTES - 8, path.text,
              more);
     int rc = r->s->io->unlink(r->s->io->context, whole.text);
+    if (rc == -ENOENT) /* a hint that was rebuilt since had its name */
+        return 0;
     return rc == 0 ? 0 : store_fail_call(r->error, rc, "remove", whole.text);
 }
 

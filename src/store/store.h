@@ -418,6 +418,8 @@ int store_incoming_prepare(struct store_incoming *in, char error[STORE_ERROR_BYT
 int store_install(struct store *s, struct store_incoming *in);
 /* T, unless it is prepared or nothing was written: its files stay, to go on with. */
 void store_incoming_free(struct store_incoming *in);
+/* What its sender has merged, and when. */
+void store_incoming_manifest(const struct store_incoming *in, struct store_manifest *ret);
 uint64_t store_incoming_bytes(const struct store_incoming *in, uint64_t *ret_total);
 
 /* ---- Backup --------------------------------------------------------------------------- */
