@@ -4,7 +4,9 @@
 import os
 import re
 import shutil
+import socket
 import stat
+import struct
 import sys
 import threading
 
@@ -212,6 +214,66 @@ def test_a_wrong_byte_is_noticed(t):
         os.truncate(f'{file}.short', length)
         c.tierce('restore', f'{file}.short', data=node.data, code=1)
     c.tierce('restore', file, '--listen', node.address, '--name', 'bad', data=node.data)
+
+
+CONTROL, BACKUP, BACKUP_RECORDS, BACKUP_ENTRIES = 0x30, 8, 9, 10
+
+
+class Control:
+    """A connection to a node's control socket."""
+
+    def __init__(self, node):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(60)
+        self.socket.connect(f'{node.data}/control')
+
+    def read(self, size):
+        data = b''
+        while len(data) < size:
+            piece = self.socket.recv(size - len(data))
+            check(piece, 'the node closed the connection')
+            data += piece
+        return data
+
+    def ask(self, command, fields=b''):
+        """The fields of a good answer."""
+        value = bytes([command]) + fields
+        self.socket.sendall(struct.pack('<BHI', CONTROL, 7, len(value)) + value)
+        _, _, length = struct.unpack('<BHI', self.read(7))
+        answer = self.read(length)
+        check_equal(answer[0], 0, f'the status of {answer[:200]!r}')
+        return answer[1:]
+
+    def close(self):
+        self.socket.close()
+
+
+def overwrite(c, t, merges):
+    """Until the node has merged so many times more."""
+    piece = t.random_bytes(3 << 20)
+    before = c.status(0)['merges']
+    for i in range(200):
+        c.tierce('put', f'large/{i % 3}', data=0, input=piece)
+        if c.status(0)['merges'] >= before + merges:
+            return
+    check(False, 'no merges after 600 MiB')
+
+
+def test_the_log_stays_while_a_backup_lasts(t):
+    """However long it takes and whatever is merged: but not for longer."""
+    c = t.cluster(1, mounted=False, conf={'segment_mib': 16})
+    overwrite(c, t, 1)
+    control = Control(c.nodes[0])
+    begin = struct.unpack_from('<Q', control.ask(BACKUP), 16)[0]
+    for _ in range(30):
+        c.tierce('put', 'large/0', data=0, input=t.random_bytes(3 << 20))
+    first = control.ask(BACKUP_ENTRIES, struct.pack('<QQ', begin + 1, 0))
+    check_equal(struct.unpack_from('<Q', first, 8 + 21)[0], begin + 1, 'the first entry')
+    control.ask(BACKUP_RECORDS, struct.pack('<H', 0))
+    control.close()
+    before = c.status(0)['log_bytes']
+    overwrite(c, t, 2)
+    wait_for(lambda: c.status(0)['log_bytes'] < before, 'the log is shortened again')
 
 
 def test_what_is_refused(t):

@@ -130,6 +130,54 @@ def test_damage_is_told(t):
     check_equal(kinds(facts(c, '--verify'), 'problem'), [], 'problems once all is mended')
 
 
+def merge(c, t, merges=2):
+    """Overwrites until the node has merged so often."""
+    piece = t.random_bytes(3 << 20)
+    for i in range(200):
+        c.tierce('put', f'large/{i % 5}', data=0, input=piece)
+        c.tierce('put', f'small/{i % 50}', f'value {i}', data=0)
+        if c.status(0)['merges'] >= merges:
+            return
+    check(False, f'{c.status(0)["merges"]} merges after 600 MiB')
+
+
+def test_what_was_merged(t):
+    """Merged files, their hints, and the manifest: shown, found whole, and found damaged."""
+    c = t.cluster(1, mounted=False, conf=SMALL_SEGMENTS)
+    merge(c, t)
+    c.stop(0)
+    found = facts(c, '--verify')
+    check_equal(kinds(found, 'problem'), [], 'problems')
+    manifest, merged = kinds(found, 'manifest'), kinds(found, 'merged')
+    check(len(manifest) == 1 and merged, f'no manifest, or nothing merged: {found}')
+    check(manifest[0]['applied_index'] >= manifest[0]['merged_index'] > 0, str(manifest))
+    segments, hints = kinds(found, 'segment'), kinds(found, 'hint')
+    check_equal(segments[0]['first_index'], manifest[0]['merged_index'] + 1, 'the log begins')
+    check(len(hints) >= len(merged), 'a hint for each merged file')
+    shown = facts(c)
+    check_equal([(s['first_index'], s['last_index']) for s in kinds(shown, 'segment')],
+                [(s['first_index'], s['last_index']) for s in segments],
+                'segments by their hints, and by reading them')
+
+    data = c.nodes[0].data
+    file = merged[0]['file']
+    records = kinds(facts(c, f'{data}/{file}'), 'record')
+    check_equal(len(records), merged[0]['records'], 'its records')
+    summary = facts(c, f'{data}/{file.replace(".mrg", ".hint")}')
+    check_equal([r['offset'] for r in kinds(summary, 'record')],
+                [r['offset'] for r in records], 'the records that its hint names')
+    check(kinds(facts(c, 'MANIFEST'), 'manifest_file'), 'the files that MANIFEST names')
+    for name in (file, file.replace('.mrg', '.hint'), 'log/MANIFEST'):
+        path = f'{data}/{name}'
+        for offset in (9, t.random.randrange(os.path.getsize(path))):
+            flip(path, offset)
+            problems = kinds(facts(c, '--verify', code=1), 'problem')
+            check(any(p['file'] == name for p in problems),
+                  f'byte {offset} of {name} is wrong: {problems}')
+            flip(path, offset)
+    check_equal(kinds(facts(c, '--verify'), 'problem'), [], 'problems once all is mended')
+
+
 def test_after_a_kill(t):
     """A crash leaves nothing that is wrong: at most what the next start cuts."""
     c = t.cluster(1, mounted=False)
