@@ -10,7 +10,7 @@ struct seen {
     unsigned problems, notes, segments, merged, hints, entries, records, states;
     unsigned commit_hints, manifests;
     char problem[STORE_ERROR_BYTES], note[STORE_ERROR_BYTES];
-    uint64_t last_index;
+    uint64_t last_index, first_file;
     int stop_at, facts; /* returns -EPIPE at the stop_at-th fact */
 };
 
@@ -41,12 +41,15 @@ static int see(void *context, const struct fact *fact)
     for (size_t i = 0; i < array_length(counts); i++)
         *counts[i].count += strcmp(counts[i].kind, fact->kind) == 0;
     const struct fact_field *what = field_of(fact, "what");
-    if (what)
-        snprintf(strcmp(fact->kind, "note") == 0 ? seen->note : seen->problem,
-                 STORE_ERROR_BYTES, "%s", (const char *)what->data);
+    char *to = strcmp(fact->kind, "note") == 0 ? seen->note : seen->problem;
+    if (what && !to[0]) /* the first of each */
+        snprintf(to, STORE_ERROR_BYTES, "%s", (const char *)what->data);
     const struct fact_field *last = field_of(fact, "last_index");
     if (last)
         seen->last_index = last->number;
+    const struct fact_field *first = field_of(fact, "first_file");
+    if (first)
+        seen->first_file = first->number;
     return ++seen->facts == seen->stop_at ? -EPIPE : 0;
 }
 
@@ -162,6 +165,7 @@ static void test_says_what_was_merged(void **state)
         fail_msg("%s", seen.problem);
     assert_true(seen.merged >= 2);
     assert_int_equal(seen.hints, seen.merged);
+    assert_int_equal(seen.first_file, seen.merged + 1);
     assert_int_equal(seen.manifests, 1);
     const char *file = "d/log/0000000000000001.mrg";
     seen = inspect_on(f.disk, false, file);
@@ -222,6 +226,17 @@ static void test_notices_every_byte_of_what_was_merged(void **state)
     fixture_release(&f);
 }
 
+/* The bytes of a file of the one disk in the place of the other's. */
+static void exchange(struct fixture *f, const struct fixture *other, const char *file)
+{
+    size_t size = memory_disk_size(other->disk, file);
+    uint8_t *bytes = malloc(size);
+    memory_disk_peek(other->disk, file, 0, bytes, size);
+    memory_disk_resize(f->disk, file, size);
+    memory_disk_poke(f->disk, file, 0, bytes, size);
+    free(bytes);
+}
+
 /* Intact, and of a file that has the same name and size, but another content. */
 static void test_notices_a_hint_of_another_file(void **state)
 {
@@ -230,17 +245,50 @@ static void test_notices_a_hint_of_another_file(void **state)
     struct store_point end;
     make_import(&f, 20, &end);
     make_import_at(&other, 20, 1001, &end);
-    size_t size = memory_disk_size(f.disk, file);
-    assert_int_equal(memory_disk_size(other.disk, file), size);
-    uint8_t *bytes = malloc(size);
-    memory_disk_peek(other.disk, file, 0, bytes, size);
-    memory_disk_poke(f.disk, file, 0, bytes, size);
-    free(bytes);
+    exchange(&f, &other, file);
     struct seen seen = verify(&f);
     assert_int_equal(seen.problems, 1);
     assert_non_null(strstr(seen.problem, "does not say what is in"));
     fixture_release(&f);
     fixture_release(&other);
+}
+
+static void test_notices_a_file_of_another_cluster(void **state)
+{
+    static const char *const files[] = {"d/raft.state", "d/log/0000000000000001.seg"};
+    for (size_t i = 0; i < array_length(files); i++) {
+        struct fixture f, other;
+        make_log(&f, 10);
+        fixture_init(&other, SMALL_SEGMENT);
+        memset(other.options.cluster_id, 0x77, STORE_CLUSTER_ID_BYTES);
+        memory_disk_free(other.disk);
+        other.disk = memory_disk_new();
+        other.io = memory_disk_io(other.disk);
+        assert_int_equal(store_create(&other.options, other.error), 0);
+        fixture_reopen(&other);
+        fixture_close(&other);
+        exchange(&f, &other, files[i]);
+        struct seen seen = verify(&f);
+        assert_true(seen.problems >= 1);
+        seen = inspect_on(f.disk, false, NULL);
+        assert_non_null(strstr(seen.problem, "7777"));
+        fixture_release(&f);
+        fixture_release(&other);
+    }
+}
+
+/* Without reading them, the lengths of merged files are told apart. */
+static void test_notices_a_length_at_a_glance(void **state)
+{
+    static const char file[] = "d/log/0000000000000001.mrg";
+    struct fixture f;
+    struct store_point end;
+    make_import(&f, 20, &end);
+    assert_int_equal(inspect_on(f.disk, false, NULL).problems, 0);
+    memory_disk_resize(f.disk, file, memory_disk_size(f.disk, file) + 1);
+    struct seen seen = inspect_on(f.disk, false, NULL);
+    assert_true(seen.problems >= 1);
+    fixture_release(&f);
 }
 
 static void test_tells_torn_from_damaged(void **state)
@@ -265,6 +313,15 @@ static void test_tells_torn_from_damaged(void **state)
     seen = verify(&f);
     assert_int_equal(seen.problems, 1);
     assert_non_null(strstr(seen.problem, "later entry"));
+    fixture_release(&f);
+
+    make_log(&f, 45);
+    memory_disk_remove(f.disk, "d/commit.hint");
+    memory_disk_flip(f.disk, segment_file(1),
+                     entry_offset(f.disk, segment_file(1), 2) + 150, 0);
+    seen = verify(&f);
+    assert_int_equal(seen.problems, 1);
+    assert_non_null(strstr(seen.problem, "next segment"));
     fixture_release(&f);
 }
 
@@ -355,6 +412,8 @@ int main(void)
         cmocka_unit_test(test_notices_every_byte_of_the_log),
         cmocka_unit_test(test_notices_every_byte_of_what_was_merged),
         cmocka_unit_test(test_notices_a_hint_of_another_file),
+        cmocka_unit_test(test_notices_a_file_of_another_cluster),
+        cmocka_unit_test(test_notices_a_length_at_a_glance),
         cmocka_unit_test(test_tells_torn_from_damaged),
         cmocka_unit_test(test_notices_what_is_missing),
         cmocka_unit_test(test_notices_an_old_state),
