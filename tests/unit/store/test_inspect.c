@@ -41,9 +41,10 @@ static int see(void *context, const struct fact *fact)
     for (size_t i = 0; i < array_length(counts); i++)
         *counts[i].count += strcmp(counts[i].kind, fact->kind) == 0;
     const struct fact_field *what = field_of(fact, "what");
-    char *to = strcmp(fact->kind, "note") == 0 ? seen->note : seen->problem;
-    if (what && !to[0]) /* the first of each */
-        snprintf(to, STORE_ERROR_BYTES, "%s", (const char *)what->data);
+    bool note = strcmp(fact->kind, "note") == 0;
+    if (what && (note || !seen->problem[0])) /* the last, and the first */
+        snprintf(note ? seen->note : seen->problem, STORE_ERROR_BYTES, "%s",
+                 (const char *)what->data);
     const struct fact_field *last = field_of(fact, "last_index");
     if (last)
         seen->last_index = last->number;
