@@ -141,7 +141,7 @@ static void execute(struct node *n, const struct raft_update *u)
     if (u->want_noop)
         leader_begin(n);
     if (u->snapshot_offered)
-        snapshot_offered(n, u->snapshot_from);
+        snapshot_offered(n, u->snapshot_from, u->snapshot_index);
     set_deadline(n, u->deadline_us);
     driver_flush_soon(n);
 }

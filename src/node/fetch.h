@@ -68,6 +68,7 @@ void fetch_tick(struct node *n, uint64_t now_us);
 void serve_frame(struct node *n, struct wire_connection *c, const struct wire_frame *f);
 void serve_forget(struct node *n, struct wire_connection *c);
 void serve_tick(struct node *n, uint64_t now_us);
+void serve_pin_due(struct node *n); /* the merge thread has no task */
 void serve_release(struct node *n);
 
 #endif

@@ -122,17 +122,19 @@ static void task_finished(struct node *n, struct mail *mail)
         m->out = NULL;
     note_base(n);
     driver_flush_soon(n); /* it may have left something for the log thread */
-    if (more)
+    if (more) {
         hand_over(m);
-    else
-        merge_thread_kick(n);
+        return;
+    }
     snapshot_install_due(n);
+    serve_pin_due(n);
+    merge_thread_kick(n);
 }
 
 void merge_thread_kick(struct node *n)
 {
     struct merge_thread *m = &n->merge;
-    if (!m->started || m->out || m->held)
+    if (!m->started || m->out || m->holds > 0)
         return;
     m->out = store_next_task(n->store, node_now());
     if (m->out)
@@ -141,12 +143,13 @@ void merge_thread_kick(struct node *n)
 
 void merge_thread_hold(struct node *n)
 {
-    n->merge.held = true;
+    n->merge.holds++;
 }
 
 void merge_thread_release(struct node *n)
 {
-    n->merge.held = false;
+    ensure(n->merge.holds > 0);
+    n->merge.holds--;
     merge_thread_kick(n);
 }
 

@@ -100,14 +100,15 @@ struct merge_thread {
     struct store_task *task;        /* under mutex: to run */
     uint64_t task_at_us;            /* thread: CLOCK_MONOTONIC, not before */
     struct store_task *out;         /* loop: under way; NULL: none */
-    bool held;                      /* loop: no new one */
+    unsigned holds;                 /* loop: above 0: no new one */
     struct mail mail;
 };
 
 int merge_thread_start(struct node *n);
 void merge_thread_stop(struct node *n); /* after the stretch that runs */
 void merge_thread_kick(struct node *n); /* begins what is due */
-/* No task is begun until release; snapshot_install_due() when the one under way has ended. */
+/* No task is begun until released as often; when the one under way has ended,
+ * snapshot_install_due() and serve_pin_due() are called. */
 void merge_thread_hold(struct node *n);
 void merge_thread_release(struct node *n);
 void merge_thread_submit(struct node *n, struct pager_task *task); /* as pager_submit */
@@ -141,7 +142,8 @@ void repair_release(struct node *n);
 
 /* ---- snapshot.c: log and state from another node -------------------------------------- */
 
-void snapshot_offered(struct node *n, uint64_t from);
+/* By the leader, for a log that ends before `index`. */
+void snapshot_offered(struct node *n, uint64_t from, uint64_t index);
 void snapshot_install_due(struct node *n); /* the merge thread has no task */
 bool snapshot_is_installing(const struct node *n);
 void snapshot_installed(struct node *n); /* by a job */

@@ -12,6 +12,7 @@
 struct pinned {
     struct pinned *next;
     uint64_t number, peer, used_us;
+    uint64_t base; /* the log's, when it was pinned */
     unsigned reading;
     bool closed; /* there: not needed any more */
     struct store_snapshot *snapshot;
@@ -24,6 +25,7 @@ struct serving {
     struct node *node;
     struct wire_connection *to; /* NULL: it is closed */
     struct fetch_request asked;
+    bool waits;              /* SNAPSHOT: for the store's task to end */
     struct pinned *pinned;   /* CHUNK */
     struct store_read *read; /* ENTRY */
     struct buf out;          /* head and answer */
@@ -142,6 +144,7 @@ static int pin(struct node *n, uint64_t peer, struct pinned **ret)
         free(p);
         return error;
     }
+    p->base = n->base;
     p->number = random_u64() | 1;
     p->peer = peer;
     p->next = n->pinned;
@@ -150,22 +153,67 @@ static int pin(struct node *n, uint64_t peer, struct pinned **ret)
     return 0;
 }
 
+/* The snapshot of this peer that is pinned, and still of use. */
+static struct pinned *pinned_still(struct node *n, uint64_t peer)
+{
+    struct pinned *p = pinned_by(n, peer);
+    if (!p || p->base == n->base)
+        return p;
+    p->closed = true; /* the log goes on from another one now */
+    return NULL;
+}
+
+static void describe(struct serving *s, struct pinned *p)
+{
+    p->used_us = node_now();
+    buf_u64(&s->out, p->number);
+    s->error = store_snapshot_describe(p->snapshot, &s->out);
+    if (s->error == 0 && s->out.length > LIMIT_FRAME_BYTES)
+        s->error = -E2BIG;
+}
+
+static void pin_and_end(struct serving *s)
+{
+    struct pinned *p = pinned_still(s->node, wire_peer_id(s->to));
+    s->error = p ? 0 : pin(s->node, wire_peer_id(s->to), &p);
+    if (s->error == 0)
+        describe(s, p);
+    serving_end(s);
+}
+
+/* A merge that is under way takes the log away that a snapshot pinned now would go on
+ * with: its end is waited for, and none begins meanwhile. */
 static void serve_snapshot(struct node *n, struct wire_connection *c,
                            const struct fetch_request *q)
 {
-    struct pinned *p = pinned_by(n, wire_peer_id(c));
-    struct buf out = {0};
-    int error = p ? 0 : pin(n, wire_peer_id(c), &p);
-    buf_extend(&out, FETCH_HEAD_BYTES);
-    if (error == 0) {
-        p->used_us = node_now();
-        buf_u64(&out, p->number);
-        error = store_snapshot_describe(p->snapshot, &out);
+    struct serving *s = serving_new(n, c, q);
+    if (n->merge.out && !pinned_still(n, wire_peer_id(c))) {
+        s->waits = true;
+        merge_thread_hold(n);
+        return;
     }
-    if (error == 0 && out.length > LIMIT_FRAME_BYTES)
-        error = -E2BIG;
-    answer(c, q->id, error, &out);
-    buf_release(&out);
+    pin_and_end(s);
+}
+
+static struct serving *first_waiting(struct node *n)
+{
+    struct serving *s = n->servings;
+    while (s && !s->waits)
+        s = s->next;
+    return s;
+}
+
+void serve_pin_due(struct node *n)
+{
+    struct serving *s;
+    while (!n->merge.out && (s = first_waiting(n))) {
+        s->waits = false;
+        if (s->to)
+            pin_and_end(s);
+        else
+            serving_end(s);
+        merge_thread_release(n);
+    }
 }
 
 static void read_chunk(struct pager_task *task)

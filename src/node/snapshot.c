@@ -38,6 +38,7 @@ struct snapshot {
     struct node *node;
     enum snapshot_state state;
     uint64_t from, number; /* whose; of its pinned one */
+    bool cut; /* it was not `from`'s fault: what is here of its files is to be used */
     struct fetch question; /* ASKING */
     struct pager_task task;
     bool working; /* the merge thread has it: leave `incoming` alone */
@@ -48,6 +49,7 @@ struct snapshot {
     struct store_incoming *incoming;
     struct chunk chunks[WINDOW]; /* a ring, in the order of asking */
     unsigned first, count;
+    uint64_t index; /* it must reach so far */
     uint64_t retry_us, backoff_us;
 };
 
@@ -80,10 +82,13 @@ static void reset(struct node *n, struct snapshot *s)
 /* What the merge thread is at is waited for. */
 static void give_up(struct node *n, struct snapshot *s, int error, const char *what)
 {
-    if (!s->given_up)
+    if (!s->given_up) {
+        s->cut =
+            s->state == SNAPSHOT_FETCHING && (error == -ENOTCONN || error == -ETIMEDOUT);
         log_warn("the snapshot of node %016llx could not be %s: %s; it is tried again",
                  (unsigned long long)s->from, what,
                  s->why[0] ? s->why : strerror(-error));
+    }
     s->given_up = true;
     if (!s->working)
         reset(n, s);
@@ -156,7 +161,6 @@ void snapshot_install_due(struct node *n)
     struct snapshot *s = n->snapshot;
     if (!s || s->state != SNAPSHOT_READY)
         return;
-    merge_thread_hold(n);
     if (!may_install(n, s)) {
         give_up(n, s, -ESTALE, "installed");
         return;
@@ -226,6 +230,7 @@ static void prepared(struct pager_task *task)
     if (!worked(s, "checked"))
         return;
     s->state = SNAPSHOT_READY;
+    merge_thread_hold(s->node);
     snapshot_install_due(s->node);
 }
 
@@ -332,8 +337,14 @@ static void incoming_opened(struct pager_task *task)
 {
     struct snapshot *s = container_of(task, struct snapshot, task);
     struct node *n = s->node;
+    struct store_manifest m;
     if (!worked(s, "begun"))
         return;
+    store_incoming_manifest(s->incoming, &m);
+    if (m.merged_index < s->index) { /* who offered it has merged more */
+        give_up(n, s, -ESTALE, "used");
+        return;
+    }
     uint64_t total, here = store_incoming_bytes(s->incoming, &total);
     log_info("fetching the snapshot of node %016llx: %llu of %llu bytes are here",
              (unsigned long long)s->from, (unsigned long long)here,
@@ -359,7 +370,14 @@ static void described(struct node *n, struct fetch *f, int error, const uint8_t 
     hand_over(n, s, open_incoming, incoming_opened);
 }
 
-void snapshot_offered(struct node *n, uint64_t from)
+/* The leader's files, but those of whom it was cut off from, where that is back. */
+static uint64_t choose(struct node *n, const struct snapshot *s, uint64_t offered)
+{
+    const struct peer *p = s->cut ? peers_find(n, s->from) : NULL;
+    return p && p->open ? s->from : offered;
+}
+
+void snapshot_offered(struct node *n, uint64_t from, uint64_t index)
 {
     if (!n->snapshot)
         n->snapshot = calloc(1, sizeof(*n->snapshot));
@@ -369,12 +387,13 @@ void snapshot_offered(struct node *n, uint64_t from)
         return;
     struct fetch_request q = {.kind = FETCH_SNAPSHOT};
     s->node = n;
-    s->from = from;
+    s->index = index;
+    s->from = choose(n, s, from);
     s->backoff_us = max_u64(s->backoff_us, NODE_SECOND_US);
     s->why[0] = '\0';
     fetch_cancel(n, &s->question);
     s->question.done = described;
-    if (fetch_start(n, &s->question, from, &q, FETCH_BULK_US) == 0)
+    if (fetch_start(n, &s->question, s->from, &q, FETCH_BULK_US) == 0)
         s->state = SNAPSHOT_ASKING;
 }
 

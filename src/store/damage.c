@@ -162,14 +162,38 @@ void damage_ended_entry(struct store *s, uint64_t index, bool repaired)
           repaired);
 }
 
+/* Whether the log or the keydir still has what is damaged. */
+static bool is_needed(const struct store *s, const struct store_damage *damage)
+{
+    if (damage->kind == STORE_DAMAGED_ENTRY)
+        return damage->index > s->base.index && damage->index <= s->end.index;
+    const struct keydir_node *node =
+        keydir_find(s->keydir, damage->key, damage->key_size);
+    return node && node->timestamp_us == damage->timestamp_us;
+}
+
 void damage_stays(struct store *s, const struct store_damage *damage)
 {
     struct damage_list *list = &s->damage;
     pthread_mutex_lock(&list->lock);
     struct damage_item *item = find_item(list, damage);
-    if (item && item->state != DAMAGE_STAYS) {
+    if (item && !is_needed(s, damage))
+        remove_item(list, item);
+    else if (item && item->state != DAMAGE_STAYS) {
         item->state = DAMAGE_STAYS;
         list->stay++;
+    }
+    pthread_mutex_unlock(&list->lock);
+}
+
+void damage_prune(struct store *s)
+{
+    struct damage_list *list = &s->damage;
+    pthread_mutex_lock(&list->lock);
+    for (size_t i = list->count; i-- > 0;) {
+        const struct damage_item *item = &list->items[i];
+        if (item->state != DAMAGE_TOLD && !is_needed(s, &item->damage))
+            remove_item(list, &list->items[i]);
     }
     pthread_mutex_unlock(&list->lock);
 }

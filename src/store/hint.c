@@ -510,7 +510,8 @@ static int load_records(struct hint_reader *r)
     if (size > BLOCK_MAX)
         return -EBADMSG;
     int rc = read_block(r, b->offset, size, true, BLOCK_RECORDS, &r->block, &r->items);
-    r->next_block++;
+    if (rc == 0) /* else the same block is read by the next call */
+        r->next_block++;
     return rc;
 }
 

@@ -111,51 +111,17 @@ static int state_decode(const uint8_t *data, size_t length, const uint8_t *clust
     return rc;
 }
 
-static int read_file(const struct store_io *io, const char *path, struct buf *to)
-{
-    int fd = io->open(io->context, path, O_RDONLY, 0);
-    if (fd < 0)
-        return fd;
-    uint64_t size = 0;
-    int rc = io->size(io->context, fd, &size);
-    if (rc == 0 && (size == 0 || size > STATE_BYTES))
-        rc = -EBADMSG;
-    uint8_t *data = rc == 0 ? buf_extend(to, size) : NULL;
-    if (rc == 0 && !data)
-        rc = -ENOMEM;
-    if (rc == 0) {
-        ssize_t n = read_full(io, fd, data, size, 0);
-        rc = n < 0 ? (int)n : (uint64_t)n < size ? -EBADMSG : 0;
-    }
-    io->close(io->context, fd);
-    return rc;
-}
-
 /* One that is missing or bad is as good as none. */
 static int state_load(const struct store *s, struct saved *ret)
 {
     struct path path;
     struct buf bytes = {0};
     incoming_path(&path, s->path, "STATE");
-    int rc = read_file(s->io, path.text, &bytes);
+    int rc = file_read(s->io, path.text, STATE_BYTES, &bytes);
     if (rc == 0)
         rc = state_decode(bytes.data, bytes.length, s->cluster_id, ret);
     buf_release(&bytes);
     return rc == -ENOENT || rc == -EBADMSG || rc == -EPROTONOSUPPORT ? 0 : rc;
-}
-
-static int write_synced(const struct store_io *io, const char *path,
-                        const struct buf *bytes)
-{
-    int fd = io->open(io->context, path, O_RDWR | O_CREAT | O_TRUNC, 0600);
-    if (fd < 0)
-        return fd;
-    struct iovec iov = {bytes->data, bytes->length};
-    int rc = write_full(io, fd, &iov, 1, 0);
-    if (rc == 0)
-        rc = io->sync_all(io->context, fd);
-    io->close(io->context, fd);
-    return rc;
 }
 
 static int state_save(struct store_incoming *in, char error[STORE_ERROR_BYTES])
@@ -168,7 +134,7 @@ static int state_save(struct store_incoming *in, char error[STORE_ERROR_BYTES])
     incoming_path(&directory, in->s->path, "");
     int rc = state_encode(in, &bytes);
     if (rc == 0)
-        rc = write_synced(io, new_path.text, &bytes);
+        rc = file_write(io, new_path.text, &bytes);
     if (rc == 0)
         rc = io->rename(io->context, new_path.text, path.text);
     if (rc == 0)
@@ -443,21 +409,25 @@ int store_incoming_write(struct store_incoming *in, uint32_t file_number, uint64
 
 /* ---- Made ready -------------------------------------------------------------------- */
 
-static void remove_hint(struct store_incoming *in, uint64_t file_id)
+void incoming_remove_hints(struct store_incoming *in)
 {
-    struct path path;
-    hint_path(&path, in->s->path, file_id);
-    in->s->io->unlink(in->s->io->context, path.text);
+    for (size_t i = 0; i < in->count && !in->hints_stay; i++) {
+        struct path path;
+        if (!in->segments || !in->segments[i])
+            continue;
+        hint_path(&path, in->s->path, in->segments[i]->file_id);
+        in->s->io->unlink(in->s->io->context, path.text);
+    }
+    in->hints_stay = true; /* nothing is left to be removed */
 }
 
 static void unprepare(struct store_incoming *in)
 {
+    incoming_remove_hints(in);
     for (size_t i = 0; i < in->count; i++) {
         struct segment *segment = in->segments ? in->segments[i] : NULL;
         if (!segment)
             continue;
-        if (!in->hints_stay)
-            remove_hint(in, segment->file_id);
         in->files[i].fd = segment->fd;
         segment->fd = -1;
         segment_unref(segment);
@@ -467,7 +437,7 @@ static void unprepare(struct store_incoming *in)
     keydir_free(in->keydir);
     in->keydir = NULL;
     manifest_release(&in->installed);
-    in->prepared = false;
+    in->prepared = in->hints_stay = false;
 }
 
 /* The hint was made by reading every record; now what it says is compared. */

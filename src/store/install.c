@@ -142,6 +142,7 @@ int install_run(struct store_job *job, struct op *op, char error[STORE_ERROR_BYT
     int rc = in->next->fd < 0 ? segment_make_spare(s, in->next, error) : 0;
     if (no_room(rc)) {
         op->failed = true;
+        incoming_remove_hints(in);
         return 0;
     }
     if (rc == 0)
@@ -150,6 +151,7 @@ int install_run(struct store_job *job, struct op *op, char error[STORE_ERROR_BYT
         rc = manifest_write(s, &in->installed, error);
     if (no_room(rc) && !may_be_published(in)) {
         op->failed = true;
+        incoming_remove_hints(in);
         return move_files(in, true, error);
     }
     in->hints_stay = true;

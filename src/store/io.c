@@ -2,6 +2,7 @@
  */
 #include "store_internal.h"
 
+#include <fcntl.h>
 #include <stdarg.h>
 
 ssize_t read_full(const struct store_io *io, int fd, void *to, size_t length,
@@ -39,6 +40,41 @@ int write_full(const struct store_io *io, int fd, struct iovec *iov, int count,
         }
     }
     return 0;
+}
+
+int file_write(const struct store_io *io, const char *path, const struct buf *bytes)
+{
+    int fd = io->open(io->context, path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+    if (fd < 0)
+        return fd;
+    struct iovec iov = {bytes->data, bytes->length};
+    int rc = write_full(io, fd, &iov, 1, 0);
+    if (rc == 0)
+        rc = io->sync_all(io->context, fd);
+    io->close(io->context, fd);
+    return rc;
+}
+
+int file_read(const struct store_io *io, const char *path, uint64_t limit_bytes,
+              struct buf *to)
+{
+    int fd = io->open(io->context, path, O_RDONLY, 0);
+    if (fd < 0)
+        return fd;
+    uint64_t size;
+    int rc = io->size(io->context, fd, &size);
+    if (rc == 0 && size > limit_bytes)
+        rc = -EBADMSG;
+    uint8_t *data = rc == 0 ? buf_extend(to, size + 1) : NULL;
+    if (rc == 0 && !data)
+        rc = -ENOMEM;
+    if (rc == 0) {
+        ssize_t n = read_full(io, fd, data, size, 0);
+        rc = n < 0 ? (int)n : 0;
+        to->length = n < 0 ? 0 : (size_t)n;
+    }
+    io->close(io->context, fd);
+    return rc;
 }
 
 bool all_zero(const uint8_t *data, size_t length)

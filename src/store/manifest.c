@@ -15,8 +15,6 @@
  */
 #include "store_internal.h"
 
-#include <fcntl.h>
-
 static const char magic[8] = {'t', 'i', 'e', 'r', 'c', 'e', 'M', 'F'};
 
 enum { FIXED_BYTES = 96, FILE_BYTES = 48 };
@@ -156,20 +154,6 @@ int manifest_decode(const void *data, size_t length, struct manifest *ret,
 
 /* ---- The file ---------------------------------------------------------------------- */
 
-static int write_synced(const struct store_io *io, const char *path,
-                        const struct buf *bytes)
-{
-    int fd = io->open(io->context, path, O_RDWR | O_CREAT | O_TRUNC, 0600);
-    if (fd < 0)
-        return fd;
-    struct iovec iov = {bytes->data, bytes->length};
-    int rc = write_full(io, fd, &iov, 1, 0);
-    if (rc == 0)
-        rc = io->sync_all(io->context, fd);
-    io->close(io->context, fd);
-    return rc;
-}
-
 int manifest_write(struct store *s, const struct manifest *manifest,
                    char error[STORE_ERROR_BYTES])
 {
@@ -180,7 +164,7 @@ int manifest_write(struct store *s, const struct manifest *manifest,
     log_directory_path(&directory, s->path);
     int rc = manifest_encode(manifest, s->cluster_id, &bytes);
     if (rc == 0)
-        rc = write_synced(s->io, new_path.text, &bytes);
+        rc = file_write(s->io, new_path.text, &bytes);
     if (rc == 0)
         rc = s->io->rename(s->io->context, new_path.text, path.text);
     if (rc == 0)
@@ -191,27 +175,6 @@ int manifest_write(struct store *s, const struct manifest *manifest,
     return rc;
 }
 
-static int read_whole(const struct store_io *io, const char *path, struct buf *to)
-{
-    int fd = io->open(io->context, path, O_RDONLY, 0);
-    if (fd < 0)
-        return fd;
-    uint64_t size;
-    int rc = io->size(io->context, fd, &size);
-    if (rc == 0 && size > MANIFEST_BYTES)
-        rc = -EBADMSG;
-    uint8_t *data = rc == 0 ? buf_extend(to, size + 1) : NULL;
-    if (rc == 0 && !data)
-        rc = -ENOMEM;
-    if (rc == 0) {
-        ssize_t n = read_full(io, fd, data, size, 0);
-        rc = n < 0 ? (int)n : 0;
-        to->length = n < 0 ? 0 : (size_t)n;
-    }
-    io->close(io->context, fd);
-    return rc;
-}
-
 int manifest_read(struct store *s, struct manifest *ret, char error[STORE_ERROR_BYTES])
 {
     struct path path;
@@ -219,7 +182,7 @@ int manifest_read(struct store *s, struct manifest *ret, char error[STORE_ERROR_
     struct manifest manifest = {0};
     uint8_t cluster_id[STORE_CLUSTER_ID_BYTES];
     manifest_path(&path, s->path, "");
-    int rc = read_whole(s->io, path.text, &bytes);
+    int rc = file_read(s->io, path.text, MANIFEST_BYTES, &bytes);
     if (rc == 0)
         rc = manifest_decode(bytes.data, bytes.length, &manifest, cluster_id);
     if (rc == -EPROTONOSUPPORT || rc == -EBADMSG)

@@ -151,6 +151,17 @@ static int make_manifest(struct store *s, struct merge *m)
     return rc;
 }
 
+/* What is live in a victim has been copied: it only grows less. Seen before the victims
+ * stop to count. */
+static void check_copied(const struct merge *m)
+{
+    for (size_t i = 0; i < m->victim_count; i++) {
+        const struct merge_source *victim = &m->victims[i];
+        ensure(atomic_load_explicit(&victim->segment->live_bytes, memory_order_relaxed) <=
+               victim->copied);
+    }
+}
+
 static bool same_files(const struct manifest *a, const struct manifest *b)
 {
     if (a->first_file != b->first_file || a->count != b->count)
@@ -288,6 +299,7 @@ static void retire(struct store *s, struct merge *m)
     s->manifest = m->manifest;
     m->manifest = (struct manifest){0};
     s->base = m->merged;
+    damage_prune(s);
     tail_drop(&s->tail, s->base.index);
     s->dropped = true;
     s->stats.merges++;
@@ -393,23 +405,23 @@ static bool given_up(struct store *s, struct merge *m)
     for (size_t i = 0; i < m->victim_count; i++)
         atomic_store_explicit(&m->victims[i].segment->merging, false,
                               memory_order_relaxed);
-    if (m->bad_hint)
-        m->bad_hint->hint_bytes = 0; /* it gets another */
     if (m->hurt) {
         m->hurt->hurt_until_us = s->task_now_us + HURT_US;
         scrub_suspect(s, m->hurt); /* which names all that is bad in it */
     }
-    if (!m->bad_hint && !m->hurt)
-        task_gave_up(s, &m->task);
+    task_gave_up(s, &m->task);
     return false;
 }
 
 static bool step(struct store *s, struct store_task *task)
 {
     struct merge *m = merge_of(task);
+    if (m->bad_hint)
+        m->bad_hint->hint_bytes = 0; /* it gets another */
     switch (m->phase) {
     case MERGE_CLOSE:
         close_hints(m);
+        check_copied(m);
         m->phase = make_manifest(s, m) == 0 ? MERGE_PUBLISH : MERGE_GIVE_UP;
         return true;
     case MERGE_RELOCATE:

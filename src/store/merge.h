@@ -15,7 +15,9 @@ struct merge_source {
     struct hint_reader *hint;
     struct hint_record at; /* the next record, while `more` */
     bool more;
+    uint64_t copied;           /* victim: bytes of live records */
     uint64_t min_timestamp_us; /* observer */
+    bool blind;                /* observer: its hint is damaged, it may hold anything */
 };
 
 struct merge_output {

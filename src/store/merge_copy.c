@@ -124,29 +124,49 @@ static bool has_key(const struct merge *m, const struct merge_source *source)
     return found;
 }
 
+/* A damaged hint is made anew later; until then its file may hold an older record. */
+static int go_blind(struct merge_source *observer, int rc)
+{
+    if (rc != -EBADMSG)
+        return rc;
+    observer->blind = true;
+    return 0;
+}
+
 /* Their hints are needed only where there is a tombstone to judge. */
 static int open_observers(struct merge *m)
 {
-    for (size_t i = 0; i < m->observer_count; i++) {
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < m->observer_count; i++) {
         struct merge_source *observer = &m->observers[i];
-        int rc = observer->hint ? 0 : open_hint(m, observer);
-        if (rc != 0)
-            return rc;
+        if (!observer->hint && !observer->blind)
+            rc = go_blind(observer, open_hint(m, observer));
     }
-    m->observing = true;
-    return 0;
+    m->observing = rc == 0;
+    return rc;
 }
 
 static int seek(struct merge *m, struct merge_source *observer,
                 const struct hint_record *record)
 {
-    if (!observer->more || key_compare(observer->at.key, observer->at.key_size,
-                                       record->key, record->key_size) >= 0)
+    if (observer->blind || !observer->more ||
+        key_compare(observer->at.key, observer->at.key_size, record->key,
+                    record->key_size) >= 0)
         return 0;
     int rc = hint_reader_seek(observer->hint, record->key, record->key_size);
     if (rc == -EBADMSG)
         m->bad_hint = observer->segment;
-    return rc < 0 ? rc : advance(m, observer);
+    return go_blind(observer, rc < 0 ? rc : advance(m, observer));
+}
+
+static bool may_hold_older(const struct merge_source *observer,
+                           const struct hint_record *record)
+{
+    if (observer->blind)
+        return true;
+    return observer->more && observer->at.timestamp_us < record->timestamp_us &&
+           key_compare(observer->at.key, observer->at.key_size, record->key,
+                       record->key_size) == 0;
 }
 
 /* 1: some file that stays has an older record of this key. */
@@ -158,10 +178,7 @@ static int hides_something(struct merge *m, const struct hint_record *tombstone)
         if (observer->min_timestamp_us >= tombstone->timestamp_us)
             continue;
         rc = seek(m, observer, tombstone);
-        if (rc == 0 && observer->more &&
-            key_compare(observer->at.key, observer->at.key_size, tombstone->key,
-                        tombstone->key_size) == 0 &&
-            observer->at.timestamp_us < tombstone->timestamp_us)
+        if (rc == 0 && may_hold_older(observer, tombstone))
             rc = 1;
     }
     return rc;
@@ -272,6 +289,8 @@ static int copy(struct merge *m, struct merge_source *source, uint64_t *ret_byte
         return rc;
     if (source->at.value_size == STORE_TOMBSTONE)
         m->kept_bytes += m->record.length;
+    else
+        source->copied += m->record.length;
     *ret_bytes += m->record.length;
     m->unsynced += m->record.length;
     if (m->unsynced < MERGE_SYNC_BYTES)

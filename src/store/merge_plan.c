@@ -12,12 +12,16 @@ enum {
     SHARE_FULL = 1000, /* thousandths */
     SHARE_MIN = 125,
     SHARE_MIN_LOW = 30, /* where the disk is nearly full */
+    SMALL_PART = 8,     /* of a segment */
+    SMALL_FILES = 8,
 };
 
+/* A header is nothing that merging gives back: a small file would be rewritten for ever.
+ */
 static uint64_t live_of(const struct segment *segment)
 {
     uint64_t live = atomic_load_explicit(&segment->live_bytes, memory_order_relaxed);
-    return min_u64(segment->used, live + segment->kept_bytes);
+    return min_u64(segment->used, SEGMENT_HEADER + live + segment->kept_bytes);
 }
 
 static uint64_t share_of(uint64_t dead, uint64_t bytes)
@@ -120,6 +124,24 @@ static void choose(struct plan *p)
     }
 }
 
+/* Where small files have become many, they go along: their number stays in proportion to
+ * their bytes, and each is copied but a few times until it is not small any more. */
+static void add_small(struct plan *p)
+{
+    size_t count = 0;
+    for (size_t i = p->merged_taken; i < p->merged_count; i++)
+        count += p->merged[i].segment->used < p->s->segment_bytes / SMALL_PART;
+    for (size_t i = p->merged_taken; count >= SMALL_FILES && i < p->merged_count; i++) {
+        struct candidate small = p->merged[i];
+        if (small.segment->used >= p->s->segment_bytes / SMALL_PART ||
+            !fits(p, small.segment))
+            continue;
+        take(p, small.segment);
+        p->merged[i] = p->merged[p->merged_taken];
+        p->merged[p->merged_taken++] = small;
+    }
+}
+
 /* ---- The round --------------------------------------------------------------------- */
 
 static bool fill(struct store *s, struct merge *m, const struct plan *p)
@@ -189,6 +211,8 @@ bool merge_plan(struct store *s, struct merge *m, uint64_t now_us)
     if (p.merged_count > 0)
         qsort(p.merged, p.merged_count, sizeof(*p.merged), compare_share);
     choose(&p);
+    if (p.bytes > 0)
+        add_small(&p);
     bool planned = p.bytes > 0 && (worn || p.dead >= p.dead_min) && fill(s, m, &p);
     free(p.merged);
     return planned;

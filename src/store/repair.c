@@ -59,23 +59,7 @@ int store_get_raw(struct store *s, const void *key, size_t key_size,
 
 void store_damage_stays(struct store *s, const struct store_damage *damage)
 {
-    if (damage->kind == STORE_DAMAGED_ENTRY) {
-        if (damage->index > s->base.index && damage->index <= s->end.index)
-            damage_stays(s, damage);
-        else
-            damage_ended_entry(s, damage->index, false);
-        return;
-    }
-    const struct keydir_node *node =
-        keydir_find(s->keydir, damage->key, damage->key_size);
-    if (node && node->timestamp_us == damage->timestamp_us) {
-        damage_stays(s, damage);
-        return;
-    }
-    struct store_record gone = {.key = damage->key,
-                                .key_size = damage->key_size,
-                                .timestamp_us = damage->timestamp_us};
-    damage_ended_record(s, &gone, false);
+    damage_stays(s, damage);
 }
 
 static struct op *add_repair(struct store *s, struct segment *segment, uint64_t offset,

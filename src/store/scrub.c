@@ -187,6 +187,7 @@ static struct segment *next_file(struct store *s)
     if (scrub->limit_id > 0) {
         scrub->complete_us = clock_real_us();
         s->stats.scrubs++;
+        damage_prune(s);
     }
     scrub->next_id = 0;
     scrub->limit_id = s->next_file_id;

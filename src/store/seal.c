@@ -101,12 +101,15 @@ static int run(struct store_task *task, uint64_t *ret_wait_us,
 static bool step(struct store *s, struct store_task *task)
 {
     struct seal *seal = container_of(task, struct seal, task);
-    if (seal->rc == 0)
+    if (seal->rc == 0) {
         seal->segment->hint_bytes = seal->hint_bytes;
-    else if (seal->rc == -EBADMSG)
+        s->stats.merge_bytes_written += seal->hint_bytes;
+    } else if (seal->rc == -EBADMSG) {
         seal->segment->hurt_until_us = s->task_now_us + HURT_US;
-    else
+        scrub_suspect(s, seal->segment); /* which names all that is bad in it */
+    } else {
         task_gave_up(s, task);
+    }
     return false;
 }
 

@@ -172,6 +172,7 @@ int store_open(struct store **ret, const struct store_options *options,
         store_free(s);
         return rc;
     }
+    scrub_load(s);
     s->shared = true;
     s->sealed_before = store_active(s)->file_id;
     *ret = s;

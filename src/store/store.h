@@ -190,15 +190,16 @@ struct store_recovery {
 /* Makes an empty store: hard state (0, 0), no entries. -EEXIST where there is one. */
 int store_create(const struct store_options *options, char error[STORE_ERROR_BYTES]);
 
-/* Recovers (G4, G6): reads all, cuts what is torn, syncs, applies up to what is proven
- * committed. Blocks. On failure `error` names the file, what is wrong and the remedy:
- * -ENOENT no store here; -EPROTONOSUPPORT a newer format; -EXDEV of another cluster;
- * -EBADMSG damage (of what was committed, or of the hard state), nothing was changed on disk
- * (`replay` may have been called: throw away what it made). Starts a thread of liburcu's:
- * fork before. */
+/* Recovers (G4, G6, G7): cuts what is torn, syncs, applies up to what is proven committed.
+ * What is damaged in the log is a hole: see store_recovery. Blocks. On failure `error` names
+ * the file, what is wrong and the remedy: -ENOENT no store here; -EPROTONOSUPPORT a newer
+ * format; -EXDEV of another cluster; -EBADMSG damage of what no other node has (a header, the
+ * hard state, what is merged), nothing was changed on disk (`replay` may have been called:
+ * throw away what it made). Starts a thread of liburcu's: fork before. */
 int store_open(struct store **ret, const struct store_options *options,
                struct store_recovery *ret_recovery, char error[STORE_ERROR_BYTES]);
-/* No job may be running and no reader inside. Does not sync: jobs not run are dropped. */
+/* No job may be running, nor a task, and no reader inside. Does not sync: jobs not run are
+ * dropped, and a task that is not done. */
 void store_close(struct store *s);
 
 /* ---- The log: the loop's side -------------------------------------------------------------- */

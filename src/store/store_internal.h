@@ -66,6 +66,11 @@ ssize_t read_full(const struct store_io *io, int fd, void *to, size_t length,
 /* Writes all; uses `iov` up. */
 int write_full(const struct store_io *io, int fd, struct iovec *iov, int count,
                uint64_t offset);
+/* A small file, made anew and synced; its name is the caller's to sync. */
+int file_write(const struct store_io *io, const char *path, const struct buf *bytes);
+/* A small file, into an empty buffer. -EBADMSG: it is larger than that. */
+int file_read(const struct store_io *io, const char *path, uint64_t limit_bytes,
+              struct buf *to);
 bool all_zero(const uint8_t *data, size_t length);
 
 /* ---- Read-side sections (RCU) ------------------------------------------------------ */
@@ -625,6 +630,7 @@ void damage_ended_record(struct store *s, const struct store_record *record,
                          bool repaired);
 void damage_ended_entry(struct store *s, uint64_t index, bool repaired);
 void damage_stays(struct store *s, const struct store_damage *damage);
+void damage_prune(struct store *s); /* forgets what nobody needs any more */
 void damage_clear(struct store *s);
 void damage_stats(struct store *s, struct store_stats *ret);
 
@@ -677,7 +683,7 @@ struct store_incoming {
     bool dropped; /* its files are gone */
     /* Prepared: */
     bool prepared;
-    bool hints_stay; /* they belong to the store */
+    bool hints_stay; /* they are the store's, or gone */
     struct segment **segments;
     struct keydir *keydir;
     struct manifest installed; /* with this store's own file ids */
@@ -689,6 +695,7 @@ struct store_incoming {
 void incoming_part_path(struct path *ret, const char *directory, uint64_t file_id);
 /* Removes all files of it. */
 int incoming_drop(struct store_incoming *in, char error[STORE_ERROR_BYTES]);
+void incoming_remove_hints(struct store_incoming *in);
 int install_run(struct store_job *job, struct op *op, char error[STORE_ERROR_BYTES]);
 bool install_finish(struct store *s, struct op *op);
 

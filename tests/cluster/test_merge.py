@@ -284,6 +284,57 @@ def test_a_node_behind_the_log_s_start_comes_back(t):
                         f'f{number} on mount {i}')
 
 
+def fill_large(t, c, i, files=40, writes=280):
+    """Files of 1 MiB, overwritten in no order, so that live records are copied into merged
+    files of some segments. Returns name -> bytes."""
+    piece = t.random_bytes(MIB)
+    last = {}
+    order = list(range(files)) + [t.random.randrange(files) for _ in range(writes - files)]
+    for k, number in enumerate(order):
+        last[f'large-{number}'] = piece[k:] + piece[:k]
+        write_file(c.path(i, f'large-{number}'), last[f'large-{number}'])
+    c.wait_caught_up(c.up())
+    wait_for(lambda: c.status(i)['merged_bytes'] > 20 * MIB, 'more than 20 MiB are merged', 60)
+    return last
+
+
+def bytes_here(c, i):
+    """What the node had of a snapshot each time it began or went on, from its log."""
+    lines = read_file(f'{c.nodes[i].data}/node.log').decode().splitlines()
+    return [int(line.split(' of ')[-2].split()[-1]) for line in lines if 'bytes are here' in line]
+
+
+@limit(400)
+def test_a_snapshot_goes_on_where_it_was_cut(t):
+    """The receiver is killed in the middle, then the sender's process is frozen and its
+    connections cut; what was synced is not fetched again."""
+    c = t.cluster(conf=CONF)
+    expected = fill_large(t, c, 0)
+    new = wipe_and_join(c, 2)
+    c.use_fault_disk(new)
+    c.fault_disk(new, 'part hang 20')
+    starting = Worker(c.start, new)
+    wait_for(lambda: c.fault_count(new) > 0, 'its disk hangs in the middle of the snapshot', 60)
+    starting.result()  # it does without a majority
+    status = c.status(new)
+    check_equal(status['base'], 0, 'where its log begins')
+    check(status['snapshot_total'] > 20 * MIB and 0 < status['snapshot_bytes'] <= 20 * MIB,
+          f'status tells of the snapshot: {status["snapshot_bytes"]} of {status["snapshot_total"]}')
+    write_file(c.path(0, 'meanwhile'), b'x')  # the others do not wait for it
+    c.kill9(new)
+    c.fault_disk(new)
+    c.start(new)
+    wait_for(lambda: is_voter(c, new), 'it votes', 60)
+    here = bytes_here(c, new)
+    check(len(here) >= 2 and here[0] == 0 and here[1] >= 8 * MIB,
+          f'what was here at the begin of each attempt: {here}')
+    print(f'# {here[1] / MIB:.1f} MiB were there when it went on')
+    c.wait_caught_up([0, 1, new])
+    expected['meanwhile'] = b'x'
+    for name, data in expected.items():
+        check_equal(read_file(c.path(new, name)), data, f'{name} on it')
+
+
 # ---- Rot
 
 def find_on_disk(data, needle):

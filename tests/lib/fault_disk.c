@@ -10,12 +10,15 @@
  *                  file says so
  *   sync fail 5    they return -1 with this errno
  *   write fail 28  pwritev does, of those files
+ *   part hang 20   pwritev of files of a snapshot that comes in hangs, but the first 20
+ * times
  *
  * Missing or empty: nothing. Each call that was hung or failed adds a byte to FILE.count.
  */
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,16 +31,20 @@ int fsync(int fd);
 int fdatasync(int fd);
 ssize_t pwritev64(int fd, const struct iovec *iov, int count, off64_t offset);
 
-/* DATA/log/..., and nothing else: neither pipes nor the node's own log file. */
-static bool is_of_a_store(int fd)
+/* What kind of file: "log" in DATA/log, "part" in DATA/incoming, else "" (pipes, the
+ * node's own log file). */
+static const char *kind_of(int fd)
 {
     char link[64], path[4096];
     snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
     ssize_t length = readlink(link, path, sizeof(path) - 1);
     if (length <= 0)
-        return false;
+        return "";
     path[length] = '\0';
-    return strstr(path, "/log/") && (strstr(path, ".seg") || strstr(path, ".new"));
+    if (strstr(path, "/incoming/") && strstr(path, ".part"))
+        return "part";
+    return strstr(path, "/log/") && (strstr(path, ".seg") || strstr(path, ".new")) ? "log"
+                                                                                   : "";
 }
 
 /* The order for this call; false: none. */
@@ -69,12 +76,21 @@ static void count(void)
     close(fd);
 }
 
+static atomic_int parts; /* written so far */
+
 /* True: the call is to fail, with errno set. */
 static bool interfere(const char *call, int fd)
 {
     char action[16] = "";
     int error = 0;
-    if (!read_order(call, action, &error) || !is_of_a_store(fd))
+    const char *kind = kind_of(fd);
+    if (strcmp(kind, "part") == 0)
+        call = strcmp(call, "write") == 0 ? "part" : "";
+    else if (strcmp(kind, "log") != 0)
+        return false;
+    if (!read_order(call, action, &error))
+        return false;
+    if (strcmp(kind, "part") == 0 && atomic_fetch_add(&parts, 1) < error)
         return false;
     count();
     while (strcmp(action, "hang") == 0) {
@@ -83,7 +99,7 @@ static bool interfere(const char *call, int fd)
             return false;
     }
     errno = error;
-    return error != 0;
+    return true;
 }
 
 static void *real(const char *name)

@@ -64,7 +64,7 @@ void check_explained(const struct truth *t, struct store *s)
 {
     static struct expected e;
     e = (struct expected){.truth = t, .s = s};
-    assert_true(store_applied(s) <= t->commit);
+    assert_true(store_applied(s) <= t->commit && store_is_ready(s));
     for (uint64_t index = 1; index <= store_applied(s); index++) {
         const struct crash_entry *entry = committed_entry(t, index);
         for (unsigned i = 0; i < entry->count; i++)
@@ -120,8 +120,14 @@ void check_recovered(const struct truth *t, struct fixture *after)
     check_found(t, after);
 }
 
-void check_goes_on(struct fixture *after)
+void check_goes_on(const struct truth *t, struct fixture *after)
 {
+    store_set_retention(after->s, UINT64_MAX);
+    if (run_tasks(after) > 0) {
+        check_explained(t, after->s);
+        fixture_reopen(after);
+        check_explained(t, after->s);
+    }
     uint64_t term = 100, index = after->recovery.last_index;
     append_one(after, term, "new", "a value written after the crash");
     run(after);
@@ -285,6 +291,58 @@ void do_apply(struct scenario_run *r, uint64_t index)
     r->truth.commit = max_u64(r->truth.commit, index);
 }
 
+/* 1: to be run again; 0: the loop's turn; -1: the process stops. */
+static int run_stretch(struct scenario_run *r, struct store_task *task)
+{
+    uint64_t wait_us;
+    alloc_arm();
+    int rc = store_run_task(task, &wait_us, r->f.error);
+    alloc_disarm();
+    r->cut = rc < 0;
+    return rc;
+}
+
+static void run_task_beside(struct scenario_run *r, struct store_task *task,
+                            scenario *beside)
+{
+    for (bool more = true; more && !r->cut;) {
+        int rc;
+        while ((rc = run_stretch(r, task)) == 1) {
+            if (beside)
+                beside(r);
+            if (r->cut)
+                return;
+        }
+        if (rc < 0)
+            return;
+        alloc_arm();
+        more = store_step_task(r->f.s, task);
+        alloc_disarm();
+        if (beside)
+            beside(r);
+    }
+}
+
+bool do_tasks(struct scenario_run *r, scenario *beside)
+{
+    bool some = false;
+    if (r->cut)
+        return false;
+    store_set_retention(r->f.s, UINT64_MAX);
+    for (int idle = 0; idle < 2 && !r->cut;) { /* one may have been given up */
+        r->f.now_us += 100 * 1000 * 1000;
+        alloc_arm();
+        struct store_task *task = store_next_task(r->f.s, r->f.now_us);
+        alloc_disarm();
+        idle = task ? 0 : idle + 1;
+        if (!task)
+            continue;
+        some = true;
+        run_task_beside(r, task, beside);
+    }
+    return some;
+}
+
 static int take_item(void *arg, const struct store_item *item)
 {
     struct buf *keys = arg;
@@ -322,7 +380,7 @@ static void look_at_keys(struct scenario_run *r)
 static void look_at_entries(struct scenario_run *r)
 {
     struct store *s = r->f.s;
-    uint64_t index = r->f.recovery.base_index;
+    uint64_t term, index = store_base(s, &term);
     while (index < store_last_index(s)) {
         struct store_read *read;
         struct store_bytes *bytes;
@@ -392,7 +450,7 @@ static void try_crash(struct subsets *b, const struct memory_crash *crash)
     fixture_init_on(&after, memory_disk_crash_with(b->run->f.disk, crash), SMALL_SEGMENT);
     check_recovered(&b->run->truth, &after);
     if (b->disks++ % 16 == 0)
-        check_goes_on(&after);
+        check_goes_on(&b->run->truth, &after);
     fixture_release(&after);
 }
 
@@ -518,7 +576,7 @@ static void check_stopped(struct scenario_run *r)
     struct fixture after; /* as after the process stopped */
     fixture_init_on(&after, memory_disk_copy(r->f.disk), SMALL_SEGMENT);
     check_recovered(&r->truth, &after);
-    check_goes_on(&after);
+    check_goes_on(&r->truth, &after);
     fixture_release(&after);
     fixture_release(&r->f);
 }

@@ -52,14 +52,15 @@ struct truth {
     uint64_t commit; /* the highest that is known */
 };
 
+struct scenario_run;
+typedef void scenario(struct scenario_run *r);
+
 struct scenario_run {
     struct fixture f;
     struct truth truth;
     uint64_t injected; /* faults that a call answered with an error */
     bool cut;          /* the power went, or a call failed: nothing more is done */
 };
-
-typedef void scenario(struct scenario_run *r);
 
 /* Calls the store, and again where memory or a read failed: that leaves all as it was. */
 #define CALL_STORE(run, rc, call)                                                        \
@@ -86,6 +87,9 @@ bool do_run(struct scenario_run *r);
 void do_apply(struct scenario_run *r, uint64_t index);
 /* Reads everything in every way. */
 void do_look(struct scenario_run *r);
+/* Background work, until none is due; false where there was none. Between its stretches
+ * `beside` is called, where there is one. */
+bool do_tasks(struct scenario_run *r, scenario *beside);
 /* Stops and starts again. */
 void do_reopen(struct scenario_run *r);
 
@@ -95,8 +99,8 @@ void scenario_begin(struct scenario_run *r);
 void check_explained(const struct truth *t, struct store *s);
 /* Opens what a crash has left, and judges what it finds. */
 void check_recovered(const struct truth *t, struct fixture *after);
-/* It goes on: appends, stops, and finds what it was told is durable. */
-void check_goes_on(struct fixture *after);
+/* It goes on: merges, appends, stops, and finds what it was told is durable. */
+void check_goes_on(const struct truth *t, struct fixture *after);
 
 void crash_everywhere(scenario *what);
 /* The Nth call fails, or writes half of its bytes; the process stops there and starts

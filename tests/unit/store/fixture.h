@@ -24,7 +24,7 @@ struct fixture {
     uint64_t now_us;                   /* moves on with every task */
     uint64_t saved;                    /* the entry whose state was saved last, */
     uint64_t loaded;                   /* and the one that store_open gave back */
-    bool unchecked; /* store_check is not called after each step */
+    bool unchecked; /* damaged by the test, or used by another thread */
 };
 
 /* A new disk with a store made on it, not open. */

@@ -260,8 +260,11 @@ static void test_failing_open(void **state)
     }
 }
 
-int main(void)
+/* An argument is a pattern of tests' names. */
+int main(int argc, char **argv)
 {
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_append),
         cmocka_unit_test(test_roll),

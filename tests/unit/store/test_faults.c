@@ -137,8 +137,11 @@ static void test_builder(void **state)
     assert_true(at > 4);
 }
 
-int main(void)
+/* An argument is a pattern of tests' names. */
+int main(int argc, char **argv)
 {
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_life_without_memory),
         cmocka_unit_test(test_life_without_reads),

@@ -229,7 +229,7 @@ static void test_merged_rots(void **state)
     struct fixture f;
     struct buf got = {0};
     write_store(&f);
-    f.damaged = true;
+    f.unchecked = true;
     memory_disk_flip(f.disk, name_of(20, ".mrg"), SEGMENT_HEADER + 100, 0);
     fixture_reopen(&f);
     assert_int_equal(store_get(f.s, "k1", 2, 0, &got, NULL), -EBADMSG);

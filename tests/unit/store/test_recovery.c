@@ -90,7 +90,7 @@ static void expect_damaged(struct fixture *f, const char *proof)
 static void expect_hole(struct fixture *f, uint64_t last, uint64_t claim,
                         const char *proof)
 {
-    f->damaged = true;
+    f->unchecked = true;
     if (fixture_open(f) != 0)
         fail_msg("%s", f->error);
     assert_int_equal(f->recovery.last_index, last);

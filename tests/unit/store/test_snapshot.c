@@ -4,6 +4,8 @@
  */
 #include "transfer.h"
 
+#include <sched.h>
+
 /* ---- Tests ------------------------------------------------------------------------- */
 
 static void test_install(void **state)
@@ -29,6 +31,7 @@ static void test_install(void **state)
     assert_int_equal(length, sent);
     assert_same(&a, &b);
     store_check(b.s);
+    assert_false(memory_disk_exists(b.disk, segment_file(1)));
     fixture_reopen(&b);
     assert_same(&a, &b);
     store_check(b.s);
@@ -40,6 +43,40 @@ static void test_install(void **state)
     assert_same(&a, &b);
     store_check(b.s);
     transfer_close(&t, &a);
+    fixture_release(&a);
+    fixture_release(&b);
+}
+
+/* What is merged was made at E, later than M: until the log behind M is here up to E, it
+ * lacks what was superseded on the way (G7). */
+static void test_not_ready_before_e(void **state)
+{
+    struct fixture a, b;
+    struct transfer t;
+    sender_init(&a, 50, 500, 20000);
+    struct chain merged = a.s->applied;
+    put_one(&a, "key 00001", "superseded");
+    put_one(&a, "key 00002", NULL);
+    put_one(&a, "key 00001", "a value of more than sixteen bytes");
+    merge_all(&a, 20000);
+    a.s->manifest.merged = merged;
+    fixture_init(&b, 64 << 10);
+    fixture_reopen(&b);
+    transfer_all(&t, &a, &b);
+    assert_int_equal(store_applied(b.s), merged.index);
+    assert_false(store_is_ready(b.s));
+    assert_null(store_next_task(b.s, 1000 * 1000)); /* and nothing is merged */
+    fixture_reopen(&b);
+    assert_false(store_is_ready(b.s));
+    put_one(&a, "later", "than E");
+    follow(&a, &b);
+    assert_true(store_is_ready(b.s));
+    assert_same(&a, &b);
+    assert_value(b.s, "key 00002", NULL);
+    store_check(b.s);
+    fixture_reopen(&b);
+    assert_true(store_is_ready(b.s)); /* E is committed, whatever the hint says */
+    store_check(b.s);
     fixture_release(&a);
     fixture_release(&b);
 }
@@ -80,6 +117,7 @@ static void test_resume_within_a_file(void **state)
     struct fixture a, b, after;
     struct transfer t;
     fixture_init(&a, 9 << 20);
+    a.unchecked = true;
     fixture_reopen(&a);
     fill(&a, 36, 300 << 10);
     merge_all(&a, 100 << 20);
@@ -175,6 +213,73 @@ static void test_other_files_of_the_sender(void **state)
     transfer_install(&t, &b);
     assert_same(&a, &b);
     transfer_close(&t, &a);
+    fixture_release(&a);
+    fixture_release(&b);
+}
+
+/* ---- Readers ----------------------------------------------------------------------- */
+
+struct reading {
+    struct store *s;
+    _Atomic bool stop;
+    _Atomic uint64_t looks;
+};
+
+static int count_item(void *arg, const struct store_item *item)
+{
+    *(uint64_t *)arg += item->key_size > 0;
+    return 0;
+}
+
+/* Sees the former state or the new one, each value whole. */
+static void *read_on(void *arg)
+{
+    struct reading *reading = arg;
+    while (!atomic_load(&reading->stop)) {
+        uint64_t begun, count;
+        struct buf got = {0};
+        int rc;
+        do {
+            begun = store_read_begin(reading->s);
+            buf_clear(&got);
+            count = 0;
+            rc = store_get(reading->s, "key 00001", 9, 0, &got, NULL);
+            store_scan(reading->s, "", 0, NULL, 0, count_item, &count);
+        } while (store_read_retry(reading->s, begun));
+        ensure(rc == 0 && (got.length == 3000 || got.length == 500));
+        ensure(count == (got.length == 500 ? 300 : 40));
+        buf_release(&got);
+        atomic_fetch_add(&reading->looks, 1);
+    }
+    return NULL;
+}
+
+static void await_looks(struct reading *reading, uint64_t more)
+{
+    uint64_t enough = atomic_load(&reading->looks) + more;
+    while (atomic_load(&reading->looks) < enough)
+        sched_yield();
+}
+
+static void test_readers_meanwhile(void **state)
+{
+    struct fixture a, b;
+    struct transfer t;
+    sender_init(&a, 300, 500, 20000);
+    fixture_init(&b, 64 << 10);
+    fixture_reopen(&b);
+    b.unchecked = true; /* it reads the disk, which is the other thread's too */
+    fill(&b, 40, 3000);
+    struct reading reading = {.s = b.s};
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, read_on, &reading), 0);
+    await_looks(&reading, 3);
+    transfer_all(&t, &a, &b);
+    await_looks(&reading, 3);
+    atomic_store(&reading.stop, true);
+    pthread_join(thread, NULL);
+    assert_same(&a, &b);
+    store_check(b.s);
     fixture_release(&a);
     fixture_release(&b);
 }
@@ -358,6 +463,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_install),
+        cmocka_unit_test(test_not_ready_before_e),
+        cmocka_unit_test(test_readers_meanwhile),
         cmocka_unit_test(test_resume),
         cmocka_unit_test(test_resume_within_a_file),
         cmocka_unit_test(test_merge_on_the_sender),

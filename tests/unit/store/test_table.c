@@ -437,7 +437,7 @@ static bool try_one(struct world *w, const struct input *in, unsigned number)
     struct verdict v = judge(in);
     struct fixture f;
     fixture_init_on(&f, memory_disk_copy(w->f.disk), SMALL_SEGMENT);
-    f.damaged = true;
+    f.unchecked = true;
     damage(&f, in);
     bool right = opens_as(&f, in, &v);
     if (right && f.recovery.hints_rebuilt < v.rebuilt) {
