@@ -299,25 +299,36 @@ static void test_bad_hint_and_bad_record(void **state)
     fixture_release(&b);
 }
 
-/* Nobody has a record that was superseded everywhere: the file is merged away. */
+static bool is_listed(const struct store *s, uint64_t file_id)
+{
+    for (size_t i = 0; i < s->merged_count; i++) {
+        if (s->merged[i]->file_id == file_id)
+            return true;
+    }
+    return false;
+}
+
+/* Nobody has a record that was superseded everywhere: the file is merged away, though too
+ * little in it is dead for that. */
 static void test_worn(void **state)
 {
     struct fixture a, b;
     struct store_damage damage;
     merged_init(&a, &b, 1);
     b.unchecked = true;
-    flip_key(&b, "key 00021", 300);
-    uint64_t file_id =
-        place_segment(b.s->slots, keydir_place(keydir_find(b.s->keydir, "key 00021", 9)))
-            ->file_id;
+    uint64_t place = keydir_place(keydir_find(b.s->keydir, "key 00021", 9));
+    const struct segment *segment = place_segment(b.s->slots, place);
+    uint64_t file_id = segment->file_id;
     put_one(&b, "key 00021", "is another now, before it was noticed");
+    for (int i = 0; i < 10; i++, now_us += SECOND)
+        scrub_task(&b);
+    assert_true(is_listed(b.s, file_id));
+    flip(&b, segment, place_offset(place) + 300);
     scrub_pass(&b);
     assert_false(store_next_damage(b.s, &damage));
     for (int i = 0; i < 10; i++, now_us += SECOND)
         scrub_task(&b);
-    assert_true(stats_of(&b).merges > 0);
-    for (size_t i = 0; i < b.s->merged_count; i++)
-        assert_int_not_equal(b.s->merged[i]->file_id, file_id);
+    assert_false(is_listed(b.s, file_id));
     assert_value(b.s, "key 00021", "is another now, before it was noticed");
     store_check(b.s);
     fixture_release(&a);
