@@ -162,6 +162,31 @@ static void test_merged_before_it(void **state)
     log_release(&l);
 }
 
+/* The last file is gone: nobody knows what it held, but that the one before was sealed
+ * and applied. That is the active one again: its hint is not for long. */
+static void test_last_segment_missing(void **state)
+{
+    struct log l;
+    struct store_pin *pin;
+    log_init(&l, 1);
+    expect_open(&l, 13, 0);
+    apply_to(&l.f, 13);
+    assert_int_equal(store_pin_log(l.f.s, 1, &pin), 0);
+    assert_true(run_tasks(&l.f) >= 4);
+    fixture_close(&l.f);
+    assert_true(memory_disk_exists(l.f.disk, "d/log/0000000000000004.hint"));
+    memory_disk_remove(l.f.disk, segment_file(5));
+    expect_open(&l, 12, 0);
+    assert_int_equal(l.f.recovery.commit, 12);
+    assert_int_equal(l.f.recovery.hints_used, 3);
+    assert_false(memory_disk_exists(l.f.disk, "d/log/0000000000000004.hint"));
+    fixture_close(&l.f);
+    zero_entry(l.f.disk, 5);
+    fixture_reopen(&l.f); /* hints tell what is there */
+    assert_int_equal(l.f.recovery.last_index, 12);
+    log_release(&l);
+}
+
 /* A leader of a higher term has other entries: what was behind was never committed. */
 static void test_replaced(void **state)
 {
@@ -306,10 +331,15 @@ static void test_power_cuts(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_filled),          cmocka_unit_test(test_two_holes),
-        cmocka_unit_test(test_missing_segment), cmocka_unit_test(test_merged_before_it),
-        cmocka_unit_test(test_replaced),        cmocka_unit_test(test_replaced_late),
-        cmocka_unit_test(test_truncated),       cmocka_unit_test(test_on_a_full_disk),
+        cmocka_unit_test(test_filled),
+        cmocka_unit_test(test_two_holes),
+        cmocka_unit_test(test_missing_segment),
+        cmocka_unit_test(test_merged_before_it),
+        cmocka_unit_test(test_last_segment_missing),
+        cmocka_unit_test(test_replaced),
+        cmocka_unit_test(test_replaced_late),
+        cmocka_unit_test(test_truncated),
+        cmocka_unit_test(test_on_a_full_disk),
         cmocka_unit_test(test_power_cuts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
