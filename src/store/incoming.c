@@ -359,6 +359,18 @@ uint64_t store_incoming_bytes(const struct store_incoming *in, uint64_t *ret_tot
     return done;
 }
 
+void store_incoming_manifest(const struct store_incoming *in, struct store_manifest *ret)
+{
+    const struct manifest *m = &in->manifest;
+    *ret = (struct store_manifest){.merged_index = m->merged.index,
+                                   .merged_term = m->merged.term,
+                                   .applied_index = m->applied_index,
+                                   .applied_term = m->applied_term,
+                                   .files = in->count};
+    for (size_t i = 0; i < in->count; i++)
+        ret->bytes += in->files[i].from.bytes;
+}
+
 /* Nothing is called received in STATE that is not on disk. */
 static int sync_part(struct store_incoming *in, struct incoming_file *file,
                      const char *path, char error[STORE_ERROR_BYTES])

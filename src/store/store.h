@@ -271,7 +271,7 @@ struct store_read;
  * log; -ENOMEM. */
 int store_read_plan(struct store *s, uint64_t first, size_t max_bytes,
                     struct store_read **ret);
-/* Reads and verifies; -EBADMSG where they are damaged on disk. */
+/* Reads and verifies; -EBADMSG where they are damaged on disk (store_next_damage). */
 int store_read_run(struct store_read *read, struct store_bytes **ret, uint64_t *ret_last);
 void store_read_free(struct store_read *read);
 
@@ -288,7 +288,7 @@ enum store_read_flags {
 };
 
 /* Appends the value to `to` (which the caller owns). -ENOENT; -EAGAIN; -EBADMSG: twice read
- * and twice wrong; -EIO and the like. ret_timestamp may be NULL. */
+ * and twice wrong, or not to be read (see store_next_damage). ret_timestamp may be NULL. */
 int store_get(struct store *s, const void *key, size_t key_size, unsigned flags,
               struct buf *to, uint64_t *ret_timestamp);
 
@@ -421,6 +421,8 @@ int store_incoming_prepare(struct store_incoming *in, char error[STORE_ERROR_BYT
 int store_install(struct store *s, struct store_incoming *in);
 /* T, unless it is prepared or nothing was written: its files stay, to go on with. */
 void store_incoming_free(struct store_incoming *in);
+/* What its sender has merged, and when. */
+void store_incoming_manifest(const struct store_incoming *in, struct store_manifest *ret);
 uint64_t store_incoming_bytes(const struct store_incoming *in, uint64_t *ret_total);
 
 /* ---- Backup --------------------------------------------------------------------------- */
@@ -446,5 +448,51 @@ void store_stats(struct store *s, struct store_stats *ret);
 /* Verifies the invariants of README.md that can be verified in memory and by reading the
  * files; ends the process where one is broken. Loop. Slow: for tests. */
 void store_check(struct store *s);
+
+/* ---- Making a store of records that come from elsewhere ----------------------------------------- */
+
+/* A place in the chain: this entry was the last one. */
+struct store_point {
+    uint64_t index, term;
+    uint64_t timestamp_us; /* of its newest record */
+    uint32_t crc;
+};
+
+/* The last entry that was applied. Loop. */
+struct store_point store_applied_point(const struct store *s);
+
+/* A store that holds these records, merged, and whose log begins after `end`: none may be
+ * there (-EEXIST). Nothing opens it before _finish; what is left after a failure is the
+ * caller's to remove. */
+struct store_import;
+int store_import_new(const struct store_options *options, struct store_import **ret,
+                     char error[STORE_ERROR_BYTES]);
+/* One whole valid record, no tombstone, with a key above the last one's. */
+int store_import_record(struct store_import *import, const void *record, size_t length,
+                        char error[STORE_ERROR_BYTES]);
+/* `state`: for options.load_state. */
+int store_import_finish(struct store_import *import, const struct store_point *end,
+                        const void *state, size_t state_size,
+                        char error[STORE_ERROR_BYTES]);
+void store_import_free(struct store_import *import);
+
+/* ---- Looking at a store that nobody has open ---------------------------------------------------- */
+
+struct store_inspect_options {
+    const struct store_io *io;
+    const char *path; /* the data directory */
+    bool verify;      /* all of it is read and checked, hints against what they summarise */
+    /* A line of what is there, in order; kind "problem": what is wrong, "note": what the
+     * next start sees to by itself. Not 0: ends the looking, and is returned. */
+    int (*fact)(void *context, const struct fact *fact);
+    void *context;
+};
+
+/* A line a file, and what is wrong with the whole. Changes nothing. -ENOENT: no store. */
+int store_inspect(const struct store_inspect_options *options, uint64_t *ret_problems,
+                  char error[STORE_ERROR_BYTES]);
+/* All that is in one file, which is told by how it begins. -EINVAL: none of the store's. */
+int store_inspect_file(const struct store_inspect_options *options, const char *file,
+                       uint64_t *ret_problems, char error[STORE_ERROR_BYTES]);
 
 #endif

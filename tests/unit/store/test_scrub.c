@@ -249,6 +249,31 @@ static void test_healed_here(void **state)
     fixture_release(&b);
 }
 
+/* So a merge copies them from there, whatever has become of the data. */
+static void test_merged_from_the_hint(void **state)
+{
+    struct fixture f;
+    char key[32], value[2001];
+    memset(value, 'v', sizeof(value) - 1);
+    value[sizeof(value) - 1] = 0;
+    log_init(&f, STORE_NEVER);
+    f.unchecked = true;
+    uint64_t first = f.s->segments[0]->file_id;
+    flip_key(&f, "key 00000", 31);
+    flip_key(&f, "key 00035", 31);
+    for (int i = 0; i < 180; i++, now_us += SECOND) {
+        snprintf(key, sizeof(key), "key %05d", i % 60);
+        if (i % 5 != 0) /* those are small */
+            put_one(&f, key, value);
+        scrub_task(&f);
+    }
+    assert_true(stats_of(&f).merges > 0);
+    assert_false(memory_disk_exists(f.disk, segment_file(first)));
+    assert_counts(&f, 0, 0);
+    store_check(f.s);
+    fixture_release(&f);
+}
+
 static void test_bad_hints(void **state)
 {
     struct fixture a, b;
@@ -413,6 +438,7 @@ int main(void)
         cmocka_unit_test(test_another_entry),
         cmocka_unit_test(test_a_merged_file),
         cmocka_unit_test(test_healed_here),
+        cmocka_unit_test(test_merged_from_the_hint),
         cmocka_unit_test(test_bad_hints),
         cmocka_unit_test(test_bad_hint_and_bad_record),
         cmocka_unit_test(test_worn),
