@@ -1,6 +1,7 @@
 /* test_import.c - a store made of records, opened; and one whose making fails at any
  * call. */
 #include "fixture.h"
+#include "store_internal.h"
 
 enum { RECORDS = 150, TIMESTAMP = 1000 };
 
@@ -21,18 +22,17 @@ static size_t nth_value(unsigned i, char value[256])
 
 static int import_records(struct store_import *import, char *error)
 {
-    struct store_builder b = {0};
+    struct buf record = {0};
     int rc = 0;
-    store_builder_begin(&b, TIMESTAMP);
     for (unsigned i = 0; rc == 0 && i < RECORDS; i++) {
         char key[32], value[256];
         nth_key(i, key);
-        size_t size = nth_value(i, value), at = store_builder_length(&b);
-        store_builder_put(&b, key, strlen(key), value, size);
-        rc = store_import_record(import, b.bytes.data + at, store_builder_length(&b) - at,
-                                 error);
+        size_t size = nth_value(i, value);
+        buf_clear(&record);
+        record_encode(&record, TIMESTAMP + 1 + i, key, strlen(key), value, size);
+        rc = store_import_record(import, record.data, record.length, error);
     }
-    store_builder_release(&b);
+    buf_release(&record);
     return rc;
 }
 
