@@ -13,7 +13,7 @@
 #                 is told when a node ends
 #   tsan-cluster  a short part of them with the thread sanitizer
 #   quickstart    examples/quickstart.sh
-#   bench         that tests/bench/run.sh runs and prints
+#   bench         that tests/bench/run.sh and tests/bench/store/run.sh run and print
 # and `build`, which only builds. The last line counts single tests over all parts; the exit
 # code is not 0 where one failed.
 set -uo pipefail
@@ -264,6 +264,14 @@ part_bench() {
         add 1 0 0
     else
         fail_one "bench (exit code $status, $lines JSON lines)"
+    fi
+    run_limited 180 tests/bench/store/run.sh --smoke
+    status=$?
+    lines=$(grep -c '^{"row":' "$work/output")
+    if [ $status -eq 0 ] && [ "$lines" -eq 15 ]; then
+        add 1 0 0
+    else
+        fail_one "bench of the store (exit code $status, $lines JSON lines)"
     fi
 }
 

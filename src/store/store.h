@@ -122,7 +122,8 @@ struct store_builder {
     uint32_t record_count;
 };
 
-/* `timestamp_us`: of the entry record. The builder may be used again after _finish. */
+/* `timestamp_us`: of the entry record. _finish takes what was built out of the builder,
+ * which may begin anew. */
 void store_builder_begin(struct store_builder *b, uint64_t timestamp_us);
 /* Both return the record's timestamp. value NULL: a tombstone. */
 uint64_t store_builder_put(struct store_builder *b, const void *key, size_t key_size,

@@ -24,8 +24,9 @@ static struct store_bytes *sample(unsigned count)
                                .request = 100,
                                .result = "result of 16 byt"};
     struct store_bytes *bytes;
+    size_t length = store_builder_length(&b);
     assert_int_equal(store_builder_finish(&b, &head, &bytes), 0);
-    assert_int_equal(store_builder_length(&b), bytes->length);
+    assert_int_equal(bytes->length, length);
     store_builder_release(&b);
     return bytes;
 }
