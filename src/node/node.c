@@ -29,6 +29,11 @@ void node_must(int error, const char *what)
         log_fatal("%s: %s; the node stops", what, strerror(-error));
 }
 
+struct store *node_store(struct node *n)
+{
+    return n->store;
+}
+
 const struct fs_view *node_view(struct node *n)
 {
     return &n->view;
@@ -603,6 +608,7 @@ static void finish(struct node *n)
     serve_release(n);
     if (n->endpoint)
         wire_endpoint_free(n->endpoint);
+    control_backups_release(n);
     peers_release(n);
     driver_stop(n);
     client_release(n);

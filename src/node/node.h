@@ -130,4 +130,37 @@ int node_call_ls(const char *data, const char *path,
                              uint8_t type),
                  void *context, char error[NODE_ERROR_BYTES]);
 
+/* ---- Backup and restore ------------------------------------------------------------- */
+
+struct node_backup {
+    uint8_t cluster[16];
+    uint64_t index, term; /* the entry as of which it is */
+    uint64_t records, entries, bytes;
+    bool quorum; /* the node had reached a majority: what it knows is what the cluster knew */
+};
+
+/* Asks the node running on `data` for all that the cluster holds, and writes it to `file`,
+ * which is replaced when all is written and synced. */
+int node_call_backup(const char *data, const char *file, struct node_backup *ret,
+                     char error[NODE_ERROR_BYTES]);
+/* As node_init(), with the name space of a backup; all of it is checked first. */
+int node_restore(const struct node_setup *setup, const char *file, char **ret_token,
+                 char error[NODE_ERROR_BYTES]);
+
+/* ---- Looking at files while no node runs ------------------------------------------- */
+
+struct node_inspect {
+    const char *data;
+    const char *file; /* as it is, or in `data` or its log; NULL: all of the store's */
+    bool verify;      /* all of it is read and checked */
+    /* A line of what is there; kind "problem": what is wrong, "note": what the next start
+     * sees to. Not 0: ends the looking, and is returned. */
+    int (*fact)(void *context, const struct fact *fact);
+    void *context;
+};
+
+/* -EBUSY: a node runs there, or was started meanwhile. It is not kept from starting. */
+int node_inspect(const struct node_inspect *what, uint64_t *ret_problems,
+                 char error[NODE_ERROR_BYTES]);
+
 #endif

@@ -10,8 +10,6 @@
 
 #include <errno.h>
 
-enum { STATE_VERSION = 1 };
-
 static uint32_t count_slots(const struct session *s)
 {
     uint32_t count = 0;
@@ -45,7 +43,7 @@ int state_save(void *context, struct buf *to)
     for (struct session *s = n->sessions; s; s = s->next)
         sessions++;
     members_encode(&n->members_applied, &members);
-    buf_u32(to, STATE_VERSION);
+    buf_u32(to, NODE_STATE_VERSION);
     buf_u32(to, (uint32_t)members.length);
     buf_bytes(to, members.data, members.length);
     buf_u32(to, sessions);
@@ -92,7 +90,7 @@ static int load_session(struct reader *r, struct node *into)
 
 static int load(struct reader *r, struct node *into)
 {
-    if (reader_u32(r) != STATE_VERSION)
+    if (reader_u32(r) != NODE_STATE_VERSION)
         return -EBADMSG;
     uint32_t length = reader_u32(r);
     const uint8_t *members = reader_bytes(r, length);

@@ -66,6 +66,14 @@ uint64_t store_applied(const struct store *s)
     return s->applied.index;
 }
 
+struct store_point store_applied_point(const struct store *s)
+{
+    return (struct store_point){.index = s->applied.index,
+                                .term = s->applied.term,
+                                .timestamp_us = s->applied.timestamp_us,
+                                .crc = s->applied.crc};
+}
+
 void store_chain(const struct store *s, uint64_t *ret_term, uint32_t *ret_crc,
                  uint64_t *ret_timestamp_us)
 {

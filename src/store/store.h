@@ -252,7 +252,7 @@ struct store_done {
     uint64_t generation;    /* of the last of those; after a truncation its own */
     bool hard_state;        /* a hard state was made durable */
     bool installed;         /* store_install() is done: log and state are others now */
-    bool install_failed;    /* there was no room for it: nothing has changed */
+    bool install_failed;    /* there was no room for it, or no memory: nothing has changed */
     uint64_t repaired;      /* records and entries written back */
 };
 /* The loop again, after a job that returned 0: frees it. */
@@ -406,7 +406,8 @@ bool store_incoming_next(const struct store_incoming *in, uint32_t *ret_file,
 /* The same, were the next `skip` of them there already: to ask ahead. */
 bool store_incoming_ahead(const struct store_incoming *in, uint64_t skip,
                           uint32_t *ret_file, uint64_t *ret_offset, uint32_t *ret_length);
-/* T: the one that is missing first, or the beginning of it; -EINVAL: another. -ENOSPC. */
+/* T: the one that is missing first, or the beginning of it; -EINVAL: another. After any
+ * other error it is to be freed, and opened anew later. */
 int store_incoming_write(struct store_incoming *in, uint32_t file, uint64_t offset,
                          const void *data, size_t length, char error[STORE_ERROR_BYTES]);
 /* T: verifies all, makes hints and a keydir. -EBADMSG: damaged, and dropped: to be freed. */
@@ -446,5 +447,51 @@ void store_stats(struct store *s, struct store_stats *ret);
 /* Verifies the invariants of README.md that can be verified in memory and by reading the
  * files; ends the process where one is broken. Loop. Slow: for tests. */
 void store_check(struct store *s);
+
+/* ---- Making a store of records that come from elsewhere ----------------------------------------- */
+
+/* A place in the chain: this entry was the last one. */
+struct store_point {
+    uint64_t index, term;
+    uint64_t timestamp_us; /* of its newest record */
+    uint32_t crc;
+};
+
+/* The last entry that was applied. Loop. */
+struct store_point store_applied_point(const struct store *s);
+
+/* A store that holds these records, merged, and whose log begins after `end`: none may be
+ * there (-EEXIST). Nothing opens it before _finish; what is left after a failure is the
+ * caller's to remove. */
+struct store_import;
+int store_import_new(const struct store_options *options, struct store_import **ret,
+                     char error[STORE_ERROR_BYTES]);
+/* One whole valid record, no tombstone, with a key above the last one's. */
+int store_import_record(struct store_import *import, const void *record, size_t length,
+                        char error[STORE_ERROR_BYTES]);
+/* `state`: for options.load_state. */
+int store_import_finish(struct store_import *import, const struct store_point *end,
+                        const void *state, size_t state_size,
+                        char error[STORE_ERROR_BYTES]);
+void store_import_free(struct store_import *import);
+
+/* ---- Looking at a store that nobody has open ---------------------------------------------------- */
+
+struct store_inspect_options {
+    const struct store_io *io;
+    const char *path; /* the data directory */
+    bool verify;      /* all of it is read and checked, hints against what they summarise */
+    /* A line of what is there, in order; kind "problem": what is wrong, "note": what the
+     * next start sees to by itself. Not 0: ends the looking, and is returned. */
+    int (*fact)(void *context, const struct fact *fact);
+    void *context;
+};
+
+/* A line a file, and what is wrong with the whole. Changes nothing. -ENOENT: no store. */
+int store_inspect(const struct store_inspect_options *options, uint64_t *ret_problems,
+                  char error[STORE_ERROR_BYTES]);
+/* All that is in one file, which is told by how it begins. -EINVAL: none of the store's. */
+int store_inspect_file(const struct store_inspect_options *options, const char *file,
+                       uint64_t *ret_problems, char error[STORE_ERROR_BYTES]);
 
 #endif

@@ -102,6 +102,12 @@ int wire_pki_sign(const char *ca_key_pem, const char *ca_cert_pem, const char *r
 int wire_pki_fingerprint(const char *cert_pem, uint8_t ret[WIRE_HASH_BYTES]);
 int wire_pki_request_key_hash(const char *request_pem, uint8_t ret[WIRE_HASH_BYTES]);
 void wire_hash(const void *data, size_t length, uint8_t ret[WIRE_HASH_BYTES]);
+/* The same of bytes that come one after another; NULL: no memory. */
+struct wire_hasher;
+struct wire_hasher *wire_hasher_new(void);
+void wire_hasher_add(struct wire_hasher *h, const void *data, size_t length);
+void wire_hasher_get(const struct wire_hasher *h, uint8_t ret[WIRE_HASH_BYTES]);
+void wire_hasher_free(struct wire_hasher *h);
 
 struct wire_identity {
     const char *ca_pem;   /* what peers must be signed by */
