@@ -261,14 +261,34 @@ def test_a_wiped_node_gets_a_snapshot_while_writes_go_on(t):
         check_equal(read_file(c.path(new, name)), read_file(c.path(0, name)), f'{name} again')
 
 
+def make_lead(c, i):
+    """Freezes whoever else leads until this node does. No process ends, no session either."""
+    for _ in range(30):
+        leader = c.leader()
+        if leader == i:
+            return
+        c.freeze(leader)
+        try:
+            c.leader([k for k in c.up() if k != leader])
+        finally:
+            c.thaw(leader)
+        c.wait_ready()
+    raise Failure(f'node {i} never leads')
+
+
 @limit(400)
 def test_a_node_behind_the_log_s_start_comes_back(t):
-    """It keeps what it has, while the others merge what it would need: a snapshot again."""
+    """It keeps what it has, while the others merge what it would need: a snapshot again. With it
+    comes what only the entries said: the sessions of the others, whose windows it keeps when it
+    leads."""
     c = t.cluster(conf=CONF)
     fill(c, 0, 300, 4)
     c.wait_caught_up([0, 1, 2])
     c.kill9(2)
     applied = c.status(0)['applied']
+    for i in (0, 1):  # sessions that it has never heard of
+        c.kill9(i)
+        c.start(i)
     fill(c, 0, 300, 20, first=100)
     wait_for(lambda: min(c.status(i)['base'] for i in (0, 1)) > applied,
              'the others merge what it has not seen', 60)
@@ -282,6 +302,14 @@ def test_a_node_behind_the_log_s_start_comes_back(t):
             round_ = 20 if number >= 100 else 4
             check_equal(read_file(c.path(i, f'f{number}')), content(number, round_),
                         f'f{number} on mount {i}')
+    c.kill9(2)  # and they survive its restart
+    c.start(2)
+    c.wait_ready()
+    make_lead(c, 2)
+    for i in (0, 1):
+        os.mkdir(c.path(i, f'dir-of-{i}'))
+        check('the session of this node is over' not in
+              read_file(f'{c.nodes[i].data}/node.log').decode(), f'node {i} keeps its session')
 
 
 def fill_large(t, c, i, files=40, writes=280):
@@ -437,14 +465,43 @@ def test_rot_in_the_log_of_a_node_that_starts(t):
 
 # ---- Disks that hang, fail, fill up
 
-@limit(240)
-def test_a_hung_disk_hands_over(t):
-    c = t.cluster(0)
+def cluster_with_fault_disks(t, **keywords):
+    c = t.cluster(0, **keywords)
     c.nodes = [Node(c.base, i, f'n{i}') for i in range(3)]
     for node in c.nodes:
         os.makedirs(node.mount)
     c.use_fault_disk(0, 1, 2)
     c.make()
+    return c
+
+
+@limit(400)
+def test_a_slow_follower_needs_no_snapshot(t):
+    """G8: what a member that is there has not on its disk yet stays in the others' logs."""
+    c = cluster_with_fault_disks(t, conf=CONF)
+    fill(c, 0, 100, 2)
+    make_lead(c, 0)
+    c.wait_caught_up([0, 1, 2])
+    c.fault_disk(2, 'sync hang')
+    wait_for(lambda: c.fault_count(2) > 0 or write_file(c.path(0, 'x'), b'x'), 'its disk hangs')
+    applied = c.status(2)['applied']
+    fill(c, 0, 600, 16, first=1000)
+    for i in (0, 1):
+        status = c.status(i)
+        check(status['last'] - applied > 5000, f'node 2 is behind: {status["last"]}, {applied}')
+        check(status['base'] <= applied + 1000, f'the log of node {i} begins after'
+              f' {status["base"]}, node 2 has {applied}')
+    c.fault_disk(2)
+    c.wait_caught_up([0, 1, 2])
+    check('is installed' not in read_file(f'{c.nodes[2].data}/node.log').decode(),
+          'it fetched no snapshot')
+    wait_for(lambda: c.status(0)['base'] > applied + 1000, 'merges go on behind it', 60)
+    for number in range(1000, 1600, 7):
+        check_equal(read_file(c.path(2, f'f{number}')), content(number, 16), f'f{number}')
+
+@limit(240)
+def test_a_hung_disk_hands_over(t):
+    c = cluster_with_fault_disks(t)
     write_file(c.path(0, 'before'), b'x')
     leader = c.leader()
     other = (leader + 1) % 3
@@ -470,12 +527,7 @@ def test_a_hung_disk_hands_over(t):
 
 @limit(240)
 def test_a_failed_sync_stops_the_node(t):
-    c = t.cluster(0)
-    c.nodes = [Node(c.base, i, f'n{i}') for i in range(3)]
-    for node in c.nodes:
-        os.makedirs(node.mount)
-    c.use_fault_disk(0, 1, 2)
-    c.make()
+    c = cluster_with_fault_disks(t)
     for order, what in (('sync fail 5', 'Input/output error'), ('write fail 5', 'Input/output')):
         victim = (c.leader() + 1) % 3
         other = (c.leader() + 2) % 3
