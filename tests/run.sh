@@ -37,7 +37,6 @@ tsan_cluster=(
     "test_view.py test_writes_at_any_offset test_writers_of test_appends test_replace_is_whole"
     "test_failover.py test_all_killed_at_once"
     "test_cli.py test_keys_without_a_mount test_umount_is_stop test_stop"
-    "test_backup.py test_one_moment"
 )
 
 tsan_options=halt_on_error=1:suppressions=$root/tests/lib/tsan.supp
