@@ -9,6 +9,7 @@
 #ifndef TIERCE_BASE_H
 #define TIERCE_BASE_H
 
+#include <endian.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -132,14 +133,57 @@ void buf_printf(struct buf *b, const char *format, ...)
 uint8_t *buf_steal(struct buf *b, size_t *ret_length);
 
 /* In place, for fixed layouts. */
-void put_u16(uint8_t *to, uint16_t v);
-void put_u32(uint8_t *to, uint32_t v);
-void put_u64(uint8_t *to, uint64_t v);
-void put_be64(uint8_t *to, uint64_t v);
-uint16_t get_u16(const uint8_t *from);
-uint32_t get_u32(const uint8_t *from);
-uint64_t get_u64(const uint8_t *from);
-uint64_t get_be64(const uint8_t *from);
+static inline void put_u16(uint8_t *to, uint16_t v)
+{
+    v = htole16(v);
+    memcpy(to, &v, sizeof(v));
+}
+
+static inline void put_u32(uint8_t *to, uint32_t v)
+{
+    v = htole32(v);
+    memcpy(to, &v, sizeof(v));
+}
+
+static inline void put_u64(uint8_t *to, uint64_t v)
+{
+    v = htole64(v);
+    memcpy(to, &v, sizeof(v));
+}
+
+static inline void put_be64(uint8_t *to, uint64_t v)
+{
+    v = htobe64(v);
+    memcpy(to, &v, sizeof(v));
+}
+
+static inline uint16_t get_u16(const uint8_t *from)
+{
+    uint16_t v;
+    memcpy(&v, from, sizeof(v));
+    return le16toh(v);
+}
+
+static inline uint32_t get_u32(const uint8_t *from)
+{
+    uint32_t v;
+    memcpy(&v, from, sizeof(v));
+    return le32toh(v);
+}
+
+static inline uint64_t get_u64(const uint8_t *from)
+{
+    uint64_t v;
+    memcpy(&v, from, sizeof(v));
+    return le64toh(v);
+}
+
+static inline uint64_t get_be64(const uint8_t *from)
+{
+    uint64_t v;
+    memcpy(&v, from, sizeof(v));
+    return be64toh(v);
+}
 
 /* ---- Checksum, clocks, chance ---------------------------------------------------------- */
 

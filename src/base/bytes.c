@@ -3,59 +3,6 @@
 
 #include <errno.h>
 
-void put_u16(uint8_t *to, uint16_t v)
-{
-    to[0] = (uint8_t)v;
-    to[1] = (uint8_t)(v >> 8);
-}
-
-void put_u32(uint8_t *to, uint32_t v)
-{
-    for (int i = 0; i < 4; i++)
-        to[i] = (uint8_t)(v >> (8 * i));
-}
-
-void put_u64(uint8_t *to, uint64_t v)
-{
-    for (int i = 0; i < 8; i++)
-        to[i] = (uint8_t)(v >> (8 * i));
-}
-
-void put_be64(uint8_t *to, uint64_t v)
-{
-    for (int i = 0; i < 8; i++)
-        to[i] = (uint8_t)(v >> (8 * (7 - i)));
-}
-
-uint16_t get_u16(const uint8_t *from)
-{
-    return (uint16_t)(from[0] | from[1] << 8);
-}
-
-uint32_t get_u32(const uint8_t *from)
-{
-    uint32_t v = 0;
-    for (int i = 3; i >= 0; i--)
-        v = v << 8 | from[i];
-    return v;
-}
-
-uint64_t get_u64(const uint8_t *from)
-{
-    uint64_t v = 0;
-    for (int i = 7; i >= 0; i--)
-        v = v << 8 | from[i];
-    return v;
-}
-
-uint64_t get_be64(const uint8_t *from)
-{
-    uint64_t v = 0;
-    for (int i = 0; i < 8; i++)
-        v = v << 8 | from[i];
-    return v;
-}
-
 struct reader reader_of(const void *data, size_t length)
 {
     ensure(data || length == 0);

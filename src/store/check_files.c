@@ -157,9 +157,10 @@ static void take_merged(struct files *f, const struct segment *segment,
             found.min_timestamp_us = record.timestamp_us;
         found.max_timestamp_us = max_u64(found.max_timestamp_us, record.timestamp_us);
         found.tombstones += !record.value;
-        const struct item *last = &f->file.all[f->file.count - 1];
-        ensure(f->file.count == 0 || key_compare(item_key(&f->file, last), last->key_size,
-                                                 record.key, record.key_size) < 0);
+        const struct item *last =
+            f->file.count > 0 ? &f->file.all[f->file.count - 1] : NULL;
+        ensure(!last || key_compare(item_key(&f->file, last), last->key_size, record.key,
+                                    record.key_size) < 0);
         items_add_record(&f->file, &record, offset);
     }
     ensure(memcmp(&found, said, sizeof(found)) == 0);

@@ -284,15 +284,14 @@ static int describe(struct store_incoming *in, const void *description, size_t l
         in->manifest.merged.index == 0)
         return store_fail(error, -EPROTO,
                           "what a peer sent describes no snapshot of this cluster");
-    in->count = in->manifest.count;
-    in->files = calloc(in->count + 1, sizeof(*in->files));
+    size_t count = in->manifest.count;
+    in->files = calloc(count + 1, sizeof(*in->files));
     buf_bytes(&in->description, description, length);
     if (!in->files || in->description.failed)
         return store_fail(error, -ENOMEM, "no memory for the description of a snapshot");
-    for (size_t i = 0; i < in->count; i++) {
-        in->files[i].from = in->manifest.files[i];
-        in->files[i].fd = -1;
-    }
+    for (; in->count < count; in->count++)
+        in->files[in->count] =
+            (struct incoming_file){.from = in->manifest.files[in->count], .fd = -1};
     return 0;
 }
 

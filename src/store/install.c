@@ -53,6 +53,7 @@ int store_install(struct store *s, struct store_incoming *in)
         return -ESTALE;
     if (!task_stop(s))
         return -EBUSY;
+    buf_clear(&in->former); /* an earlier call may have lacked memory */
     note_former(s, &in->former);
     if (in->former.failed || job_reserve(s, 2) != 0 || store_reserve_segment(s) != 0)
         return -ENOMEM;
@@ -149,7 +150,7 @@ int install_run(struct store_job *job, struct op *op, char error[STORE_ERROR_BYT
         rc = move_files(in, false, error);
     if (rc == 0)
         rc = manifest_write(s, &in->installed, error);
-    if (no_room(rc) && !may_be_published(in)) {
+    if ((no_room(rc) || rc == -ENOMEM) && !may_be_published(in)) {
         op->failed = true;
         incoming_remove_hints(in);
         return move_files(in, true, error);
@@ -160,7 +161,9 @@ int install_run(struct store_job *job, struct op *op, char error[STORE_ERROR_BYT
     if (rc == 0)
         rc = remove_former(job, in, error);
     job->syncs += 4;
-    return rc == 0 ? incoming_drop(in, error) : rc;
+    if (rc == 0)
+        rc = incoming_drop(in, error);
+    return rc == -ENOMEM ? 0 : rc; /* what is left is removed by the next attempt */
 }
 
 /* ---- The loop again ---------------------------------------------------------------- */

@@ -61,7 +61,7 @@ const struct keydir_node *keydir_seek(const struct keydir *keydir,
                                       struct keydir_cursor *cursor, const void *key,
                                       size_t size)
 {
-    return map_seek(&keydir->map, cursor, key, size);
+    return map_seek(&keydir->map, cursor, size > 0 ? key : "", size);
 }
 
 const struct keydir_node *keydir_next(struct keydir_cursor *cursor)

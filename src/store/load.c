@@ -6,19 +6,21 @@
  */
 #include "store_internal.h"
 
-/* A source stands at its record; the first 8 bytes of its key decide most comparisons. */
+/* Where a source stands: the first 8 bytes of its record's key decide most comparisons.
+ */
 struct load_cursor {
     uint64_t prefix;
-    struct hint_record record;
     size_t source;
 };
 
 struct load {
     struct keydir *keydir;
     const struct load_source *sources;
-    struct load_cursor *heap; /* the lowest key first, of one key the newest record */
+    struct hint_record *records; /* by source */
+    struct load_cursor *heap;    /* the lowest key first, of one key the newest record */
     size_t count;
     size_t bad;
+    uint64_t prefix; /* of: */
     uint8_t
         key[LIMIT_KEY_BYTES]; /* the last that was taken or, for a tombstone, passed */
     uint32_t key_size;
@@ -33,13 +35,15 @@ static uint64_t prefix_of(const uint8_t *key, uint32_t size)
     return get_be64(bytes);
 }
 
-static bool comes_before(const struct load_cursor *a, const struct load_cursor *b)
+static bool comes_before(const struct load *load, const struct load_cursor *a,
+                         const struct load_cursor *b)
 {
     if (a->prefix != b->prefix)
         return a->prefix < b->prefix;
-    int order =
-        key_compare(a->record.key, a->record.key_size, b->record.key, b->record.key_size);
-    return order != 0 ? order < 0 : a->record.timestamp_us > b->record.timestamp_us;
+    const struct hint_record *x = &load->records[a->source];
+    const struct hint_record *y = &load->records[b->source];
+    int order = key_compare(x->key, x->key_size, y->key, y->key_size);
+    return order != 0 ? order < 0 : x->timestamp_us > y->timestamp_us;
 }
 
 static void sift_down(struct load *load, size_t i)
@@ -47,9 +51,9 @@ static void sift_down(struct load *load, size_t i)
     struct load_cursor moved = load->heap[i];
     for (size_t child; (child = 2 * i + 1) < load->count; i = child) {
         if (child + 1 < load->count &&
-            comes_before(&load->heap[child + 1], &load->heap[child]))
+            comes_before(load, &load->heap[child + 1], &load->heap[child]))
             child++;
-        if (!comes_before(&load->heap[child], &moved))
+        if (!comes_before(load, &load->heap[child], &moved))
             break;
         load->heap[i] = load->heap[child];
     }
@@ -59,11 +63,12 @@ static void sift_down(struct load *load, size_t i)
 /* 1: the cursor stands at its source's next record; 0: that is at its end. */
 static int advance(struct load *load, struct load_cursor *cursor)
 {
-    int rc = hint_reader_next(load->sources[cursor->source].hint, &cursor->record);
+    struct hint_record *record = &load->records[cursor->source];
+    int rc = hint_reader_next(load->sources[cursor->source].hint, record);
     if (rc < 0)
         load->bad = cursor->source;
     if (rc > 0)
-        cursor->prefix = prefix_of(cursor->record.key, cursor->record.key_size);
+        cursor->prefix = prefix_of(record->key, record->key_size);
     return rc;
 }
 
@@ -85,9 +90,11 @@ static int fill_heap(struct load *load, size_t count)
 /* The newest record of a key stands first: those that follow are superseded. */
 static int take(struct load *load, const struct load_cursor *cursor)
 {
-    const struct hint_record *record = &cursor->record;
-    if (key_compare(record->key, record->key_size, load->key, load->key_size) == 0)
+    const struct hint_record *record = &load->records[cursor->source];
+    if (cursor->prefix == load->prefix &&
+        key_compare(record->key, record->key_size, load->key, load->key_size) == 0)
         return 0;
+    load->prefix = cursor->prefix;
     memcpy(load->key, record->key, record->key_size);
     load->key_size = record->key_size;
     if (record->value_size == STORE_TOMBSTONE)
@@ -100,9 +107,8 @@ int keydir_load_all(struct keydir *keydir, const struct load_source *sources,
 {
     struct load load = {.keydir = keydir, .sources = sources};
     load.heap = calloc(count + 1, sizeof(*load.heap));
-    if (!load.heap)
-        return -ENOMEM;
-    int rc = fill_heap(&load, count);
+    load.records = calloc(count + 1, sizeof(*load.records));
+    int rc = load.heap && load.records ? fill_heap(&load, count) : -ENOMEM;
     while (rc == 0 && load.count > 0) {
         rc = take(&load, &load.heap[0]);
         if (rc == 0)
@@ -116,5 +122,6 @@ int keydir_load_all(struct keydir *keydir, const struct load_source *sources,
     if (rc == -EBADMSG)
         *ret_bad = load.bad;
     free(load.heap);
+    free(load.records);
     return rc;
 }

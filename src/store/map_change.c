@@ -12,6 +12,8 @@ enum {
     HALF = MAP_WIDTH / 2,
     /* Two neighbours that hold no more than this become one: half of it stays free. */
     MERGE_COUNT = HALF,
+    /* Of a leaf that is loaded: the first keys that come between cut none. */
+    APPEND_COUNT = MAP_WIDTH - MAP_WIDTH / 8,
     RESERVE_KEEP = 8192, /* blocks of a kind, for the next entry */
 };
 
@@ -97,6 +99,17 @@ static void split_leaf(struct map *map, const struct map_path *path, unsigned at
     grow(map, path, 1, &left->node, separator, &right->node);
 }
 
+/* A new last leaf. */
+static void append_behind(struct map *map, const struct map_path *path,
+                          struct keydir_node *record)
+{
+    struct map_leaf *left = path->leaf, *right = map_take(map, MAP_LEAF);
+    map_leaf_slice(right, left, 0, 0);
+    map_leaf_insert(right, 0, record);
+    grow(map, path, 1, &left->node,
+         separator_new(map, left->records[left->node.count - 1], record), &right->node);
+}
+
 /* ---- Putting ----------------------------------------------------------------------- */
 
 static void trim_reserves(struct map *map)
@@ -109,6 +122,7 @@ static void trim_reserves(struct map *map)
 void map_begin_claims(struct map *map)
 {
     trim_reserves(map);
+    map->last = NULL; /* it is no more loaded */
     map->claim_epoch++;
     map->claims = map->cuts = 0;
 }
@@ -336,31 +350,41 @@ struct keydir_node *map_remove(struct map *map, const uint8_t *key, size_t size)
 
 /* ---- Appending --------------------------------------------------------------------- */
 
-int map_append(struct map *map, struct keydir_node *record)
+/* The last leaf is full, or there is none. */
+static int append_leaf(struct map *map, struct keydir_node *record)
 {
     struct map_path path;
     map_walk(map, record->bytes, record->key_size, &path);
-    struct map_leaf *leaf = path.leaf;
-    unsigned count = leaf ? leaf->node.count : 0;
-    if (count > 0) {
-        const struct keydir_node *last = leaf->records[count - 1];
-        ensure(key_compare(last->bytes, last->key_size, record->bytes, record->key_size) <
-               0);
-    }
-    if (leaf && count < MAP_WIDTH) {
-        map_leaf_insert(leaf, count, record);
-        map->count++;
-        return 0;
-    }
     if (map_reserve(map, MAP_LEAF, 2) != 0 ||
         map_reserve(map, MAP_INNER, inners_for(1, path.height)) != 0 ||
         map_reserve(map, MAP_SEPARATOR, 1) != 0)
         return -ENOMEM;
-    map->count++;
-    if (leaf)
-        split_leaf(map, &path, count, record);
+    if (path.leaf)
+        append_behind(map, &path, record);
     else
         insert_first(map, record);
     map_free_blocks(map_take_retired(map));
+    map_walk(map, record->bytes, record->key_size, &path);
+    map->last = path.leaf;
+    return 0;
+}
+
+int map_append(struct map *map, struct keydir_node *record)
+{
+    struct map_leaf *leaf = map->last;
+    ensure(leaf || !map->root);
+    if (leaf) {
+        const struct keydir_node *last = leaf->records[leaf->node.count - 1];
+        ensure(key_compare(last->bytes, last->key_size, record->bytes, record->key_size) <
+               0);
+    }
+    if (leaf && leaf->node.count < APPEND_COUNT) {
+        map_leaf_insert(leaf, leaf->node.count, record);
+    } else {
+        int rc = append_leaf(map, record);
+        if (rc != 0)
+            return rc;
+    }
+    map->count++;
     return 0;
 }

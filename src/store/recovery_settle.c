@@ -10,6 +10,7 @@
 
 typedef void make_path(struct path *ret, const char *directory, uint64_t file_id);
 
+/* A hint that was rebuilt took the name of what was left of another with it. */
 static int remove_file(struct recovery *r, make_path *name, const char *more, uint64_t id)
 {
     struct path path, whole;
@@ -17,9 +18,8 @@ static int remove_file(struct recovery *r, make_path *name, const char *more, ui
     snprintf(whole.text, sizeof(whole.text), "%.*s%s", LIMIT_PATH_BYTES - 8, path.text,
              more);
     int rc = r->s->io->unlink(r->s->io->context, whole.text);
-    if (rc == -ENOENT) /* a hint that was rebuilt since had its name */
-        return 0;
-    return rc == 0 ? 0 : store_fail_call(r->error, rc, "remove", whole.text);
+    return rc == 0 || rc == -ENOENT ? 0
+                                    : store_fail_call(r->error, rc, "remove", whole.text);
 }
 
 static bool is_listed(const struct store *s, uint64_t id)

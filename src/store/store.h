@@ -252,7 +252,7 @@ struct store_done {
     uint64_t generation;    /* of the last of those; after a truncation its own */
     bool hard_state;        /* a hard state was made durable */
     bool installed;         /* store_install() is done: log and state are others now */
-    bool install_failed;    /* there was no room for it: nothing has changed */
+    bool install_failed;    /* there was no room for it, or no memory: nothing has changed */
     uint64_t repaired;      /* records and entries written back */
 };
 /* The loop again, after a job that returned 0: frees it. */
@@ -406,7 +406,8 @@ bool store_incoming_next(const struct store_incoming *in, uint32_t *ret_file,
 /* The same, were the next `skip` of them there already: to ask ahead. */
 bool store_incoming_ahead(const struct store_incoming *in, uint64_t skip,
                           uint32_t *ret_file, uint64_t *ret_offset, uint32_t *ret_length);
-/* T: the one that is missing first, or the beginning of it; -EINVAL: another. -ENOSPC. */
+/* T: the one that is missing first, or the beginning of it; -EINVAL: another. After any
+ * other error it is to be freed, and opened anew later. */
 int store_incoming_write(struct store_incoming *in, uint32_t file, uint64_t offset,
                          const void *data, size_t length, char error[STORE_ERROR_BYTES]);
 /* T: verifies all, makes hints and a keydir. -EBADMSG: damaged, and dropped: to be freed. */

@@ -98,7 +98,7 @@ struct chain {
 bool chain_continues(const struct chain *end, const struct store_entry *entry);
 struct chain chain_after(const struct store_entry *entry);
 
-/* ---- Hints: what is in a data file, without values; see hint.c ----------------------
+/* ---- Hints: what is in a data file, without values; see hint.h ----------------------
  */
 
 enum segment_kind { SEGMENT_LOG = 1, SEGMENT_MERGED = 2 };
@@ -370,6 +370,7 @@ struct map_reserve {
 struct map {
     struct map_node *root; /* NULL: empty */
     uint64_t count;
+    struct map_leaf *last; /* while it is loaded */
     struct map_block *retired;
     struct map_reserve reserves[MAP_KINDS];
     /* What the changes that are to come may need: */
@@ -396,7 +397,7 @@ int map_claim(struct map *map, const uint8_t *key, size_t size, bool put);
 struct keydir_node *map_put(struct map *map, struct keydir_node *record);
 /* The record that was removed, or NULL. */
 struct keydir_node *map_remove(struct map *map, const uint8_t *key, size_t size);
-/* Of a key above all; before there are readers. -ENOMEM. */
+/* Of a key above all; before there are readers, and before any other change. -ENOMEM. */
 int map_append(struct map *map, struct keydir_node *record);
 /* What readers may still hold, since the last call; freed with map_free_blocks. */
 struct map_block *map_take_retired(struct map *map);

@@ -17,6 +17,7 @@ static const struct row {
 } rows[] = {
     {"append", row_append},
     {"written", row_written},
+    {"overwrite", row_overwrite},
     {"single", row_single},
     {"get", row_get},
     {"beside-writer", row_beside_writer},

@@ -82,7 +82,7 @@ void row_get(struct bench *b)
     unsigned rounds = b->smoke ? 1 : ROUNDS;
     double plain[ROUNDS], store[ROUNDS], ratio[ROUNDS];
     rig_make(&rig, path_in(b, "store"));
-    rig_fill(&rig, key_count(b));
+    rig_fill(&rig, key_count(b), VALUE_BYTES);
     struct sample *sample = draw_sample(b, rig.s);
     plain_reads(sample); /* into the page cache */
     for (unsigned i = 0; i < rounds; i++) {
@@ -183,7 +183,7 @@ void row_beside_writer(struct bench *b)
     unsigned rounds = b->smoke ? 1 : ROUNDS;
     double without[ROUNDS], beside[ROUNDS], ratio[ROUNDS];
     rig_make(&rig, path_in(b, "store"));
-    rig_fill(&rig, key_count(b));
+    rig_fill(&rig, key_count(b), VALUE_BYTES);
     for (unsigned i = 0; i < rounds; i++) {
         without[i] = gets_per_core(b, &rig, false);
         beside[i] = gets_per_core(b, &rig, true);

@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <ftw.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -26,6 +28,11 @@ static uint64_t clock_ns(clockid_t clock)
 uint64_t now_ns(void)
 {
     return clock_ns(CLOCK_MONOTONIC);
+}
+
+uint64_t process_cpu_ns(void)
+{
+    return clock_ns(CLOCK_PROCESS_CPUTIME_ID);
 }
 
 uint64_t thread_cpu_ns(void)
@@ -84,6 +91,21 @@ void remove_tree(const char *path)
     nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
+static uint64_t used;
+
+static int add_use(const char *path, const struct stat *st, int kind, struct FTW *ftw)
+{
+    used += kind == FTW_F ? (uint64_t)st->st_blocks * 512 : 0;
+    return 0;
+}
+
+uint64_t disk_use(const char *path)
+{
+    used = 0;
+    nftw(path, add_use, 16, FTW_PHYS);
+    return used;
+}
+
 void print_line(struct bench *b, const struct line *line)
 {
     double judged = line->yardstick > 0 ? line->ratio : line->value;
@@ -124,10 +146,10 @@ void rig_open(struct rig *rig, const char *path)
     int rc = store_create(&rig->options, error);
     if (rc != 0 && rc != -EEXIST)
         die("create", error);
-    uint64_t begun = now_ns();
+    uint64_t begun = process_cpu_ns();
     if (store_open(&rig->s, &rig->options, &rig->recovery, error) != 0)
         die("open", error);
-    rig->opened_ns = now_ns() - begun;
+    rig->opened_ns = process_cpu_ns() - begun;
 }
 
 void rig_make(struct rig *rig, const char *path)
@@ -138,6 +160,8 @@ void rig_make(struct rig *rig, const char *path)
 
 void rig_close(struct rig *rig)
 {
+    if (rig->background)
+        rig_finish_background(rig);
     store_builder_release(&rig->builder);
     store_close(rig->s);
     free((char *)rig->options.path);
@@ -182,8 +206,117 @@ void rig_entry(struct rig *rig)
     store_bytes_unref(bytes);
 }
 
+/* ---- The merge thread -------------------------------------------------------------- */
+
+enum work { WORK_NONE, WORK_RUN, WORK_DONE, WORK_STOP };
+
+struct background {
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    enum work work;
+    bool hurry; /* no pauses */
+    struct store_task *task;
+};
+
+/* A pause that ends when it is no more wanted. */
+static void pause_for(struct background *b, uint64_t us)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += (long)(us % 1000000) * 1000;
+    until.tv_sec += (time_t)(us / 1000000) + until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    while (!b->hurry && pthread_cond_timedwait(&b->changed, &b->lock, &until) == 0)
+        ;
+}
+
+static void *background_main(void *arg)
+{
+    struct background *b = arg;
+    char error[STORE_ERROR_BYTES];
+    pthread_mutex_lock(&b->lock);
+    while (b->work != WORK_STOP) {
+        if (b->work != WORK_RUN) {
+            pthread_cond_wait(&b->changed, &b->lock);
+            continue;
+        }
+        uint64_t wait_us = 0;
+        pthread_mutex_unlock(&b->lock);
+        int rc = store_run_task(b->task, &wait_us, error);
+        pthread_mutex_lock(&b->lock);
+        if (rc < 0)
+            die("merge", error);
+        if (rc == 0)
+            b->work = WORK_DONE;
+        else
+            pause_for(b, wait_us);
+        pthread_cond_broadcast(&b->changed);
+    }
+    pthread_mutex_unlock(&b->lock);
+    return NULL;
+}
+
+void rig_start_background(struct rig *rig)
+{
+    struct background *b = calloc(1, sizeof(*b));
+    if (!b)
+        die("start", strerror(ENOMEM));
+    pthread_mutex_init(&b->lock, NULL);
+    pthread_cond_init(&b->changed, NULL);
+    if (pthread_create(&b->thread, NULL, background_main, b) != 0)
+        die("start", "the merge thread");
+    rig->background = b;
+}
+
+/* The loop's part, with the lock held. */
+static void background_step(struct rig *rig)
+{
+    struct background *b = rig->background;
+    if (b->work == WORK_DONE && !store_step_task(rig->s, b->task))
+        b->task = NULL;
+    if (b->work != WORK_RUN) {
+        if (!b->task)
+            b->task = store_next_task(rig->s, now_ns() / 1000);
+        b->work = b->task ? WORK_RUN : WORK_NONE;
+        pthread_cond_broadcast(&b->changed);
+    }
+}
+
+void rig_finish_background(struct rig *rig)
+{
+    struct background *b = rig->background;
+    pthread_mutex_lock(&b->lock);
+    b->hurry = true;
+    uint64_t idle_ns = 0;
+    while (b->work == WORK_RUN || idle_ns == 0 || now_ns() - idle_ns < 2000000000) {
+        background_step(rig);
+        if (b->work != WORK_RUN) {
+            idle_ns = idle_ns ? idle_ns : now_ns();
+            sched_yield();
+            continue;
+        }
+        idle_ns = 0;
+        pthread_cond_broadcast(&b->changed);
+        pthread_cond_wait(&b->changed, &b->lock);
+    }
+    b->work = WORK_STOP;
+    pthread_cond_broadcast(&b->changed);
+    pthread_mutex_unlock(&b->lock);
+    pthread_join(b->thread, NULL);
+    free(b);
+    rig->background = NULL;
+}
+
+/* ---- Commits ----------------------------------------------------------------------- */
+
 void rig_commit(struct rig *rig)
 {
+    if (rig->background) {
+        pthread_mutex_lock(&rig->background->lock);
+        background_step(rig);
+        pthread_mutex_unlock(&rig->background->lock);
+    }
     char error[STORE_ERROR_BYTES];
     struct store_job *job = store_take_job(rig->s);
     if (job && store_run_job(job, error) != 0)
@@ -211,13 +344,14 @@ void key_of(uint64_t i, uint8_t to[KEY_BYTES])
     memcpy(to, text, KEY_BYTES);
 }
 
-void rig_fill(struct rig *rig, uint64_t keys)
+void rig_fill(struct rig *rig, uint64_t keys, size_t value_bytes)
 {
-    uint8_t key[KEY_BYTES], value[VALUE_BYTES];
-    memset(value, 'v', sizeof(value));
+    uint8_t key[KEY_BYTES], *value = calloc(1, value_bytes);
+    if (!value)
+        die("fill", strerror(ENOMEM));
     for (uint64_t i = 0; i < keys; i++) {
         key_of(i, key);
-        rig_put(rig, key, sizeof(key), value, sizeof(value));
+        rig_put(rig, key, sizeof(key), value, value_bytes);
         if (i % (16 * LIMIT_ENTRY_RECORDS) == 0 && rig->records > 0) {
             rig_entry(rig);
             rig_commit(rig);
@@ -225,4 +359,5 @@ void rig_fill(struct rig *rig, uint64_t keys)
     }
     rig_entry(rig);
     rig_commit(rig);
+    free(value);
 }

@@ -18,6 +18,7 @@ struct bench {
 _Noreturn void die(const char *what, const char *why);
 uint64_t now_ns(void);
 uint64_t thread_cpu_ns(void);
+uint64_t process_cpu_ns(void);
 /* Of `count` numbers, which are sorted. */
 double median(double *numbers, size_t count);
 /* Fields of /proc/self: bytes of write calls; resident bytes. */
@@ -26,6 +27,7 @@ uint64_t bytes_resident(void);
 /* A path in the benchmark's directory, until the next call. */
 const char *path_in(const struct bench *b, const char *name);
 void remove_tree(const char *path);
+uint64_t disk_use(const char *path); /* of all files below, as allocated */
 
 /* The mark is a bound for `ratio` (or, without a yardstick, for `value`): at most, where
  * `at_most`, else at least. */
@@ -39,13 +41,16 @@ void print_line(struct bench *b, const struct line *line);
 /* In a process of its own: with a fresh heap, and no thread of a former store's. */
 void in_child(struct bench *b, void (*run)(struct bench *b));
 
+struct background; /* the merge thread */
+
 struct rig {
     struct store *s;
+    struct background *background; /* NULL: nothing is merged */
     struct store_options options;
     struct store_recovery recovery;
     struct store_builder builder;
     uint32_t records;
-    uint64_t opened_ns; /* how long store_open took */
+    uint64_t opened_ns; /* CPU time of store_open */
 };
 
 void rig_make(struct rig *rig, const char *path); /* an empty store, open */
@@ -58,15 +63,21 @@ void rig_entry(struct rig *rig);
 /* What was appended is written, synced and applied. */
 void rig_commit(struct rig *rig);
 
+/* From here on each rig_commit lets the merge thread begin what is due. */
+void rig_start_background(struct rig *rig);
+/* Until nothing is due any more, without pauses. */
+void rig_finish_background(struct rig *rig);
+
 /* The i-th key: spread over the whole key space, in no order. */
 void key_of(uint64_t i, uint8_t to[KEY_BYTES]);
-/* `keys` records of VALUE_BYTES, in entries of as many as fit. */
-void rig_fill(struct rig *rig, uint64_t keys);
+/* `keys` records, in entries of as many as fit. */
+void rig_fill(struct rig *rig, uint64_t keys, size_t value_bytes);
 
 /* ---- The rows ---------------------------------------------------------------------- */
 
 void row_append(struct bench *b);
 void row_written(struct bench *b);
+void row_overwrite(struct bench *b);
 void row_single(struct bench *b);
 void row_get(struct bench *b);
 void row_beside_writer(struct bench *b);

@@ -14,6 +14,10 @@ enum {
     ROUNDS = 9, /* the plain file and the store take turns */
     SEGMENTS_A_ROUND = 4,
     SINGLES = 100, /* in one turn */
+    OVERWRITE_KEYS = 1000000,
+    SMOKE_KEYS = 20000,
+    OVERWRITE_BYTES = 1024,
+    TIMES_OVER = 10,
 };
 
 static int plain_open(struct bench *b)
@@ -135,6 +139,58 @@ void row_written(struct bench *b)
     written(b, "written_1m", 1 << 20, 1, 1.01);
     written(b, "written_256", VALUE_BYTES, 1, 1.6);
     written(b, "written_256_by_16", VALUE_BYTES, 16, 1.2);
+}
+
+/* ---- Beside merges ----------------------------------------------------------------- */
+
+/* What is on disk above two segments, by live bytes. */
+static double space_of(struct bench *b, struct rig *rig)
+{
+    struct store_stats stats;
+    store_stats(rig->s, &stats);
+    double segments = 2.0 * SEGMENT_MIB * MiB;
+    return ((double)disk_use(path_in(b, "store")) - segments) / (double)stats.live_bytes;
+}
+
+/* Uniform: which key is overwritten is drawn for each. Entries of one record, a sync for
+ * 64 of them. */
+void row_overwrite(struct bench *b)
+{
+    struct rig rig;
+    uint64_t keys = b->smoke ? SMOKE_KEYS : OVERWRITE_KEYS, random = 99;
+    uint64_t puts = (b->smoke ? 1 : TIMES_OVER) * keys;
+    uint8_t key[KEY_BYTES], value[OVERWRITE_BYTES] = {0};
+    double space = 0;
+    rig_make(&rig, path_in(b, "store"));
+    rig_start_background(&rig);
+    rig_fill(&rig, keys, sizeof(value));
+    uint64_t before = bytes_written();
+    for (uint64_t i = 0; i < puts; i++) {
+        key_of(random_next(&random) % keys, key);
+        rig_put(&rig, key, sizeof(key), value, sizeof(value));
+        rig_entry(&rig);
+        if (i % 64 == 63)
+            rig_commit(&rig);
+        if (i % 16384 == 16383) {
+            double now = space_of(b, &rig);
+            space = now > space ? now : space;
+            store_set_commit_hint(rig.s, store_applied(rig.s));
+        }
+    }
+    rig_commit(&rig);
+    double bytes = (double)(bytes_written() - before);
+    print_line(b, &(struct line){.row = "overwrite_written",
+                                 .unit = "bytes",
+                                 .value = bytes / (double)(puts * sizeof(value)),
+                                 .mark = 2.5,
+                                 .at_most = true});
+    print_line(b, &(struct line){.row = "overwrite_space",
+                                 .unit = "times the live bytes, and two segments",
+                                 .value = space,
+                                 .mark = b->smoke ? 99 : 2,
+                                 .at_most = true});
+    rig_close(&rig);
+    remove_tree(path_in(b, "store"));
 }
 
 /* ---- One at a time ----------------------------------------------------------------- */

@@ -49,9 +49,11 @@ struct truth {
     uint64_t lowest;  /* the lowest index a truncation under way goes to */
     uint64_t term, vote, next_term, next_vote;
     uint64_t hint, next_hint;
-    uint64_t commit; /* the highest that is known */
+    uint64_t commit;               /* the highest that is known */
+    const struct history *history; /* where a follower's entries come from; NULL: here */
 };
 
+struct history;
 struct scenario_run;
 typedef void scenario(struct scenario_run *r);
 
@@ -60,6 +62,12 @@ struct scenario_run {
     struct truth truth;
     uint64_t injected; /* faults that a call answered with an error */
     bool cut;          /* the power went, or a call failed: nothing more is done */
+};
+
+/* A leader: its store, and every entry it has appended. */
+struct history {
+    struct scenario_run run;
+    struct store_bytes *bytes[CRASH_ENTRIES + 1]; /* by index */
 };
 
 /* Calls the store, and again where memory or a read failed: that leaves all as it was. */
@@ -92,6 +100,14 @@ void do_look(struct scenario_run *r);
 bool do_tasks(struct scenario_run *r, scenario *beside);
 /* Stops and starts again. */
 void do_reopen(struct scenario_run *r);
+
+/* A leader with what the scenario does; entries are kept by do_run. */
+void history_begin(struct history *h, scenario *what);
+void history_release(struct history *h);
+/* A follower of it appends its entries, up to this one. */
+void do_follow(struct scenario_run *r, const struct history *h, uint64_t last);
+/* And receives and installs its snapshot. */
+void do_install(struct scenario_run *r, struct history *h);
 
 /* Begins a run on a new store of small segments. */
 void scenario_begin(struct scenario_run *r);

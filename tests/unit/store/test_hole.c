@@ -139,6 +139,29 @@ static void test_missing_segment(void **state)
     log_release(&l);
 }
 
+/* Then file ids do not grow along the log. A merge of what is before takes nothing with
+ * it that is behind. */
+static void test_merged_before_it(void **state)
+{
+    struct log l;
+    struct store_pin *pin;
+    uint64_t term;
+    log_init(&l, 1);
+    memory_disk_remove(l.f.disk, segment_file(3));
+    expect_open(&l, 6, 13);
+    send(&l, 7, 13);
+    run(&l.f);
+    apply_to(&l.f, 13);
+    assert_int_equal(store_pin_log(l.f.s, 7, &pin), 0);
+    assert_true(run_tasks(&l.f) > 0);
+    assert_int_equal(store_base(l.f.s, &term), 6);
+    assert_false(memory_disk_exists(l.f.disk, segment_file(2)));
+    assert_true(memory_disk_exists(l.f.disk, segment_file(4)));
+    expect_open(&l, 13, 0);
+    assert_int_equal(l.f.recovery.base_index, 6);
+    log_release(&l);
+}
+
 /* A leader of a higher term has other entries: what was behind was never committed. */
 static void test_replaced(void **state)
 {
@@ -284,9 +307,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_filled),          cmocka_unit_test(test_two_holes),
-        cmocka_unit_test(test_missing_segment), cmocka_unit_test(test_replaced),
-        cmocka_unit_test(test_replaced_late),   cmocka_unit_test(test_truncated),
-        cmocka_unit_test(test_on_a_full_disk),  cmocka_unit_test(test_power_cuts),
+        cmocka_unit_test(test_missing_segment), cmocka_unit_test(test_merged_before_it),
+        cmocka_unit_test(test_replaced),        cmocka_unit_test(test_replaced_late),
+        cmocka_unit_test(test_truncated),       cmocka_unit_test(test_on_a_full_disk),
+        cmocka_unit_test(test_power_cuts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

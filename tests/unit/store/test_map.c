@@ -278,7 +278,7 @@ static void test_append(void **state)
             model_put(&t, &key);
         }
         twin_check(&t);
-        assert_true(count_leaves(&t.map) <= count / MAP_WIDTH + 1);
+        assert_true(count_leaves(&t.map) <= count / (MAP_WIDTH * 3 / 4) + 1);
         numbered(count / 2 + 100000, &key);
         twin_change(&t, &key, 1, true); /* it is a map as any other */
         numbered(count / 2, &key);

@@ -172,6 +172,32 @@ static void test_a_log(void **state)
     fixture_release(&peer);
 }
 
+/* Intact, with the right index, but not the one that was here: the chain tells. */
+static void test_another_entry(void **state)
+{
+    struct fixture f;
+    log_init(&f, 1);
+    f.unchecked = true;
+    struct segment *segment = f.s->segments[1];
+    uint64_t index = segment->first_index + 1, offset = segment->offsets[1];
+    uint8_t head[STORE_ENTRY_HEADER];
+    const char *path = segment_file(segment->file_id);
+    memory_disk_peek(f.disk, path, offset, head, sizeof(head));
+    uint8_t *request = head + STORE_RECORD_HEADER + 1 + 44;
+    put_u64(request, get_u64(request) + 1);
+    put_u32(head, crc32_of(0, head + 4, sizeof(head) - 4));
+    memory_disk_poke(f.disk, path, offset, head, sizeof(head));
+    scrub_pass(&f);
+    struct store_damage damage;
+    for (uint64_t i = index; i <= index + 1; i++) { /* either of them may be it */
+        assert_true(store_next_damage(f.s, &damage));
+        assert_int_equal(damage.kind, STORE_DAMAGED_ENTRY);
+        assert_int_equal(damage.index, i);
+    }
+    assert_false(store_next_damage(f.s, &damage));
+    fixture_release(&f);
+}
+
 static void test_a_merged_file(void **state)
 {
     struct fixture a, b;
@@ -373,6 +399,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_nothing_is_wrong),
         cmocka_unit_test(test_a_log),
+        cmocka_unit_test(test_another_entry),
         cmocka_unit_test(test_a_merged_file),
         cmocka_unit_test(test_healed_here),
         cmocka_unit_test(test_bad_hints),
