@@ -32,6 +32,8 @@ asan_cluster=(
     "test_cli.py test_keys_without_a_mount test_umount_is_stop test_stop"
     "test_port.py test_garbage test_without_a_certificate"
     "test_merge.py test_a_wiped test_rot_is_healed"
+    "test_backup.py test_one_moment test_the_log_stays"
+    "test_inspect.py test_one_file test_what_was_merged"
 )
 tsan_cluster=(
     "test_view.py test_writes_at_any_offset test_writers_of test_appends test_replace_is_whole"

@@ -142,6 +142,10 @@ void hint_writer_set_bytes(struct hint_writer *w, uint64_t data_bytes);
 struct hint_reader;
 int hint_reader_new(struct store *s, uint64_t file_id, enum segment_kind kind,
                     uint64_t data_bytes, struct hint_reader **ret);
+/* The same of one that lies anywhere; of the store its I/O and cluster count. */
+int hint_reader_open(struct store *s, const char *path, uint64_t file_id,
+                     enum segment_kind kind, uint64_t data_bytes,
+                     struct hint_reader **ret);
 const struct hint_info *hint_reader_info(const struct hint_reader *r);
 uint64_t hint_reader_bytes(const struct hint_reader *r); /* of the hint file */
 /* 1: a record, valid until the next call; 0: the end. */

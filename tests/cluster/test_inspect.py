@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -167,6 +168,17 @@ def test_what_was_merged(t):
     check_equal([r['offset'] for r in kinds(summary, 'record')],
                 [r['offset'] for r in records], 'the records that its hint names')
     check(kinds(facts(c, 'MANIFEST'), 'manifest_file'), 'the files that MANIFEST names')
+    away = f'{c.base}/away'
+    os.mkdir(away)
+    for name in glob.glob(f'{data}/log/*') + [f'{data}/raft.state', f'{data}/commit.hint']:
+        if name.endswith('.new'):
+            continue
+        copy = f'{away}/copy'  # told by how it begins; nothing is beside it
+        shutil.copyfile(name, copy)
+        alone = facts(c, copy)
+        check(alone and not kinds(alone, 'problem'), f'{name}, copied: {alone}')
+        check_equal(len(kinds(alone, 'note')), int('/log/' in name and name.endswith('.hint')),
+                    f'notes on {name}')
     for name in (file, file.replace('.mrg', '.hint'), 'log/MANIFEST'):
         path = f'{data}/{name}'
         for offset in (9, t.random.randrange(os.path.getsize(path))):
