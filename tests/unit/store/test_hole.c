@@ -159,6 +159,8 @@ static void test_merged_before_it(void **state)
     assert_true(memory_disk_exists(l.f.disk, segment_file(4)));
     expect_open(&l, 13, 0);
     assert_int_equal(l.f.recovery.base_index, 6);
+    run_tasks(&l.f); /* and of what was filled again, whose file id is the highest */
+    assert_true(store_base(l.f.s, &term) > 8);
     log_release(&l);
 }
 
