@@ -33,8 +33,8 @@ struct inspection {
     struct manifest manifest; /* zeros where there is none */
     bool has_manifest;
     bool has_state;
-    uint64_t state_term; /* of raft.state */
-    uint64_t commit;     /* the highest of commit.hint */
+    uint64_t state_term;          /* of raft.state */
+    uint64_t commit, commit_term; /* the highest of commit.hint; term 0: not told */
     struct file_id_list segments, merged, hints, unfinished;
 };
 

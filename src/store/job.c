@@ -190,7 +190,7 @@ static int run_commit_hint(struct store_job *job, struct op *op,
                            char error[STORE_ERROR_BYTES])
 {
     struct store *s = job->store;
-    struct commit_hint hint = {.commit = op->index};
+    struct commit_hint hint = {.commit = op->index, .term = op->term};
     memcpy(hint.cluster_id, s->cluster_id, sizeof(hint.cluster_id));
     int rc = commit_hint_write(s->io, s->hint_fd, &hint, (int)op->sequence);
     job->syncs++;

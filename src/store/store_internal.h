@@ -588,7 +588,7 @@ struct hard_state {
 };
 
 struct commit_hint {
-    uint64_t commit;
+    uint64_t commit, term; /* the term of that entry; 0: not told */
     uint8_t cluster_id[STORE_CLUSTER_ID_BYTES];
 };
 

@@ -3,6 +3,7 @@
  * byte, and lack a file; and that it changes nothing.
  */
 #include "fixture.h"
+#include "store_internal.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -472,6 +473,23 @@ static void test_notices_an_old_state(void **state)
     fixture_release(&f);
 }
 
+/* A commit hint that was copied from another time: intact, and of another term. */
+static void test_notices_another_commit_hint(void **state)
+{
+    struct fixture f;
+    make_log(&f, 10);
+    struct commit_hint hint = {.commit = 10, .term = 2};
+    uint8_t slot[SLOT_BYTES];
+    memcpy(hint.cluster_id, f.options.cluster_id, sizeof(hint.cluster_id));
+    commit_hint_encode(slot, &hint);
+    for (uint64_t i = 0; i < 2; i++)
+        memory_disk_poke(f.disk, "d/commit.hint", i * SLOT_STRIDE, slot, sizeof(slot));
+    struct seen seen = verify(&f);
+    assert_int_equal(seen.problems, 1);
+    assert_non_null(strstr(seen.problem, "commit.hint says 2"));
+    fixture_release(&f);
+}
+
 /* ---- What cannot be looked at ------------------------------------------------------ */
 
 static void test_says_what_it_cannot_read(void **state)
@@ -527,6 +545,7 @@ int main(void)
         cmocka_unit_test(test_tells_torn_from_damaged),
         cmocka_unit_test(test_notices_what_is_missing),
         cmocka_unit_test(test_notices_an_old_state),
+        cmocka_unit_test(test_notices_another_commit_hint),
         cmocka_unit_test(test_says_what_it_cannot_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
