@@ -13,7 +13,7 @@
 #                 is told when a node ends
 #   tsan-cluster  a short part of them with the thread sanitizer
 #   quickstart    examples/quickstart.sh
-#   bench         that tests/bench/run.sh runs and prints
+#   bench         that tests/bench/run.sh and tests/bench/store/run.sh run and print
 # and, only by name: `build`, which only builds, and `mutations`: changes of the store that its
 # tests must notice (tests/mutate), which takes longer than all the rest. The last line counts
 # single tests over all parts; the exit code is not 0 where one failed.
@@ -31,11 +31,15 @@ asan_cluster=(
     "test_failover.py test_all_killed_at_once"
     "test_cli.py test_keys_without_a_mount test_umount_is_stop test_stop"
     "test_port.py test_garbage test_without_a_certificate"
+    "test_merge.py test_a_wiped test_rot_is_healed"
+    "test_backup.py test_one_moment test_the_log_stays"
+    "test_inspect.py test_one_file test_what_was_merged"
 )
 tsan_cluster=(
     "test_view.py test_writes_at_any_offset test_writers_of test_appends test_replace_is_whole"
     "test_failover.py test_all_killed_at_once"
     "test_cli.py test_keys_without_a_mount test_umount_is_stop test_stop"
+    "test_merge.py test_a_wiped test_rot_is_healed"
 )
 
 tsan_options=halt_on_error=1:suppressions=$root/tests/lib/tsan.supp
@@ -265,6 +269,14 @@ part_bench() {
         add 1 0 0
     else
         fail_one "bench (exit code $status, $lines JSON lines)"
+    fi
+    run_limited 180 tests/bench/store/run.sh --smoke
+    status=$?
+    lines=$(grep -c '^{"row":' "$work/output")
+    if [ $status -eq 0 ] && [ "$lines" -eq 15 ]; then
+        add 1 0 0
+    else
+        fail_one "bench of the store (exit code $status, $lines JSON lines)"
     fi
 }
 

@@ -168,17 +168,16 @@ static int read_trailer(struct hint_reader *r)
     return rc == 0 ? parse_trailer(r, &t) : rc;
 }
 
-int hint_reader_new(struct store *s, uint64_t file_id, enum segment_kind kind,
-                    uint64_t data_bytes, struct hint_reader **ret)
+int hint_reader_open(struct store *s, const char *path, uint64_t file_id,
+                     enum segment_kind kind, uint64_t data_bytes,
+                     struct hint_reader **ret)
 {
-    struct path path;
-    hint_path(&path, s->path, file_id);
     struct hint_reader *r = calloc(1, sizeof(*r));
     if (!r)
         return -ENOMEM;
     r->s = s;
     r->items = r->entry_items = reader_of("", 0);
-    r->fd = s->io->open(s->io->context, path.text, O_RDONLY, 0);
+    r->fd = s->io->open(s->io->context, path, O_RDONLY, 0);
     int rc = r->fd < 0 ? r->fd : read_header(r, file_id, kind, data_bytes);
     if (rc == 0)
         rc = read_trailer(r);
@@ -188,6 +187,14 @@ int hint_reader_new(struct store *s, uint64_t file_id, enum segment_kind kind,
     }
     *ret = r;
     return 0;
+}
+
+int hint_reader_new(struct store *s, uint64_t file_id, enum segment_kind kind,
+                    uint64_t data_bytes, struct hint_reader **ret)
+{
+    struct path path;
+    hint_path(&path, s->path, file_id);
+    return hint_reader_open(s, path.text, file_id, kind, data_bytes, ret);
 }
 
 const struct hint_info *hint_reader_info(const struct hint_reader *r)

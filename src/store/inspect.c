@@ -235,6 +235,7 @@ static int slot_hint(struct inspection *x, const char *path, int slot,
     fact_flag(x, "valid", rc == 0);
     if (rc == 0) {
         fact_number(x, "commit", ret->commit);
+        fact_number(x, "term", ret->term);
         fact_hex(x, "cluster", ret->cluster_id, STORE_CLUSTER_ID_BYTES);
     }
     fact_end(x);
@@ -312,7 +313,10 @@ static int inspect_hint_slots(struct inspection *x, const char *path, struct ima
             inspect_note(x, path, "slot %d is torn or damaged: it does not count", slot);
         if (rc == 0) {
             valid++;
-            x->commit = max_u64(x->commit, hint.commit);
+            if (hint.commit >= x->commit) {
+                x->commit = hint.commit;
+                x->commit_term = hint.term;
+            }
             result = inspect_cluster(x, path, hint.cluster_id);
             if (result != 0)
                 return result;

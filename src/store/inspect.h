@@ -33,8 +33,8 @@ struct inspection {
     struct manifest manifest; /* zeros where there is none */
     bool has_manifest;
     bool has_state;
-    uint64_t state_term; /* of raft.state */
-    uint64_t commit;     /* the highest of commit.hint */
+    uint64_t state_term;          /* of raft.state */
+    uint64_t commit, commit_term; /* the highest of commit.hint; term 0: not told */
     struct file_id_list segments, merged, hints, unfinished;
 };
 
@@ -94,7 +94,7 @@ void inspect_say_record(struct inspection *x, const struct store_record *record,
 void inspect_say_entry(struct inspection *x, const struct store_entry *entry,
                        uint64_t offset, bool whole);
 
-/* ---- inspect_merged.c: merged files and hints */
+/* ---- inspect_hint.c: hints */
 
 struct summary_record {
     size_t at; /* of the key in `bytes`; a small value follows it */
@@ -121,11 +121,15 @@ int summary_add_entry(struct summary *s, const struct store_entry *entry,
                       uint32_t offset);
 void summary_release(struct summary *s);
 
-int inspect_merged(struct inspection *x); /* all that MANIFEST names */
-inspect_fn inspect_merged_file, inspect_hint_file;
+inspect_fn inspect_hint_file;
 /* The hint beside a data file, if there is one; against `summary`, unless NULL, which is
  * sorted. `active`: the file is written to, so that a hint may be an old one. */
 int inspect_hint(struct inspection *x, uint64_t file_id, enum segment_kind kind,
                  uint64_t data_bytes, bool active, struct summary *summary);
+
+/* ---- inspect_merged.c: merged files */
+
+int inspect_merged(struct inspection *x); /* all that MANIFEST names */
+inspect_fn inspect_merged_file;
 
 #endif

@@ -191,6 +191,20 @@ static int judge_pending(struct walk *w)
                         (unsigned long long)w->pending_offset);
 }
 
+static int judge_commit_term(struct walk *w, const struct store_entry *e)
+{
+    const struct inspection *x = w->x;
+    if (w->alone || e->index != x->commit || x->commit_term == 0 ||
+        e->term == x->commit_term)
+        return 0;
+    return inspect_problem(
+        w->x, w->path, w->offset,
+        "entry %llu is of term %llu, and commit.hint says %llu: one of "
+        "them is an old one",
+        (unsigned long long)e->index, (unsigned long long)e->term,
+        (unsigned long long)x->commit_term);
+}
+
 static int judge_term(struct walk *w, const struct store_entry *e)
 {
     if (w->alone || w->told_term || !w->x->has_state || e->term <= w->x->state_term)
@@ -257,6 +271,8 @@ static int walk_entry(struct walk *w, bool *ret_more)
     if (w->details)
         inspect_say_entry(w->x, &e, w->offset, true);
     rc = judge_term(w, &e);
+    if (rc == 0)
+        rc = judge_commit_term(w, &e);
     if (rc == 0 && w->summary &&
         summary_add_entry(w->summary, &e, (uint32_t)w->offset) != 0)
         rc = inspect_unreadable(w->x, w->path, -ENOMEM);

@@ -229,7 +229,8 @@ int store_truncate(struct store *s, uint64_t index, uint64_t generation);
 void store_set_generation(struct store *s, uint64_t generation);
 
 int store_set_hard_state(struct store *s, uint64_t term, uint64_t vote); /* G5 */
-int store_set_commit_hint(struct store *s, uint64_t commit);             /* G6 */
+/* At least what is applied, at most the last entry; its term is noted with it (G6). */
+int store_set_commit_hint(struct store *s, uint64_t commit);
 int store_refresh_space(struct store *s); /* looks at the disk, reserves the next segment */
 
 enum store_space {

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -96,7 +97,9 @@ def test_one_file(t):
     text = c.tierce('inspect', segment, data=0).text
     check(re.search(r'\n  entry .*\n    record ', text), f'not entries and records:\n{text}')
     check_equal(len(kinds(facts(c, 'raft.state'), 'hard_state')), 2, 'slots of raft.state')
-    check(kinds(facts(c, 'commit.hint'), 'commit_hint'), 'slots of commit.hint')
+    hint = max(kinds(facts(c, 'commit.hint'), 'commit_hint'), key=lambda h: h['commit'])
+    check_equal([e['term'] for e in entries if e['index'] == hint['commit']], [hint['term']],
+                'the term of the entry that commit.hint names')
     missing = c.tierce('inspect', 'frobnicate', data=0, code=1)
     check('frobnicate' in missing.error, str(missing))
     other = c.tierce('inspect', 'tierce.conf', data=0, code=1)
@@ -167,6 +170,17 @@ def test_what_was_merged(t):
     check_equal([r['offset'] for r in kinds(summary, 'record')],
                 [r['offset'] for r in records], 'the records that its hint names')
     check(kinds(facts(c, 'MANIFEST'), 'manifest_file'), 'the files that MANIFEST names')
+    away = f'{c.base}/away'
+    os.mkdir(away)
+    for name in glob.glob(f'{data}/log/*') + [f'{data}/raft.state', f'{data}/commit.hint']:
+        if name.endswith('.new'):
+            continue
+        copy = f'{away}/copy'  # told by how it begins; nothing is beside it
+        shutil.copyfile(name, copy)
+        alone = facts(c, copy)
+        check(alone and not kinds(alone, 'problem'), f'{name}, copied: {alone}')
+        check_equal(len(kinds(alone, 'note')), int('/log/' in name and name.endswith('.hint')),
+                    f'notes on {name}')
     for name in (file, file.replace('.mrg', '.hint'), 'log/MANIFEST'):
         path = f'{data}/{name}'
         for offset in (9, t.random.randrange(os.path.getsize(path))):

@@ -1,7 +1,6 @@
 /* test_import.c - a store made of records, opened; and one whose making fails at any
  * call. */
 #include "fixture.h"
-#include "store_internal.h"
 
 enum { RECORDS = 150, TIMESTAMP = 1000 };
 
@@ -22,17 +21,22 @@ static size_t nth_value(unsigned i, char value[256])
 
 static int import_records(struct store_import *import, char *error)
 {
-    struct buf record = {0};
+    struct store_builder b = {0};
+    struct store_entry head = {.index = 1, .term = 1};
     int rc = 0;
     for (unsigned i = 0; rc == 0 && i < RECORDS; i++) {
         char key[32], value[256];
+        struct store_bytes *bytes;
         nth_key(i, key);
         size_t size = nth_value(i, value);
-        buf_clear(&record);
-        record_encode(&record, TIMESTAMP + 1 + i, key, strlen(key), value, size);
-        rc = store_import_record(import, record.data, record.length, error);
+        store_builder_begin(&b, TIMESTAMP + i);
+        store_builder_put(&b, key, strlen(key), value, size);
+        assert_int_equal(store_builder_finish(&b, &head, &bytes), 0);
+        rc = store_import_record(import, bytes->data + STORE_ENTRY_HEADER,
+                                 bytes->length - STORE_ENTRY_HEADER, error);
+        store_bytes_unref(bytes);
     }
-    buf_release(&record);
+    store_builder_release(&b);
     return rc;
 }
 

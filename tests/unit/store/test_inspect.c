@@ -3,7 +3,9 @@
  * byte, and lack a file; and that it changes nothing.
  */
 #include "fixture.h"
+#include "store_internal.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 
 struct seen {
@@ -103,21 +105,25 @@ static void make_import_at(struct fixture *f, unsigned records, uint64_t timesta
 {
     struct store_import *import;
     struct store_builder b = {0};
+    struct store_entry head = {.index = 1, .term = 1};
     fixture_init_on(f, memory_disk_new(), SMALL_SEGMENT);
     f->options.io = &f->io;
     assert_int_equal(store_import_new(&f->options, &import, f->error), 0);
-    store_builder_begin(&b, timestamp_us);
     for (unsigned i = 0; i < records; i++) {
         char key[32], value[200] = "";
+        struct store_bytes *bytes;
         snprintf(key, sizeof(key), "key %04u", i);
-        size_t at = store_builder_length(&b);
+        store_builder_begin(&b, timestamp_us + i);
         store_builder_put(&b, key, strlen(key), value, i % 200);
-        size_t length = store_builder_length(&b) - at;
-        assert_int_equal(store_import_record(import, b.bytes.data + at, length, f->error),
+        assert_int_equal(store_builder_finish(&b, &head, &bytes), 0);
+        assert_int_equal(store_import_record(import, bytes->data + STORE_ENTRY_HEADER,
+                                             bytes->length - STORE_ENTRY_HEADER,
+                                             f->error),
                          0);
+        store_bytes_unref(bytes);
     }
     *end = (struct store_point){
-        .index = 77, .term = 3, .timestamp_us = b.timestamp_us + 100, .crc = 0x1234};
+        .index = 77, .term = 3, .timestamp_us = timestamp_us + records + 100, .crc = 0x1234};
     assert_int_equal(store_import_finish(import, end, "state", 5, f->error), 0);
     store_import_free(import);
     store_builder_release(&b);
@@ -175,6 +181,93 @@ static void test_says_what_was_merged(void **state)
     seen = inspect_on(f.disk, false, "d/log/0000000000000001.hint");
     assert_int_equal(seen.records, records);
     assert_int_equal(seen.problems, 0);
+    fixture_release(&f);
+}
+
+/* A copy of a file, of any name, with nothing beside it. */
+static struct seen inspect_copy(struct fixture *f, const char *file, const char *copy)
+{
+    struct fixture away = {.disk = memory_disk_new()};
+    away.io = memory_disk_io(away.disk);
+    size_t size = memory_disk_size(f->disk, file);
+    uint8_t *bytes = malloc(size);
+    memory_disk_peek(f->disk, file, 0, bytes, size);
+    int fd = away.io.open(away.io.context, copy, O_RDWR | O_CREAT, 0600);
+    assert_true(fd >= 0);
+    away.io.close(away.io.context, fd);
+    memory_disk_resize(away.disk, copy, size);
+    memory_disk_poke(away.disk, copy, 0, bytes, size);
+    free(bytes);
+    struct seen seen = inspect_on(away.disk, false, copy);
+    memory_disk_free(away.disk);
+    return seen;
+}
+
+static void test_looks_at_a_file_without_its_neighbours(void **state)
+{
+    static const char *const merged[] = {"d/log/0000000000000001.mrg",
+                                         "d/log/0000000000000001.hint", "d/log/MANIFEST"};
+    static const char *const logged[] = {"d/log/0000000000000001.seg",
+                                         "d/log/0000000000000001.hint", "d/raft.state",
+                                         "d/commit.hint"};
+    struct fixture f;
+    struct store_point end;
+    make_import(&f, 40, &end);
+    for (size_t i = 0; i < array_length(merged); i++) {
+        struct seen seen = inspect_copy(&f, merged[i], "copy");
+        assert_int_equal(seen.problems, 0);
+        assert_int_equal(seen.notes, i == 1);
+        assert_true(seen.records > 10 || i == 2);
+        assert_true(seen.manifests == (i == 2));
+        if (i == 1)
+            assert_non_null(strstr(seen.note, "0000000000000001.mrg is not beside it"));
+    }
+    fixture_release(&f);
+    make_log(&f, 45);
+    fixture_reopen(&f); /* makes hints */
+    fixture_close(&f);
+    for (size_t i = 0; i < array_length(logged); i++) {
+        struct seen seen = inspect_copy(&f, logged[i], "copy");
+        assert_int_equal(seen.problems, 0);
+        assert_int_equal(seen.notes, i == 1);
+        assert_true(i >= 2 || (seen.entries > 5 && seen.records > 1));
+        assert_int_equal(seen.states, i == 2 ? 2 : 0);
+        if (i == 1)
+            assert_non_null(strstr(seen.note, "0000000000000001.seg is not beside it"));
+    }
+    fixture_release(&f);
+}
+
+/* By its own checksums alone, without its data file. */
+static void test_notices_every_byte_of_a_hint_alone(void **state)
+{
+    static const char file[] = "d/log/0000000000000001.hint";
+    struct fixture f;
+    make_log(&f, 45);
+    fixture_reopen(&f);
+    fixture_close(&f);
+    uint64_t size = memory_disk_size(f.disk, file);
+    for (uint64_t at = 0; at < size; at++) {
+        memory_disk_flip(f.disk, file, at, (unsigned)(at % 8));
+        struct seen seen = inspect_copy(&f, file, "a.hint");
+        if (!seen.problems)
+            fail_msg("byte %" PRIu64 " is wrong, and nothing is said", at);
+        memory_disk_flip(f.disk, file, at, (unsigned)(at % 8));
+    }
+    fixture_release(&f);
+}
+
+/* One that is put beside another file that has its name. */
+static void test_notes_that_a_hint_is_of_another_length(void **state)
+{
+    struct fixture f;
+    struct store_point end;
+    make_import(&f, 20, &end);
+    memory_disk_resize(f.disk, "d/log/0000000000000001.mrg", 100);
+    struct seen seen = inspect_on(f.disk, false, "d/log/0000000000000001.hint");
+    assert_int_equal(seen.problems, 0);
+    assert_int_equal(seen.notes, 1);
+    assert_non_null(strstr(seen.note, "100 bytes"));
     fixture_release(&f);
 }
 
@@ -384,6 +477,23 @@ static void test_notices_an_old_state(void **state)
     fixture_release(&f);
 }
 
+/* A commit hint that was copied from another time: intact, and of another term. */
+static void test_notices_another_commit_hint(void **state)
+{
+    struct fixture f;
+    make_log(&f, 10);
+    struct commit_hint hint = {.commit = 10, .term = 2};
+    uint8_t slot[SLOT_BYTES];
+    memcpy(hint.cluster_id, f.options.cluster_id, sizeof(hint.cluster_id));
+    commit_hint_encode(slot, &hint);
+    for (uint64_t i = 0; i < 2; i++)
+        memory_disk_poke(f.disk, "d/commit.hint", i * SLOT_STRIDE, slot, sizeof(slot));
+    struct seen seen = verify(&f);
+    assert_int_equal(seen.problems, 1);
+    assert_non_null(strstr(seen.problem, "commit.hint says 2"));
+    fixture_release(&f);
+}
+
 /* ---- What cannot be looked at ------------------------------------------------------ */
 
 static void test_says_what_it_cannot_read(void **state)
@@ -427,6 +537,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_says_what_is_there),
         cmocka_unit_test(test_says_what_was_merged),
+        cmocka_unit_test(test_looks_at_a_file_without_its_neighbours),
+        cmocka_unit_test(test_notices_every_byte_of_a_hint_alone),
+        cmocka_unit_test(test_notes_that_a_hint_is_of_another_length),
         cmocka_unit_test(test_notices_every_byte_of_the_log),
         cmocka_unit_test(test_notices_every_byte_of_what_was_merged),
         cmocka_unit_test(test_notices_another_manifest),
@@ -436,6 +549,7 @@ int main(void)
         cmocka_unit_test(test_tells_torn_from_damaged),
         cmocka_unit_test(test_notices_what_is_missing),
         cmocka_unit_test(test_notices_an_old_state),
+        cmocka_unit_test(test_notices_another_commit_hint),
         cmocka_unit_test(test_says_what_it_cannot_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
