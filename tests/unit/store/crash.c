@@ -8,6 +8,7 @@ enum {
     VALUE_BYTES = 8192,
     LOOSE_MAX = 4096,
     LOOSE_TRIED = 16,
+    TASKS_MAX = 100,
     EXPECTED_MAX = 64
 };
 
@@ -375,7 +376,11 @@ bool do_tasks(struct scenario_run *r, scenario *beside)
     if (r->cut)
         return false;
     store_set_retention(r->f.s, UINT64_MAX);
+    unsigned count = 0;
     for (int idle = 0; idle < 2 && !r->cut;) { /* one may have been given up */
+        if (r->lying && count == TASKS_MAX)
+            break;
+        assert_true(count++ < TASKS_MAX); /* it comes to rest */
         r->f.now_us += 100 * 1000 * 1000;
         alloc_arm();
         struct store_task *task = store_next_task(r->f.s, r->f.now_us);
