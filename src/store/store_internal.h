@@ -359,7 +359,8 @@ struct skip_node *skip_put(struct skip_list *list, struct skip_node *node);
 struct skip_node *skip_remove(struct skip_list *list, const void *key, size_t size);
 void skip_check(const struct skip_list *list); /* I1 */
 
-/* ---- Map: the keydir's order; see map.h --------------------------------------------- */
+/* ---- Map: the keydir's order; see map.h ---------------------------------------------
+ */
 
 enum map_kind { MAP_LEAF, MAP_INNER, MAP_SEPARATOR, MAP_KINDS };
 
@@ -369,8 +370,8 @@ struct map_reserve {
     size_t count;
 };
 
-/* One writer; readers need a read-side section, and what is retired stays as long as those
- * last. */
+/* One writer; readers need a read-side section, and what is retired stays as long as
+ * those last. */
 struct map {
     struct map_node *root; /* NULL: empty */
     uint64_t count;
@@ -664,12 +665,14 @@ struct scrub { /* the loop's, and its task's while there is one */
     bool unsaved;
 };
 
+void scrub_state_path(struct path *ret, const char *directory);
 void scrub_load(struct store *s);   /* what scrub.state says */
 void scrub_forget(struct store *s); /* the file that is being scrubbed */
 /* Any thread: something in this file is wrong: it is scrubbed soon. */
 void scrub_suspect(struct store *s, struct segment *segment);
 
-/* ---- A snapshot that comes in; see incoming.c, install.c ----------------------------- */
+/* ---- A snapshot that comes in; see incoming.c, install.c -----------------------------
+ */
 
 struct incoming_file {
     struct manifest_file from; /* as the sender has it */
@@ -697,6 +700,7 @@ struct store_incoming {
     struct buf former;    /* { file_id u64, kind u8 } of what goes */
 };
 
+void incoming_path(struct path *ret, const char *directory, const char *name);
 void incoming_part_path(struct path *ret, const char *directory, uint64_t file_id);
 /* Removes all files of it. */
 int incoming_drop(struct store_incoming *in, char error[STORE_ERROR_BYTES]);
@@ -815,7 +819,7 @@ struct store {
     uint64_t claim_index, claim_term;
     struct segment **beyond; /* segments behind it, in order, from `beyond_first` on */
     size_t beyond_first, beyond_count;
-    bool behind;  /* something stands in the active segment after the log's end */
+    bool behind; /* something stands in the active segment after the log's end */
     /* Tasks: */
     struct store_task *task;
     uint64_t task_now_us, task_due_us;
@@ -843,7 +847,7 @@ struct store {
 /* The segment that holds `index`, which is in the log. */
 struct segment *store_segment_of(const struct store *s, uint64_t index);
 struct segment *store_active(const struct store *s);
-uint64_t store_new_file_id(struct store *s); /* any thread */
+uint64_t store_new_file_id(struct store *s);                  /* any thread */
 uint64_t store_new_file_ids(struct store *s, uint64_t count); /* the first of so many */
 int store_reserve_segment(struct store *s);
 void store_add_segment(struct store *s, struct segment *segment);
