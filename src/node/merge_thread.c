@@ -3,11 +3,11 @@
  * (hints, merges, scrubbing) in short stretches, and between those what snapshots and
  * repairs read and write.
  *
- *   loop: store_next_task --> thread: store_run_task, again and again --> loop:
- * store_step_task ^                        ^                                       | | |
- * +---------------------------- true -----+            |
- *           +---------------------------------------------------- false
- * ------------------+
+ *   loop                  merge thread                  loop
+ *   store_next_task ----> store_run_task, again ------> store_step_task
+ *     ^                     ^  and again                  |      |
+ *     |                     +--------- true --------------+      |
+ *     +------------------------------- false --------------------+
  */
 #include "node_core.h"
 

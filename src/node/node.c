@@ -14,6 +14,7 @@
 
 #include <errno.h>
 #include <event2/thread.h>
+#include <malloc.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -639,6 +640,14 @@ static void allow_descriptors(void)
         log_warn("the limit of open files stays at its soft value: %s", strerror(errno));
 }
 
+/* Entries come and go all the time. By default malloc gives the pages of each large one back
+ * to the kernel, which clears them for the next: more work than writing it to a file. */
+static void keep_memory(void)
+{
+    mallopt(M_MMAP_THRESHOLD, 2 * LIMIT_ENTRY_BYTES);
+    mallopt(M_TRIM_THRESHOLD, LIMIT_INFLIGHT_BYTES);
+}
+
 int node_run(const struct node_run_options *options, char error[NODE_ERROR_BYTES])
 {
     struct node *n = calloc(1, sizeof(*n));
@@ -646,6 +655,7 @@ int node_run(const struct node_run_options *options, char error[NODE_ERROR_BYTES
         snprintf(error, NODE_ERROR_BYTES, "no memory");
         return -ENOMEM;
     }
+    keep_memory();
     n->mailbox.wake_fd = -1;
     n->options = options;
     allow_descriptors();

@@ -2,9 +2,9 @@
  * repair.c - bytes that went bad on this disk are fetched from other nodes, which have
  * the same, and written back (G9).
  *
- *   found (any thread) --mail--> ASKING one member after another --right--> WRITTEN, by
- * the |                                       log thread's job
- *                                   +--none has it--> told, and counted
+ *   found (any thread) --mail--> ASKING one member after another
+ *                                  |--right-------> WRITTEN, by the log thread's job
+ *                                  '--none has it-> told, and counted
  */
 #include "node_core.h"
 

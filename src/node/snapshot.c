@@ -2,10 +2,14 @@
  * snapshot.c - a node whose log ends before its leader's begins fetches the leader's
  * merged files, and puts them in the place of its own log and state.
  *
- *   NONE --offered--> ASKING --pinned there--> OPENING --> FETCHING --all here-->
- * PREPARING ^                                                      |  ^ | | chunks, in
- * order, four on their way           v
- *     +-- RAFT_INSTALLED <-- INSTALLING (log thread's job) <-- store idle -- READY <--+
+ *   NONE --offered--> ASKING --pinned there--> OPENING --> FETCHING  chunks, in order,
+ *    ^                                                        |      four on their way
+ *    |                                                     all here
+ *    |                                                        v
+ *    |                                                    PREPARING
+ *    |                                                        v
+ *    +-- RAFT_INSTALLED -- INSTALLING <-- no task runs --- READY
+ *                          (the log thread's job)
  *
  * Wherever it fails it goes back to NONE, what is on disk stays, and the next offer goes
  * on with it. Reading, writing and checking are the merge thread's; the loop never waits.

@@ -16,6 +16,8 @@
  */
 #include "store_internal.h"
 
+enum { BUILDER_BYTES = 512 }; /* a builder begins with: most entries are small */
+
 static const uint8_t entry_key[1] = {0};
 
 int entry_head_decode(const void *data, size_t length, struct store_entry *ret)
@@ -167,13 +169,20 @@ int store_entry_each(const void *data, size_t length,
 
 /* ---- Building ---------------------------------------------------------------------- */
 
+/* The entry is built where it stays: as store_bytes. */
+static uint8_t *built(const struct store_builder *b)
+{
+    return b->bytes.data + sizeof(struct store_bytes);
+}
+
 void store_builder_begin(struct store_builder *b, uint64_t timestamp_us)
 {
     ensure(timestamp_us > 0 && timestamp_us <= UINT64_MAX - LIMIT_ENTRY_RECORDS);
     buf_clear(&b->bytes);
     b->timestamp_us = timestamp_us;
     b->record_count = 0;
-    buf_extend(&b->bytes, STORE_ENTRY_HEADER);
+    buf_reserve(&b->bytes, BUILDER_BYTES);
+    buf_extend(&b->bytes, sizeof(struct store_bytes) + STORE_ENTRY_HEADER);
 }
 
 /* Everything but the checksum, which needs it. */
@@ -206,7 +215,7 @@ uint64_t store_builder_put(struct store_builder *b, const void *key, size_t key_
 
 size_t store_builder_length(const struct store_builder *b)
 {
-    return b->bytes.length;
+    return b->bytes.length > 0 ? b->bytes.length - sizeof(struct store_bytes) : 0;
 }
 
 static void entry_head_encode(uint8_t to[STORE_ENTRY_HEADER], const struct store_entry *e)
@@ -235,23 +244,36 @@ static int check_key(void *arg, const struct store_record *record, uint32_t offs
     return 0;
 }
 
+/* Without what was allocated ahead. NULL: no memory. */
+static struct store_bytes *take_bytes(struct store_builder *b)
+{
+    struct store_bytes *bytes = realloc(b->bytes.data, b->bytes.length);
+    if (!bytes)
+        return NULL;
+    atomic_init(&bytes->references, 1);
+    bytes->length = (uint32_t)store_builder_length(b);
+    b->bytes = (struct buf){0};
+    return bytes;
+}
+
 int store_builder_finish(struct store_builder *b, const struct store_entry *head,
                          struct store_bytes **ret)
 {
     ensure(head->index > 0);
     if (b->bytes.failed)
         return -ENOMEM;
-    if (b->bytes.length > LIMIT_ENTRY_BYTES || b->record_count > LIMIT_ENTRY_RECORDS)
+    size_t length = store_builder_length(b);
+    if (length > LIMIT_ENTRY_BYTES || b->record_count > LIMIT_ENTRY_RECORDS)
         return -E2BIG;
     struct key_set set;
-    key_set_init(&set, b->bytes.data, b->record_count);
-    store_entry_each(b->bytes.data, b->bytes.length, check_key, &set);
+    key_set_init(&set, built(b), b->record_count);
+    store_entry_each(built(b), length, check_key, &set);
     struct store_entry e = *head;
     e.timestamp_us = b->timestamp_us - b->record_count;
     e.record_count = b->record_count;
-    e.length = (uint32_t)b->bytes.length;
-    entry_head_encode(b->bytes.data, &e);
-    struct store_bytes *bytes = store_bytes_of(b->bytes.data, b->bytes.length);
+    e.length = (uint32_t)length;
+    entry_head_encode(built(b), &e);
+    struct store_bytes *bytes = take_bytes(b);
     if (!bytes)
         return -ENOMEM;
     *ret = bytes;

@@ -55,7 +55,7 @@ int store_install(struct store *s, struct store_incoming *in)
         return -EBUSY;
     buf_clear(&in->former); /* an earlier call may have lacked memory */
     note_former(s, &in->former);
-    if (in->former.failed || job_reserve(s, 2) != 0 || store_reserve_segment(s) != 0)
+    if (in->former.failed || job_reserve(s, 1) != 0 || store_reserve_segment(s) != 0)
         return -ENOMEM;
     struct segment *next = take_spare(s);
     if (!next)
@@ -67,6 +67,8 @@ int store_install(struct store *s, struct store_incoming *in)
     job_add(s, OP_INSTALL)->install = in;
     s->installing = true;
     s->dropped = true;
+    store_refresh_space(
+        s); /* the next spare; without memory now, it is asked for later */
     return 0;
 }
 

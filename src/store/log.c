@@ -268,7 +268,7 @@ void log_cut_active(struct store *s, uint64_t index)
         active->count = keep;
     }
     active->limit_bytes = s->segment_bytes;
-    s->sealed_before = min_u64(s->sealed_before, active->file_id);
+    active->sealed = false;
     struct op *op = job_add(s, OP_TRUNCATE);
     op->segment = segment_ref(active);
     op->offset = active->used;

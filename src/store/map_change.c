@@ -350,6 +350,18 @@ struct keydir_node *map_remove(struct map *map, const uint8_t *key, size_t size)
 
 /* ---- Appending --------------------------------------------------------------------- */
 
+/* Nobody reads yet, and only inner nodes were replaced. */
+static void reuse_inners(struct map *map)
+{
+    struct map_reserve *r = &map->reserves[MAP_INNER];
+    for (struct map_block *block = map_take_retired(map), *next; block; block = next) {
+        next = block->next;
+        block->next = r->blocks;
+        r->blocks = block;
+        r->count++;
+    }
+}
+
 /* The last leaf is full, or there is none. */
 static int append_leaf(struct map *map, struct keydir_node *record)
 {
@@ -363,7 +375,7 @@ static int append_leaf(struct map *map, struct keydir_node *record)
         append_behind(map, &path, record);
     else
         insert_first(map, record);
-    map_free_blocks(map_take_retired(map));
+    reuse_inners(map);
     map_walk(map, record->bytes, record->key_size, &path);
     map->last = path.leaf;
     return 0;

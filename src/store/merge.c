@@ -118,7 +118,8 @@ static int run_close(struct merge *m, uint64_t *ret_wait_us,
 
 /* ---- Publishing -------------------------------------------------------------------- */
 
-/* File ids grow along the log, but where a segment that was lost has been filled again. */
+/* File ids grow along the log, but where a segment that was lost has been filled again.
+ */
 static uint64_t lowest_file(const struct store *s, size_t first)
 {
     uint64_t lowest = UINT64_MAX;

@@ -122,7 +122,8 @@ struct store_builder {
     uint32_t record_count;
 };
 
-/* `timestamp_us`: of the entry record. The builder may be used again after _finish. */
+/* `timestamp_us`: of the entry record. _finish takes what was built out of the builder,
+ * which may begin anew. */
 void store_builder_begin(struct store_builder *b, uint64_t timestamp_us);
 /* Both return the record's timestamp. value NULL: a tombstone. */
 uint64_t store_builder_put(struct store_builder *b, const void *key, size_t key_size,
@@ -271,7 +272,7 @@ struct store_read;
  * log; -ENOMEM. */
 int store_read_plan(struct store *s, uint64_t first, size_t max_bytes,
                     struct store_read **ret);
-/* Reads and verifies; -EBADMSG where they are damaged on disk. */
+/* Reads and verifies; -EBADMSG where they are damaged on disk (store_next_damage). */
 int store_read_run(struct store_read *read, struct store_bytes **ret, uint64_t *ret_last);
 void store_read_free(struct store_read *read);
 
@@ -288,7 +289,7 @@ enum store_read_flags {
 };
 
 /* Appends the value to `to` (which the caller owns). -ENOENT; -EAGAIN; -EBADMSG: twice read
- * and twice wrong; -EIO and the like. ret_timestamp may be NULL. */
+ * and twice wrong, or not to be read (see store_next_damage). ret_timestamp may be NULL. */
 int store_get(struct store *s, const void *key, size_t key_size, unsigned flags,
               struct buf *to, uint64_t *ret_timestamp);
 

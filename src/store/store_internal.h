@@ -274,6 +274,7 @@ struct segment {
     uint64_t limit_bytes; /* how far appends may go */
     bool worn;            /* something dead in it is bad: to be merged away */
     _Atomic bool suspect; /* to be scrubbed soon */
+    bool sealed;          /* on disk too: it has its used length, and a successor */
     uint64_t hint_bytes;  /* of its hint file; 0: there is none */
     /* Beyond a hole: what its first entry says of the one before it. */
     struct chain before;
@@ -830,7 +831,6 @@ struct store {
     struct scrub scrub;
     uint64_t keep_from; /* G8 */
     struct store_pin *pins;
-    uint64_t sealed_before; /* the log's files with ids below are sealed on disk */
     int (*save_state)(void *context, struct buf *to);
     void *context;
     bool shared;  /* readers may be inside: not during recovery */

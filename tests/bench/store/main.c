@@ -8,6 +8,7 @@
  */
 #include "rig.h"
 
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -41,6 +42,8 @@ int main(int argc, char **argv)
     const struct row *chosen[ROWS];
     size_t count = 0;
     bool check = false;
+    mallopt(M_MMAP_THRESHOLD, 2 * LIMIT_ENTRY_BYTES); /* as a node does */
+    mallopt(M_TRIM_THRESHOLD, LIMIT_INFLIGHT_BYTES);
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--smoke") == 0)
             b.smoke = true;

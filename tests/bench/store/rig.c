@@ -199,7 +199,7 @@ void rig_entry(struct rig *rig)
     if (store_builder_finish(&rig->builder, &head, &bytes) != 0)
         die("build an entry", strerror(ENOMEM));
     rig->records = 0;
-    if (store_has_room(rig->s, bytes->length) != 0)
+    for (int i = 0; i < 2 && store_has_room(rig->s, bytes->length) != 0; i++)
         rig_commit(rig); /* makes the next segment */
     if (store_append(rig->s, bytes, false) != 0)
         die("append", strerror(ENOMEM));
@@ -308,6 +308,98 @@ void rig_finish_background(struct rig *rig)
     rig->background = NULL;
 }
 
+/* ---- The log thread ---------------------------------------------------------------- */
+
+struct log_thread {
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    struct store_job *job; /* NULL: none */
+    bool done, stop;
+};
+
+static void run_job(struct store_job *job)
+{
+    char error[STORE_ERROR_BYTES];
+    if (store_run_job(job, error) != 0)
+        die("write", error);
+}
+
+static void *log_main(void *arg)
+{
+    struct log_thread *log = arg;
+    pthread_mutex_lock(&log->lock);
+    while (!log->stop) {
+        if (!log->job || log->done) {
+            pthread_cond_wait(&log->changed, &log->lock);
+            continue;
+        }
+        pthread_mutex_unlock(&log->lock);
+        run_job(log->job);
+        pthread_mutex_lock(&log->lock);
+        log->done = true;
+        pthread_cond_broadcast(&log->changed);
+    }
+    pthread_mutex_unlock(&log->lock);
+    return NULL;
+}
+
+void rig_start_log(struct rig *rig)
+{
+    struct log_thread *log = calloc(1, sizeof(*log));
+    if (!log)
+        die("start", strerror(ENOMEM));
+    pthread_mutex_init(&log->lock, NULL);
+    pthread_cond_init(&log->changed, NULL);
+    if (pthread_create(&log->thread, NULL, log_main, log) != 0)
+        die("start", "the log thread");
+    rig->log = log;
+}
+
+static void finish_job(struct rig *rig, struct store_job *job)
+{
+    uint64_t durable = store_finish_job(rig->s, job).durable_index;
+    while (store_applied(rig->s) < durable)
+        if (store_apply(rig->s, store_applied(rig->s) + 1, NULL, NULL) != 0)
+            die("apply", strerror(ENOMEM));
+}
+
+static void await_log(struct rig *rig)
+{
+    struct log_thread *log = rig->log;
+    pthread_mutex_lock(&log->lock);
+    while (log->job && !log->done)
+        pthread_cond_wait(&log->changed, &log->lock);
+    pthread_mutex_unlock(&log->lock);
+    if (log->job)
+        finish_job(rig, log->job);
+    log->job = NULL;
+}
+
+static void hand_to_log(struct rig *rig, struct store_job *job)
+{
+    struct log_thread *log = rig->log;
+    pthread_mutex_lock(&log->lock);
+    log->job = job;
+    log->done = false;
+    pthread_cond_broadcast(&log->changed);
+    pthread_mutex_unlock(&log->lock);
+}
+
+void rig_finish_log(struct rig *rig)
+{
+    struct log_thread *log = rig->log;
+    rig_commit(rig);
+    await_log(rig);
+    pthread_mutex_lock(&log->lock);
+    log->stop = true;
+    pthread_cond_broadcast(&log->changed);
+    pthread_mutex_unlock(&log->lock);
+    pthread_join(log->thread, NULL);
+    free(log);
+    rig->log = NULL;
+}
+
 /* ---- Commits ----------------------------------------------------------------------- */
 
 void rig_commit(struct rig *rig)
@@ -317,15 +409,17 @@ void rig_commit(struct rig *rig)
         background_step(rig);
         pthread_mutex_unlock(&rig->background->lock);
     }
-    char error[STORE_ERROR_BYTES];
+    if (rig->log)
+        await_log(rig);
     struct store_job *job = store_take_job(rig->s);
-    if (job && store_run_job(job, error) != 0)
-        die("write", error);
-    if (job)
-        store_finish_job(rig->s, job);
-    while (store_applied(rig->s) < store_last_index(rig->s))
-        if (store_apply(rig->s, store_applied(rig->s) + 1, NULL, NULL) != 0)
-            die("apply", strerror(ENOMEM));
+    if (!job)
+        return;
+    if (rig->log) {
+        hand_to_log(rig, job);
+        return;
+    }
+    run_job(job);
+    finish_job(rig, job);
 }
 
 static uint64_t mix(uint64_t x)

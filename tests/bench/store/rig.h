@@ -42,10 +42,12 @@ void print_line(struct bench *b, const struct line *line);
 void in_child(struct bench *b, void (*run)(struct bench *b));
 
 struct background; /* the merge thread */
+struct log_thread;
 
 struct rig {
     struct store *s;
     struct background *background; /* NULL: nothing is merged */
+    struct log_thread *log;        /* NULL: rig_commit writes itself */
     struct store_options options;
     struct store_recovery recovery;
     struct store_builder builder;
@@ -60,8 +62,11 @@ void rig_close(struct rig *rig);
 void rig_put(struct rig *rig, const void *key, size_t key_size, const void *value,
              size_t value_size);
 void rig_entry(struct rig *rig);
-/* What was appended is written, synced and applied. */
+/* What was appended is written, synced and applied. With a log thread: handed to it, when
+ * what was handed to it before is done, and applied. */
 void rig_commit(struct rig *rig);
+void rig_start_log(struct rig *rig);
+void rig_finish_log(struct rig *rig); /* all is applied */
 
 /* From here on each rig_commit lets the merge thread begin what is due. */
 void rig_start_background(struct rig *rig);

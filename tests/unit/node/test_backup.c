@@ -105,10 +105,14 @@ static void make_record(struct maker *m, uint64_t timestamp_us, const struct fs_
                         const void *value, size_t size)
 {
     struct store_builder b = {0};
+    struct store_entry head = {.index = 1, .term = 1};
+    struct store_bytes *bytes;
     store_builder_begin(&b, timestamp_us - 1);
-    size_t at = store_builder_length(&b);
     store_builder_put(&b, key->bytes, key->size, value, size);
-    buf_bytes(&m->block, b.bytes.data + at, store_builder_length(&b) - at);
+    assert_int_equal(store_builder_finish(&b, &head, &bytes), 0);
+    buf_bytes(&m->block, bytes->data + STORE_ENTRY_HEADER,
+              bytes->length - STORE_ENTRY_HEADER);
+    store_bytes_unref(bytes);
     store_builder_release(&b);
     m->summary.records++;
 }

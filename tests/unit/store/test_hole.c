@@ -160,6 +160,33 @@ static void test_merged_before_it(void **state)
     assert_true(memory_disk_exists(l.f.disk, segment_file(4)));
     expect_open(&l, 13, 0);
     assert_int_equal(l.f.recovery.base_index, 6);
+    run_tasks(&l.f); /* and of what was filled again, whose file id is the highest */
+    assert_true(store_base(l.f.s, &term) > 8);
+    log_release(&l);
+}
+
+/* The last file is gone: nobody knows what it held, but that the one before was sealed
+ * and applied. That is the active one again: its hint is not for long. */
+static void test_last_segment_missing(void **state)
+{
+    struct log l;
+    struct store_pin *pin;
+    log_init(&l, 1);
+    expect_open(&l, 13, 0);
+    apply_to(&l.f, 13);
+    assert_int_equal(store_pin_log(l.f.s, 1, &pin), 0);
+    assert_true(run_tasks(&l.f) >= 4);
+    fixture_close(&l.f);
+    assert_true(memory_disk_exists(l.f.disk, "d/log/0000000000000004.hint"));
+    memory_disk_remove(l.f.disk, segment_file(5));
+    expect_open(&l, 12, 0);
+    assert_int_equal(l.f.recovery.commit, 12);
+    assert_int_equal(l.f.recovery.hints_used, 3);
+    assert_false(memory_disk_exists(l.f.disk, "d/log/0000000000000004.hint"));
+    fixture_close(&l.f);
+    zero_entry(l.f.disk, 5);
+    fixture_reopen(&l.f); /* hints tell what is there */
+    assert_int_equal(l.f.recovery.last_index, 12);
     log_release(&l);
 }
 
@@ -340,6 +367,7 @@ int main(void)
         cmocka_unit_test(test_two_holes),
         cmocka_unit_test(test_missing_segment),
         cmocka_unit_test(test_merged_before_it),
+        cmocka_unit_test(test_last_segment_missing),
         cmocka_unit_test(test_claims_the_term_of_the_hint),
         cmocka_unit_test(test_replaced),
         cmocka_unit_test(test_replaced_late),

@@ -202,6 +202,15 @@ static void test_other_files_of_the_sender(void **state)
     store_incoming_free(in);
     fixture_release(&other);
     transfer_close(&t, &a);
+    fixture_init_on(&other, memory_disk_copy(b.disk), 64 << 10);
+    fixture_reopen(&other);
+    a.s->manifest.files[0].records++; /* not the same, for all its name */
+    transfer_open(&t, &a, &other);
+    assert_int_equal(store_incoming_bytes(t.in, NULL),
+                     2 * (a.s->manifest.files[1].bytes - SEGMENT_HEADER));
+    transfer_close(&t, &a);
+    fixture_release(&other);
+    a.s->manifest.files[0].records--;
     /* The first of three stays, as if the others had been merged. */
     struct manifest_file *files = a.s->manifest.files;
     struct segment **merged = a.s->merged;
