@@ -14,8 +14,9 @@
 #   tsan-cluster  a short part of them with the thread sanitizer
 #   quickstart    examples/quickstart.sh
 #   bench         that tests/bench/run.sh and tests/bench/store/run.sh run and print
-# and `build`, which only builds. The last line counts single tests over all parts; the exit
-# code is not 0 where one failed.
+# and, only by name: `build`, which only builds, and `mutations`: changes of the store that its
+# tests must notice (tests/mutate), which takes longer than all the rest. The last line counts
+# single tests over all parts; the exit code is not 0 where one failed.
 set -uo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -30,16 +31,20 @@ asan_cluster=(
     "test_failover.py test_all_killed_at_once"
     "test_cli.py test_keys_without_a_mount test_umount_is_stop test_stop"
     "test_port.py test_garbage test_without_a_certificate"
+    "test_merge.py test_a_wiped test_rot_is_healed"
+    "test_backup.py test_one_moment test_the_log_stays"
+    "test_inspect.py test_one_file test_what_was_merged"
 )
 tsan_cluster=(
     "test_view.py test_writes_at_any_offset test_writers_of test_appends test_replace_is_whole"
     "test_failover.py test_all_killed_at_once"
     "test_cli.py test_keys_without_a_mount test_umount_is_stop test_stop"
+    "test_merge.py test_a_wiped test_rot_is_healed"
 )
 
 tsan_options=halt_on_error=1:suppressions=$root/tests/lib/tsan.supp
 
-usage() { sed -n 's/^# \{0,1\}//; 2,18p' "$0"; }
+usage() { sed -n 's/^# \{0,1\}//; 2,19p' "$0"; }
 
 parts=()
 for argument in "$@"; do
@@ -49,7 +54,7 @@ for argument in "$@"; do
         exit 0
         ;;
     build | includes | unit | asan | tsan | cluster | asan-cluster | tsan-cluster | \
-        quickstart | bench)
+        quickstart | bench | mutations)
         parts+=("$argument")
         ;;
     *)
@@ -273,6 +278,11 @@ part_bench() {
     else
         fail_one "bench of the store (exit code $status, $lines JSON lines)"
     fi
+}
+
+part_mutations() {
+    run_limited 7200 tests/mutate
+    take_counts mutations $?
 }
 
 # ---- All together --------------------------------------------------------------------

@@ -203,6 +203,32 @@ uint64_t random_next(uint64_t *state);
 void hex_format(char *to, const void *data, size_t length);
 int hex_parse(const char *text, void *to, size_t length);
 
+/* ---- Facts: what was found somewhere, for people and for programs ---------------------- */
+
+enum fact_type {
+    FACT_NUMBER,
+    FACT_ID,    /* a number that is shown as hexadecimal digits */
+    FACT_TEXT,  /* `data` is a string */
+    FACT_BYTES, /* anything, shown as text where it is */
+    FACT_HEX,   /* anything, shown as hexadecimal digits */
+    FACT_FLAG,
+};
+
+struct fact_field {
+    const char *name;
+    enum fact_type type;
+    uint64_t number; /* NUMBER, ID, FLAG */
+    const void *data;
+    size_t size; /* BYTES, HEX */
+};
+
+/* One line: what kind of thing, and its fields. All of it is its maker's. */
+struct fact {
+    const char *kind;
+    const struct fact_field *fields;
+    size_t count;
+};
+
 /* ---- The log ---------------------------------------------------------------------------- */
 
 /* Only node, cli and fs/FUSE speak; libraries return errors. One line a message, written

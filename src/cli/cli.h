@@ -20,6 +20,7 @@ enum cli_option {
     CLI_MOUNT_OPTIONS = 1 << 6,
     CLI_JSON = 1 << 7,
     CLI_NUL = 1 << 8,
+    CLI_VERIFY = 1 << 9,
 };
 
 struct cli_call {
@@ -56,6 +57,9 @@ int cli_get(struct cli_call *call);
 int cli_put(struct cli_call *call);
 int cli_del(struct cli_call *call);
 int cli_ls(struct cli_call *call);
+int cli_inspect(struct cli_call *call);
+int cli_backup(struct cli_call *call);
+int cli_restore(struct cli_call *call);
 
 /* `tierce: message` on stderr; returns CLI_FAILED. */
 int cli_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));

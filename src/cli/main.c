@@ -121,6 +121,43 @@ static const struct cli_command commands[] = {
      .options = CLI_DATA | CLI_NUL,
      .arguments = {"PATH"},
      .run = cli_ls},
+    {.name = "backup",
+     .usage = "[--data DIR] FILE",
+     .summary = "write all that the cluster holds to a file",
+     .help =
+         "Asks the node running on DIR; the cluster goes on meanwhile. FILE holds what all\n"
+         "files were at one moment, with checksums, and replaces an older FILE when it is\n"
+         "complete. Identities, keys and tokens of the cluster are not in it.\n",
+     .options = CLI_DATA,
+     .arguments_min = 1,
+     .arguments = {"FILE"},
+     .run = cli_backup},
+    {.name = "restore",
+     .usage = "FILE [--data DIR] [--listen HOST:PORT] [--advertise HOST:PORT] "
+              "[--name NAME] [MOUNTPOINT]",
+     .summary = "make a new cluster of one node, with the files of a backup",
+     .help =
+         "As `tierce init`, but the cluster begins with what the backup holds. All of FILE\n"
+         "is checked before anything is made. The last line of the output is the command\n"
+         "that lets one more host in. Never restore beside the old cluster's data: give an\n"
+         "empty or missing data directory.\n"
+         "With a MOUNTPOINT it goes on as `tierce mount` does.\n",
+     .options = CLI_DATA | CLI_LISTEN | CLI_ADVERTISE | CLI_NAME | CLI_FOREGROUND |
+                CLI_MOUNT_OPTIONS,
+     .arguments_min = 1,
+     .arguments = {"FILE", "MOUNTPOINT"},
+     .run = cli_restore},
+    {.name = "inspect",
+     .usage = "[--data DIR] [--verify] [--json] [FILE]",
+     .summary = "show what is in a stopped node's files, and what is wrong with them",
+     .help =
+         "Without FILE: a line for each file of the store. With FILE (a segment, merged\n"
+         "file, hint, MANIFEST, raft.state or commit.hint, in DIR or anywhere; or a\n"
+         "backup): all that is in it. What is wrong is a line that begins with \"problem\";\n"
+         "a \"note\" is what the next start sees to. Nothing is changed.\n",
+     .options = CLI_DATA | CLI_VERIFY | CLI_JSON,
+     .arguments = {"FILE"},
+     .run = cli_inspect},
 };
 
 static const struct option_row {
@@ -143,8 +180,10 @@ static const struct option_row {
      "--foreground            run in this process, and log to stderr"},
     {CLI_MOUNT_OPTIONS, NULL, 'o', true,
      "-o OPTIONS              mount options, comma-separated; may be repeated"},
-    {CLI_JSON, "json", 'J', false, "--json                  as a JSON object"},
+    {CLI_JSON, "json", 'J', false, "--json                  as JSON"},
     {CLI_NUL, NULL, '0', false, "-0                      end each name with a NUL"},
+    {CLI_VERIFY, "verify", 'V', false,
+     "--verify                read and check everything; exit 1 where anything is wrong"},
 };
 
 enum { OPTION_HELP = 'h', OPTIONS_MAX = array_length(option_rows) + 2 };

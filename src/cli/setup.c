@@ -1,4 +1,4 @@
-/* setup.c - init, join, invite: a cluster and its nodes begin. */
+/* setup.c - init, restore, join, invite: a cluster and its nodes begin. */
 #include "cli.h"
 
 #include <ctype.h>
@@ -77,6 +77,22 @@ int cli_init(struct cli_call *call)
         result = cli_fail("%s", error);
     else
         result = go_on(call, token, mountpoint, "The cluster is made");
+    free(token);
+    free(mountpoint);
+    return result;
+}
+
+int cli_restore(struct cli_call *call)
+{
+    char error[NODE_ERROR_BYTES] = "", *mountpoint = NULL, *token = NULL;
+    int result = check_mountpoint(call, 1, &mountpoint);
+    if (result)
+        return result;
+    struct node_setup setup = setup_of(call);
+    if (node_restore(&setup, call->arguments[0], &token, error))
+        result = cli_fail("%s", error);
+    else
+        result = go_on(call, token, mountpoint, "The cluster is restored");
     free(token);
     free(mountpoint);
     return result;

@@ -63,6 +63,27 @@ static void json_members(struct buf *to, const struct node_status *s)
     buf_printf(to, "]");
 }
 
+static void json_disk(struct buf *to, const struct node_status *s)
+{
+    json_bool(to, "complete", s->complete);
+    json_bool(to, "disk_hung", s->disk_hung);
+    json_number(to, "base", s->base);
+    json_number(to, "live_bytes", s->live_bytes);
+    json_number(to, "merged_bytes", s->merged_bytes);
+    json_number(to, "merged_files", s->merged_files);
+    json_number(to, "hint_bytes", s->hint_bytes);
+    json_number(to, "merges", s->merges);
+    json_number(to, "merge_bytes_written", s->merge_bytes_written);
+    json_number(to, "scrubs", s->scrubs);
+    json_number(to, "scrubbed_bytes", s->scrubbed_bytes);
+    json_number(to, "bad_reads", s->bad_reads);
+    json_number(to, "damaged", s->damaged);
+    json_number(to, "repaired", s->repaired);
+    json_number(to, "unrepaired", s->unrepaired);
+    json_number(to, "snapshot_bytes", s->snapshot_bytes);
+    json_number(to, "snapshot_total", s->snapshot_total);
+}
+
 static void format_json(struct buf *to, const struct node_status *s)
 {
     char cluster[33];
@@ -90,6 +111,7 @@ static void format_json(struct buf *to, const struct node_status *s)
     json_number(to, "keys", s->keys);
     json_number(to, "log_bytes", s->log_bytes);
     json_number(to, "disk_free_bytes", s->disk_free_bytes);
+    json_disk(to, s);
     json_number(to, "refused", s->refused);
     json_members(to, s);
     buf_printf(to, "}\n");
@@ -107,12 +129,47 @@ static void format_bytes(char to[32], uint64_t bytes)
     snprintf(to, 32, i ? "%.1f %s" : "%.0f %s", value, units[i]);
 }
 
+/* Only what is there to be told. */
+static void format_trouble(struct buf *to, const struct node_status *s)
+{
+    char here[32], total[32];
+    format_bytes(here, s->snapshot_bytes);
+    format_bytes(total, s->snapshot_total);
+    if (s->snapshot_total)
+        buf_printf(to, "snapshot %s of %s are here\n", here, total);
+    if (!s->complete)
+        buf_printf(to, "state    INCOMPLETE: nothing is served before entries that are "
+                       "missing have come\n");
+    if (s->disk_hung)
+        buf_printf(to, "disk     HANGS: a write has not been answered for seconds; this "
+                       "node does not lead\n");
+    if (s->damaged)
+        buf_printf(to, "damage   %llu found, %llu repaired%s\n",
+                   (unsigned long long)s->damaged, (unsigned long long)s->repaired,
+                   s->unrepaired ? ", THE REST CANNOT BE: no other node has it" : "");
+}
+
+static void format_disk(struct buf *to, const struct node_status *s)
+{
+    char log[32], merged[32], live[32], disk[32];
+    format_bytes(log, s->log_bytes);
+    format_bytes(merged, s->merged_bytes + s->hint_bytes);
+    format_bytes(live, s->live_bytes);
+    format_bytes(disk, s->disk_free_bytes);
+    buf_printf(to,
+               "log      last %llu, committed %llu, applied %llu, begins after %llu\n",
+               (unsigned long long)s->last, (unsigned long long)s->commit,
+               (unsigned long long)s->applied, (unsigned long long)s->base);
+    buf_printf(to, "keys     %llu records of %s, in %s of log and %s merged\n",
+               (unsigned long long)s->keys, live, log, merged);
+    buf_printf(to, "disk     %s free%s\n", disk,
+               s->space_low ? ": TOO LITTLE, only deleting is allowed" : "");
+}
+
 static void format_self(struct buf *to, const struct node_status *s)
 {
-    char cluster[33], log[32], disk[32];
+    char cluster[33];
     hex_format(cluster, s->cluster, sizeof(s->cluster));
-    format_bytes(log, s->log_bytes);
-    format_bytes(disk, s->disk_free_bytes);
     const char *leader = leader_name(s);
     buf_printf(to, "node     %s (id %016llx), %s, pid %u, tierce %s\n", s->name,
                (unsigned long long)s->id, role_names[s->role], s->pid, s->version);
@@ -124,12 +181,8 @@ static void format_self(struct buf *to, const struct node_status *s)
                    : "no: no majority of the voters can be reached, so that changes "
                      "are refused");
     buf_printf(to, "mount    %s\n", s->mountpoint[0] ? s->mountpoint : "none");
-    buf_printf(to, "log      last %llu, committed %llu, applied %llu, %s\n",
-               (unsigned long long)s->last, (unsigned long long)s->commit,
-               (unsigned long long)s->applied, log);
-    buf_printf(to, "keys     %llu records, %s free on the disk%s\n",
-               (unsigned long long)s->keys, disk,
-               s->space_low ? ": TOO LITTLE, only deleting is allowed" : "");
+    format_disk(to, s);
+    format_trouble(to, s);
     if (s->refused)
         buf_printf(to, "refused  %llu connections and frames from strangers\n",
                    (unsigned long long)s->refused);

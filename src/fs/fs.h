@@ -287,6 +287,9 @@ int fs_mount_start(struct fs_mount **ret, const struct fs_mount_options *options
 int fs_mount_stop(struct fs_mount *m, bool force);
 /* After stop, or after backend.unmounted(). */
 void fs_mount_free(struct fs_mount *m);
+/* The whole state was replaced by a later one (an install): what this mount has read of its
+ * open files is void, and the kernel drops their pages. Any thread. */
+void fs_mount_replaced(struct fs_mount *m);
 /* What "put" and the like changed behind the kernel's back needs no call here: nothing is
  * cached without asking (timeouts are 0). */
 

@@ -13,6 +13,19 @@ void notify_drop(struct fs_mount *m, uint64_t inode, struct mount_call *calls, i
     pthread_cond_signal(&m->drops_changed);
 }
 
+/* Of files that are not open the kernel drops its pages itself when they are opened. */
+void fs_mount_replaced(struct fs_mount *m)
+{
+    pthread_mutex_lock(&m->lock);
+    for (size_t i = 0; i < MOUNT_BUCKETS; i++)
+        for (struct file *f = m->files[i]; f; f = f->next) {
+            file_changed(f);
+            if (!f->pending && !f->alias)
+                notify_drop(m, f->inode, NULL, 0);
+        }
+    pthread_mutex_unlock(&m->lock);
+}
+
 void *notifier_main(void *mount)
 {
     struct fs_mount *m = mount;

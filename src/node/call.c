@@ -2,7 +2,7 @@
  * call.c - the command line's side of the control socket. Each call opens a connection,
  * asks, and turns what comes back into a line for a user.
  */
-#include "node_internal.h"
+#include "call.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,14 +15,6 @@
 
 enum { CALL_STATUS_TIMEOUT_MS = 10000 };
 
-struct call {
-    const char *data;
-    const char *what; /* "put \"a/b\"": what is being done, for messages */
-    int fd;
-    struct buf request, answer;
-    struct reader fields; /* of a good answer, after its status */
-};
-
 static int no_node(const char *data, char error[NODE_ERROR_BYTES])
 {
     return node_error(error, -ECONNREFUSED,
@@ -31,8 +23,8 @@ static int no_node(const char *data, char error[NODE_ERROR_BYTES])
                       data, data, data);
 }
 
-static int call_open(struct call *c, const char *data, const char *what,
-                     char error[NODE_ERROR_BYTES])
+int call_open(struct call *c, const char *data, const char *what,
+              char error[NODE_ERROR_BYTES])
 {
     *c = (struct call){.data = data, .what = what, .fd = -1};
     int result = directory_look(data, error);
@@ -49,7 +41,7 @@ static int call_open(struct call *c, const char *data, const char *what,
     return result;
 }
 
-static void call_close(struct call *c)
+void call_close(struct call *c)
 {
     if (c->fd >= 0)
         close(c->fd);
@@ -57,7 +49,7 @@ static void call_close(struct call *c)
     buf_release(&c->answer);
 }
 
-static struct buf *call_begin(struct call *c, enum control_command command)
+struct buf *call_begin(struct call *c, enum control_command command)
 {
     buf_clear(&c->request);
     buf_u8(&c->request, (uint8_t)command);
@@ -140,7 +132,7 @@ static int read_status(struct call *c, char error[NODE_ERROR_BYTES])
         c->what, c->data);
 }
 
-static int bad_answer(const struct call *c, char error[NODE_ERROR_BYTES])
+int call_bad_answer(const struct call *c, char error[NODE_ERROR_BYTES])
 {
     return node_error(error, -EPROTO,
                       "cannot %s: the node on %s gave a malformed answer; is it of this "
@@ -148,8 +140,7 @@ static int bad_answer(const struct call *c, char error[NODE_ERROR_BYTES])
                       c->what, c->data, TIERCE_VERSION);
 }
 
-/* Sends what stands in `request`; 0: c->fields are the answer's. */
-static int call_ask(struct call *c, unsigned timeout_ms, char error[NODE_ERROR_BYTES])
+int call_ask(struct call *c, unsigned timeout_ms, char error[NODE_ERROR_BYTES])
 {
     if (c->request.failed)
         return node_error(error, -ENOMEM, "out of memory");
@@ -181,7 +172,7 @@ int node_call_status(const char *data, struct node_status *ret,
         result = call_ask(&c, CALL_STATUS_TIMEOUT_MS, error);
     }
     if (!result && node_status_decode(c.fields.at, reader_left(&c.fields), ret))
-        result = bad_answer(&c, error);
+        result = call_bad_answer(&c, error);
     call_close(&c);
     return result;
 }
@@ -199,7 +190,7 @@ int node_call_invite(const char *data, uint64_t ttl_s, char **ret_token,
     }
     size_t length = result ? 0 : reader_left(&c.fields);
     if (!result && (!length || memchr(c.fields.at, 0, length)))
-        result = bad_answer(&c, error);
+        result = call_bad_answer(&c, error);
     char *token = result ? NULL : strndup((const char *)c.fields.at, length);
     if (!result && !token)
         result = node_error(error, -ENOMEM, "out of memory");
@@ -364,7 +355,7 @@ int node_call_get(const char *data, const char *path,
         size_t length = reader_left(&c.fields);
         if (c.fields.bad || length > size - min_u64(offset, size) ||
             (!length && offset < size)) {
-            result = bad_answer(&c, error);
+            result = call_bad_answer(&c, error);
             break;
         }
         offset += length;
@@ -419,7 +410,7 @@ static int put_pieces(struct call *c, const struct key_path *p,
             return result;
         content = reader_u64(&c->fields);
         if (!reader_done(&c->fields))
-            return bad_answer(c, error);
+            return call_bad_answer(c, error);
         offset += length;
     }
     return 0;
@@ -481,7 +472,7 @@ static int list_names(struct call *c, struct listing *l, char error[NODE_ERROR_B
                               strerror(-result));
     }
     if (c->fields.bad || (l->more && !count))
-        return bad_answer(c, error);
+        return call_bad_answer(c, error);
     return 0;
 }
 

@@ -120,6 +120,7 @@ void control_closed(struct node *n, struct wire_connection *c)
     struct control_request *r = find_request(c);
     if (r)
         r->connection = NULL;
+    control_backup_closed(c);
 }
 
 /* ---- Commands on the node itself ------------------------------------------------- */
@@ -221,7 +222,9 @@ static void (*const commands[])(struct control_request *r, struct reader *frame)
     [CONTROL_STATUS] = control_status, [CONTROL_INVITE] = control_invite,
     [CONTROL_STOP] = control_stop,     [CONTROL_GET] = control_get,
     [CONTROL_PUT] = control_put,       [CONTROL_DEL] = control_del,
-    [CONTROL_LIST] = control_list,
+    [CONTROL_LIST] = control_list,     [CONTROL_BACKUP] = control_backup,
+    [CONTROL_BACKUP_RECORDS] = control_backup_records,
+    [CONTROL_BACKUP_ENTRIES] = control_backup_entries,
 };
 
 void control_frame(struct node *n, struct wire_connection *c, const struct wire_frame *f)

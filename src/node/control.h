@@ -35,6 +35,12 @@ void control_put(struct control_request *r, struct reader *frame);
 void control_del(struct control_request *r, struct reader *frame);
 void control_list(struct control_request *r, struct reader *frame);
 
+/* control_backup.c: a backup's three commands, and its connection's end. */
+void control_backup(struct control_request *r, struct reader *frame);
+void control_backup_records(struct control_request *r, struct reader *frame);
+void control_backup_entries(struct control_request *r, struct reader *frame);
+void control_backup_closed(struct wire_connection *c);
+
 /* A fresh token for this cluster, with this node's and the voters' addresses, and its
  * record. */
 int token_make_here(struct node *n, uint64_t ttl_s, struct token *ret,

@@ -3,8 +3,44 @@
 
 #include <errno.h>
 
-enum { STATUS_QUORUM = 1, STATUS_SPACE_LOW = 2, STATUS_FLAGS = 3 };
+enum {
+    STATUS_QUORUM = 1,
+    STATUS_SPACE_LOW = 2,
+    STATUS_COMPLETE = 4,
+    STATUS_DISK_HUNG = 8,
+    STATUS_FLAGS = 15,
+};
 enum { MEMBER_VOTER = 1, MEMBER_REACHABLE = 2, MEMBER_FLAGS = 3 };
+
+/* Of what is on the disk, in the order of their bytes. */
+static const size_t disk_numbers[] = {
+    offsetof(struct node_status, keys),
+    offsetof(struct node_status, log_bytes),
+    offsetof(struct node_status, disk_free_bytes),
+    offsetof(struct node_status, base),
+    offsetof(struct node_status, live_bytes),
+    offsetof(struct node_status, merged_bytes),
+    offsetof(struct node_status, merged_files),
+    offsetof(struct node_status, hint_bytes),
+    offsetof(struct node_status, merges),
+    offsetof(struct node_status, merge_bytes_written),
+    offsetof(struct node_status, scrubs),
+    offsetof(struct node_status, scrubbed_bytes),
+    offsetof(struct node_status, bad_reads),
+    offsetof(struct node_status, damaged),
+    offsetof(struct node_status, repaired),
+    offsetof(struct node_status, unrepaired),
+    offsetof(struct node_status, snapshot_bytes),
+    offsetof(struct node_status, snapshot_total),
+};
+
+static uint8_t status_flags(const struct node_status *s)
+{
+    return (uint8_t)((s->quorum ? STATUS_QUORUM : 0) |
+                     (s->space_low ? STATUS_SPACE_LOW : 0) |
+                     (s->complete ? STATUS_COMPLETE : 0) |
+                     (s->disk_hung ? STATUS_DISK_HUNG : 0));
+}
 
 void node_status_encode(const struct node_status *s, struct buf *to)
 {
@@ -18,14 +54,12 @@ void node_status_encode(const struct node_status *s, struct buf *to)
     buf_u64(to, s->commit);
     buf_u64(to, s->applied);
     buf_u64(to, s->last);
-    buf_u8(to, (uint8_t)((s->quorum ? STATUS_QUORUM : 0) |
-                         (s->space_low ? STATUS_SPACE_LOW : 0)));
+    buf_u8(to, status_flags(s));
     buf_cstring(to, s->mountpoint);
     buf_cstring(to, s->version);
     buf_u32(to, s->pid);
-    buf_u64(to, s->keys);
-    buf_u64(to, s->log_bytes);
-    buf_u64(to, s->disk_free_bytes);
+    for (size_t i = 0; i < array_length(disk_numbers); i++)
+        buf_u64(to, *(const uint64_t *)((const char *)s + disk_numbers[i]));
     buf_u64(to, s->refused);
     buf_u32(to, s->member_count);
     for (uint32_t i = 0; i < s->member_count; i++) {
@@ -53,6 +87,8 @@ static void read_state(struct reader *r, struct node_status *s)
     r->bad |= flags & ~STATUS_FLAGS;
     s->quorum = flags & STATUS_QUORUM;
     s->space_low = flags & STATUS_SPACE_LOW;
+    s->complete = flags & STATUS_COMPLETE;
+    s->disk_hung = flags & STATUS_DISK_HUNG;
 }
 
 static void read_member(struct reader *r, struct node_member *m)
@@ -82,9 +118,8 @@ int node_status_decode(const void *data, size_t length, struct node_status *ret)
     reader_cstring(&r, s->mountpoint, sizeof(s->mountpoint));
     reader_cstring(&r, s->version, sizeof(s->version));
     s->pid = reader_u32(&r);
-    s->keys = reader_u64(&r);
-    s->log_bytes = reader_u64(&r);
-    s->disk_free_bytes = reader_u64(&r);
+    for (size_t i = 0; i < array_length(disk_numbers); i++)
+        *(uint64_t *)((char *)s + disk_numbers[i]) = reader_u64(&r);
     s->refused = reader_u64(&r);
     s->member_count = reader_u32(&r);
     r.bad |= s->member_count > LIMIT_MEMBERS;

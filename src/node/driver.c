@@ -140,6 +140,8 @@ static void execute(struct node *n, const struct raft_update *u)
     }
     if (u->want_noop)
         leader_begin(n);
+    if (u->snapshot_offered)
+        snapshot_offered(n, u->snapshot_from, u->snapshot_index);
     set_deadline(n, u->deadline_us);
     driver_flush_soon(n);
 }
@@ -155,8 +157,9 @@ static void step_one(struct node *n, const struct raft_event *event)
         log_warn("node %016llx sent a message no correct node sends",
                  (unsigned long long)(event->message ? event->message->from : 0));
     if (ret < 0) {
-        /* It was appended here already: the core must not refuse it. */
-        ensure(event->type != RAFT_PROPOSE);
+        /* It was appended, merged or installed here already: the core must not refuse it. */
+        ensure(event->type != RAFT_PROPOSE && event->type != RAFT_COMPACTED &&
+               event->type != RAFT_INSTALLED);
         return;
     }
     d->visible = d->update.visible;
@@ -259,11 +262,14 @@ static void apply_one(struct node *n, uint64_t index)
 void driver_apply(struct node *n)
 {
     struct driver *d = &n->driver;
+    if (snapshot_is_installing(n))
+        return;
     uint64_t applied = store_applied(n->store);
     uint64_t to = min_u64(raft_commit(d->raft), raft_durable(d->raft));
     if (applied < to) {
         while (applied < to)
             apply_one(n, ++applied);
+        driver_note_ready(n);
         driver_step(n, &(struct raft_event){.type = RAFT_APPLIED, .index = applied});
         leader_applied(n);
         client_applied(n);
@@ -271,10 +277,26 @@ void driver_apply(struct node *n)
     leader_release(n);
 }
 
+void driver_note_ready(struct node *n)
+{
+    bool ready = store_is_ready(n->store);
+    if (ready == gate_is_open(n))
+        return;
+    log_info(ready ? "the state is complete: it is served"
+                   : "the state is complete only when entries up to where it was merged "
+                     "have come: nothing is served until then");
+    gate_set(n, ready);
+}
+
 /* ---- The loop's turns -------------------------------------------------------------- */
 
 static void deadline_passed(evutil_socket_t fd, short what, void *arg)
 {
+    struct node *n = arg;
+    if (snapshot_is_installing(n)) { /* no election upon what is being replaced */
+        set_deadline(n, node_now() + NODE_HEARTBEAT_US);
+        return;
+    }
     driver_step(arg, &(struct raft_event){.type = RAFT_TICK});
 }
 
@@ -327,6 +349,8 @@ int driver_start(struct node *n, const struct store_recovery *recovery)
         .base_term = recovery->base_term,
         .commit = recovery->commit,
         .config_index = recovery->commit,
+        .claim_index = recovery->claim_index,
+        .claim_term = recovery->claim_term,
     };
     struct raft_run *runs = calloc(recovery->run_count + 1, sizeof(*runs));
     if (!runs)

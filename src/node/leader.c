@@ -227,6 +227,7 @@ static bool is_gate_open(const struct node *n)
 {
     return raft_established(n->driver.raft) && n->leader.noop_index > 0 &&
            store_applied(n->store) >= n->leader.noop_index && /* S1 */
+           store_is_ready(n->store) &&                        /* G7 */
            n->leader.inflight_bytes < LIMIT_INFLIGHT_BYTES &&
            !raft_transferring(n->driver.raft) && !n->leader.evaluating;
 }
@@ -288,9 +289,25 @@ static void conclude(struct node *n, struct operation *o, int error,
     free(o);
 }
 
-/* 0: done with (the operation is gone); -EAGAIN, -EBUSY: to be evaluated again. What it
- * steps and answers may bring more operations: `evaluating` keeps them at the gate until
- * it is done, for they would be appended before it, or overtake it. */
+/* What it needs is damaged on this disk. True: it is evaluated again when it was
+ * repaired; who belongs to no session asks again. */
+static bool await_repair(struct node *n, const struct operation *o, int *ret)
+{
+    struct session *s = session_find(n, o->head.session);
+    uint64_t now_us = node_now();
+    if (s && s->damaged_until_us == 0)
+        s->damaged_until_us = now_us + n->gate.patience_us;
+    bool wait = s ? now_us < s->damaged_until_us : o->internal;
+    if (!wait && s)
+        s->damaged_until_us = 0;
+    *ret = wait ? -EBADMSG : -EIO;
+    return wait;
+}
+
+/* 0: done with (the operation is gone); else to be evaluated again: -EAGAIN when
+ * n->missed was read in, -EBUSY after a membership change, -EBADMSG after a repair. What
+ * it steps and answers may bring more operations: `evaluating` keeps them at the gate
+ * until it is done, for they would be appended before it, or overtake it. */
 static int execute(struct node *n, struct operation *o)
 {
     struct store_builder builder = {0};
@@ -303,6 +320,8 @@ static int execute(struct node *n, struct operation *o)
     if (ret == 0)
         ret = evaluate(n, o->head.session, o->bytes, o->length, &e);
     bool again = ret == -EAGAIN || ret == -EBUSY;
+    if (ret == -EBADMSG)
+        again = await_repair(n, o, &ret);
     if (!again)
         conclude(n, o, ret, &builder, &e);
     store_builder_release(&builder);
@@ -364,8 +383,14 @@ static void park_again(struct node *n, struct session *s, struct operation *o, i
         s->parked_tail = o;
     s->paging = why == -EAGAIN;
     s->config = why == -EBUSY;
+    s->damaged = why == -EBADMSG;
     if (s->paging)
         ask_for_page(n, s->number);
+}
+
+static bool is_runnable(const struct session *s)
+{
+    return s->parked_head && !s->paging && !s->config && !s->damaged;
 }
 
 /* The operations of one session, in order; one that must wait keeps back those behind it.
@@ -373,12 +398,14 @@ static void park_again(struct node *n, struct session *s, struct operation *o, i
 static void run_session(struct node *n, struct session *s)
 {
     uint64_t number = s->number;
-    while (s && s->parked_head && !s->paging && !s->config && is_gate_open(n)) {
+    while (s && is_runnable(s) && is_gate_open(n)) {
         struct operation *o = operation_take(&s->parked_head, &s->parked_tail);
         if (!judge(n, s, o))
             continue;
         int ret = execute(n, o);
         s = session_find(n, number); /* what was applied meanwhile may have ended it */
+        if (s && ret != -EBADMSG)
+            s->damaged_until_us = 0;
         if (ret == 0)
             continue;
         if (!s) {
@@ -423,7 +450,7 @@ static void run_operation(struct node *n, struct operation *o)
 static struct session *first_runnable(struct node *n)
 {
     for (struct session *s = n->sessions; s; s = s->next)
-        if (s->parked_head && !s->paging && !s->config)
+        if (is_runnable(s))
             return s;
     return NULL;
 }
@@ -542,7 +569,8 @@ void leader_end(struct node *n)
     for (struct session *s = n->sessions; s; s = s->next) {
         while (s->parked_head)
             refuse(n, operation_take(&s->parked_head, &s->parked_tail), WIRE_NOT_LEADER);
-        s->paging = s->config = false;
+        s->paging = s->config = s->damaged = false;
+        s->damaged_until_us = 0;
         s->lowest = 0;
     }
     l->noop_index = 0;
@@ -558,6 +586,26 @@ void leader_applied(struct node *n)
     for (struct session *s = n->sessions; s; s = s->next)
         s->config = s->config && raft_config_is_pending(n->driver.raft);
     open_gate(n);
+}
+
+void leader_repaired(struct node *n, bool hope)
+{
+    for (struct session *s = n->sessions; s; s = s->next) {
+        if (s->damaged && !hope)
+            s->damaged_until_us = 1; /* long ago: evaluated again, it fails */
+        s->damaged = false;
+    }
+    if (node_is_leader(n))
+        open_gate(n);
+}
+
+/* No repair came in time: the operation is told so when it is evaluated again. */
+static void end_patience(struct node *n)
+{
+    uint64_t now_us = node_now();
+    for (struct session *s = n->sessions; s; s = s->next)
+        if (s->damaged && now_us >= s->damaged_until_us)
+            s->damaged = false;
 }
 
 static void release_entries(struct node *n, uint64_t visible)
@@ -647,6 +695,7 @@ void leader_tick(struct node *n)
 {
     if (!node_is_leader(n) || !is_gate_open(n) || !node_has_quorum(n))
         return;
+    end_patience(n);
     if (!raft_config_is_pending(n->driver.raft))
         promote(n);
     if (n->leader.reclaim && is_gate_open(n))

@@ -11,7 +11,12 @@ static void job_finished(struct node *n, struct mail *mail)
     struct store_done done = store_finish_job(n->store, n->log.finished);
     n->log.finished = NULL;
     n->log.busy = false;
+    if (done.installed)
+        snapshot_installed(n); /* what else was durable is of the former log */
+    if (done.install_failed)
+        snapshot_install_failed(n);
     driver_durable(n, &done);
+    repair_job_done(n);
     log_thread_kick(n);
 }
 
@@ -80,9 +85,29 @@ void log_thread_kick(struct node *n)
     if (!job)
         return;
     log->busy = true;
+    log->since_us = node_now();
+    repair_issued(n);
     n->driver.hard_states_issued = n->driver.hard_states;
     pthread_mutex_lock(&log->mutex);
     log->job = job;
     pthread_mutex_unlock(&log->mutex);
     pthread_cond_signal(&log->wake); /* outside, or it wakes only to wait for the mutex */
+}
+
+/* A disk that hangs does not hang the timers, but its node cannot lead: it hands over,
+ * and takes part again when the disk answers. */
+void log_thread_tick(struct node *n, uint64_t now_us)
+{
+    struct log_thread *log = &n->log;
+    bool hung = log->busy && now_us - log->since_us > NODE_HUNG_US;
+    if (hung == log->hung)
+        return;
+    log->hung = hung;
+    if (hung)
+        log_error("the disk of %s has not answered a write for %d s: this node will not "
+                  "lead until it does; look at the disk",
+                  n->directory.path, NODE_HUNG_US / 1000000);
+    else
+        log_info("the disk of %s answers again", n->directory.path);
+    peers_judge_eligibility(n);
 }

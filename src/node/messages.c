@@ -26,6 +26,7 @@ uint8_t message_encode(const struct raft_message *m, struct buf *to)
         buf_u64(to, m->last);
         buf_u64(to, m->commit);
         buf_u64(to, m->round);
+        buf_u64(to, m->floor);
         return WIRE_RAFT_APPEND;
     case RAFT_APPEND_REPLY:
         buf_u8(to, m->ok);
@@ -38,6 +39,13 @@ uint8_t message_encode(const struct raft_message *m, struct buf *to)
         return WIRE_RAFT_APPEND_REPLY;
     case RAFT_TIMEOUT_NOW:
         return WIRE_RAFT_TIMEOUT_NOW;
+    case RAFT_SNAPSHOT:
+        buf_u64(to, m->prev_index);
+        buf_u64(to, m->prev_term);
+        buf_u64(to, m->commit);
+        buf_u64(to, m->round);
+        buf_u64(to, m->floor);
+        return WIRE_RAFT_SNAPSHOT;
     }
     ensure(false && "a message type the core knows");
     return 0;
@@ -80,6 +88,7 @@ int message_decode(uint8_t type, const void *data, size_t length,
         m.last = reader_u64(&r);
         m.commit = reader_u64(&r);
         m.round = reader_u64(&r);
+        m.floor = reader_u64(&r);
         rest_length = reader_left(&r);
         rest = reader_bytes(&r, rest_length);
         good = m.last >= m.prev_index && (m.last > m.prev_index) == (rest_length > 0);
@@ -96,6 +105,14 @@ int message_decode(uint8_t type, const void *data, size_t length,
         break;
     case WIRE_RAFT_TIMEOUT_NOW:
         m.type = RAFT_TIMEOUT_NOW;
+        break;
+    case WIRE_RAFT_SNAPSHOT:
+        m.type = RAFT_SNAPSHOT;
+        m.prev_index = m.last = reader_u64(&r);
+        m.prev_term = reader_u64(&r);
+        m.commit = reader_u64(&r);
+        m.round = reader_u64(&r);
+        m.floor = reader_u64(&r);
         break;
     default:
         return -EPROTO;

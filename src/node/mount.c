@@ -1,39 +1,10 @@
 /*
- * mount.c - the node as the mount's backend: the view it reads, the way its operations
- * take, the inode numbers it hands out.
+ * mount.c - the node as the mount's backend: the way its operations take, the inode
+ * numbers it hands out.
  */
 #include "node_core.h"
 
 #include <errno.h>
-
-/* ---- The view: any thread ---------------------------------------------------------- */
-
-static int view_get(void *context, const void *key, size_t key_size, struct buf *to,
-                    uint64_t *ret_timestamp)
-{
-    struct node *n = context;
-    return store_get(n->store, key, key_size, 0, to, ret_timestamp);
-}
-
-static int view_scan(void *context, const void *from, size_t from_size, const void *to,
-                     size_t to_size, int (*each)(void *arg, const struct fs_item *item),
-                     void *arg)
-{
-    struct node *n = context;
-    return records_scan(store_scan, n->store, from, from_size, to, to_size, each, arg);
-}
-
-static uint64_t view_begin(void *context)
-{
-    struct node *n = context;
-    return store_read_begin(n->store);
-}
-
-static bool view_retry(void *context, uint64_t begun)
-{
-    struct node *n = context;
-    return store_read_retry(n->store, begun);
-}
 
 /* ---- Operations: from the mount's threads to the loop and back --------------------- */
 
@@ -239,6 +210,12 @@ void mount_stop(struct node *n, bool force)
     call(n);
 }
 
+void mount_state_replaced(struct node *n)
+{
+    if (n->mount_shown)
+        fs_mount_replaced(n->mount.mount);
+}
+
 void mount_init(struct node *n)
 {
     struct mount *m = &n->mount;
@@ -246,11 +223,6 @@ void mount_init(struct node *n)
     m->reserve_mail.deliver = reserve_arrived;
     m->unmounted_mail.deliver = unmounted_arrived;
     m->call_mail.deliver = call_returned;
-    n->view = (struct fs_view){.context = n,
-                               .get = view_get,
-                               .scan = view_scan,
-                               .begin = view_begin,
-                               .retry = view_retry};
     m->backend = (struct fs_backend){.context = n,
                                      .view = n->view,
                                      .submit = backend_submit,

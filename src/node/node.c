@@ -16,6 +16,7 @@
 #include <event2/thread.h>
 #include <malloc.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 uint64_t node_now(void)
@@ -27,6 +28,11 @@ void node_must(int error, const char *what)
 {
     if (error < 0)
         log_fatal("%s: %s; the node stops", what, strerror(-error));
+}
+
+struct store *node_store(struct node *n)
+{
+    return n->store;
 }
 
 const struct fs_view *node_view(struct node *n)
@@ -99,10 +105,34 @@ static void fill_member(struct node *n, const struct member *m, struct node_memb
     }
 }
 
-void node_fill_status(struct node *n, struct node_status *ret)
+static void fill_disk(struct node *n, struct node_status *ret)
 {
     struct store_stats stats;
     store_stats(n->store, &stats);
+    ret->space_low = store_space(n->store) == STORE_SPACE_LOW;
+    ret->complete = store_is_ready(n->store);
+    ret->disk_hung = n->log.hung;
+    ret->keys = stats.keys;
+    ret->log_bytes = stats.log_bytes;
+    ret->disk_free_bytes = stats.disk_free_bytes;
+    ret->base = n->base;
+    ret->live_bytes = stats.live_bytes;
+    ret->merged_bytes = stats.merged_bytes;
+    ret->merged_files = stats.merged_files;
+    ret->hint_bytes = stats.hint_bytes;
+    ret->merges = stats.merges;
+    ret->merge_bytes_written = stats.merge_bytes_written;
+    ret->scrubs = stats.scrubs;
+    ret->scrubbed_bytes = stats.scrubbed_bytes;
+    ret->bad_reads = stats.bad_reads;
+    ret->damaged = stats.damaged;
+    ret->repaired = stats.repaired;
+    ret->unrepaired = stats.unrepaired;
+    snapshot_progress(n, &ret->snapshot_bytes, &ret->snapshot_total);
+}
+
+void node_fill_status(struct node *n, struct node_status *ret)
+{
     *ret = (struct node_status){
         .id = n->directory.node_id,
         .role = status_role(n),
@@ -113,13 +143,10 @@ void node_fill_status(struct node *n, struct node_status *ret)
         .last = store_last_index(n->store),
         .quorum = node_has_quorum(n),
         .pid = (uint32_t)getpid(),
-        .space_low = store_space(n->store) == STORE_SPACE_LOW,
-        .keys = stats.keys,
-        .log_bytes = stats.log_bytes,
-        .disk_free_bytes = stats.disk_free_bytes,
         .refused = total_refused(n),
         .member_count = n->members.count,
     };
+    fill_disk(n, ret);
     memcpy(ret->name, n->directory.name, sizeof(ret->name));
     memcpy(ret->cluster, n->directory.cluster_id, sizeof(ret->cluster));
     snprintf(ret->version, sizeof(ret->version), "%s", TIERCE_VERSION);
@@ -309,7 +336,7 @@ static void tick_second(struct node *n, uint64_t now_us)
     /* G6: what is applied is committed, and durable here: a hint beyond what a power cut
      * leaves of the log would make damage of what was never written. */
     uint64_t applied = store_applied(n->store);
-    if (applied != n->hinted_commit) {
+    if (applied > n->hinted_commit) { /* never less: behind a hole it is the only proof */
         n->hinted_commit = applied;
         node_must(store_set_commit_hint(n->store, applied), "noting the commit index");
     }
@@ -332,8 +359,13 @@ static void ticked(evutil_socket_t fd, short what, void *arg)
     peers_dial_due(n, now_us);
     client_tick(n, now_us);
     mount_reserve(n);
+    log_thread_tick(n, now_us);
     leader_tick(n);
+    fetch_tick(n, now_us);
+    serve_tick(n, now_us);
     tick_phase(n, now_us);
+    store_set_retention(n->store, raft_floor(n->driver.raft) + 1);
+    merge_thread_kick(n);
     if (now_us - n->second_us >= NODE_SECOND_US)
         tick_second(n, now_us);
     driver_flush_soon(n);
@@ -348,10 +380,17 @@ static void opened(void *context, struct wire_connection *c,
         peers_opened(context, c, hello);
 }
 
+void node_forget(struct node *n, struct wire_connection *c)
+{
+    leader_forget(n, c);
+    serve_forget(n, c);
+    fetch_forget(n, c);
+}
+
 static void closed(void *context, struct wire_connection *c, const char *reason)
 {
     control_closed(context, c);
-    leader_forget(context, c);
+    node_forget(context, c);
     peers_closed(context, c, reason);
 }
 
@@ -386,11 +425,18 @@ static void frame(void *context, struct wire_connection *c, const struct wire_fr
     case WIRE_ANSWER:
         answer_frame(n, c, f);
         break;
+    case WIRE_FETCH:
+        serve_frame(n, c, f);
+        break;
+    case WIRE_FETCHED:
+        fetch_frame(n, c, f);
+        break;
     case WIRE_RAFT_VOTE:
     case WIRE_RAFT_VOTE_REPLY:
     case WIRE_RAFT_APPEND:
     case WIRE_RAFT_APPEND_REPLY:
     case WIRE_RAFT_TIMEOUT_NOW:
+    case WIRE_RAFT_SNAPSHOT:
         peers_frame(n, c, f);
         break;
     case WIRE_ERROR: /* a node of another version did not know a frame, and said so */
@@ -409,8 +455,14 @@ static void replay(void *context, const struct store_entry *entry)
     node_must(session_note_entry(context, entry), "recovering");
 }
 
+/* While entries are missing up to where it was merged, the store may lack the membership
+ * in force, but then the state kept with it has that (G7). */
 static int read_members(struct node *n)
 {
+    if (n->has_state && !store_is_ready(n->store)) {
+        n->members = n->members_applied;
+        return 0;
+    }
     struct fs_key key;
     struct buf value = {0};
     cluster_key_config(&key);
@@ -431,6 +483,9 @@ static int open_store(struct node *n, struct store_recovery *recovery)
     char *path = n->directory.path;
     struct store_options o = directory_store_options(&n->directory);
     o.replay = replay;
+    o.save_state = state_save;
+    o.load_state = state_load;
+    o.damaged = repair_damaged;
     o.context = n;
     int ret = store_open(&n->store, &o, recovery, n->error);
     if (ret < 0)
@@ -500,6 +555,9 @@ static int make_loop(struct node *n)
 static int start(struct node *n)
 {
     struct store_recovery recovery;
+    gate_init(n);
+    gate_set(n, false);
+    repair_init(n);
     int ret = make_loop(n);
     if (ret == 0)
         ret = open_store(n, &recovery);
@@ -511,12 +569,18 @@ static int start(struct node *n)
         ret = log_thread_start(n);
     if (ret == 0)
         ret = pager_start(n);
+    if (ret == 0)
+        ret = merge_thread_start(n);
     if (ret < 0)
         return ret;
+    if (recovery.damage[0])
+        log_warn("%s: it is fetched from the other nodes", recovery.damage);
     if (recovery.cut_bytes)
         log_info("%llu bytes of an unfinished write were cut from the log",
                  (unsigned long long)recovery.cut_bytes);
-    n->hinted_commit = recovery.commit;
+    n->hinted_commit = max_u64(recovery.commit, recovery.claim_index);
+    n->base = recovery.base_index;
+    gate_set(n, store_is_ready(n->store));
     n->eligible = true;
     peers_judge_eligibility(n); /* before it may be elected */
     mount_init(n);
@@ -538,9 +602,14 @@ static void finish(struct node *n)
 {
     mount_release(n);
     pager_stop(n);
+    merge_thread_stop(n);
     log_thread_stop(n);
+    snapshot_release(n);
+    repair_release(n);
+    serve_release(n);
     if (n->endpoint)
         wire_endpoint_free(n->endpoint);
+    control_backups_release(n);
     peers_release(n);
     driver_stop(n);
     client_release(n);
@@ -553,6 +622,17 @@ static void finish(struct node *n)
         event_base_free(n->loop);
     }
     directory_release(&n->directory);
+}
+
+/* Each file of the store takes a descriptor, and so does each connection. */
+static void allow_descriptors(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == limit.rlim_max)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+        log_warn("the limit of open files stays at its soft value: %s", strerror(errno));
 }
 
 /* Entries come and go all the time. By default malloc gives the pages of each large one back
@@ -573,6 +653,7 @@ int node_run(const struct node_run_options *options, char error[NODE_ERROR_BYTES
     keep_memory();
     n->mailbox.wake_fd = -1;
     n->options = options;
+    allow_descriptors();
     int ret = directory_open(&n->directory, options->data, error);
     if (ret < 0) {
         free(n);

@@ -89,7 +89,18 @@ struct node_status {
     char version[32];
     uint32_t pid;
     bool space_low;
+    bool complete;  /* false: what is merged here was made later than what is applied; nothing
+                       is served until then (G7) */
+    bool disk_hung; /* a write of the log has not been answered for seconds */
     uint64_t keys, log_bytes, disk_free_bytes;
+    uint64_t base;       /* the log begins after this entry */
+    uint64_t live_bytes; /* records that count, of log and merged files */
+    uint64_t merged_bytes, merged_files, hint_bytes;
+    uint64_t merges, merge_bytes_written;      /* since the start */
+    uint64_t scrubs, scrubbed_bytes;           /* since the start */
+    uint64_t bad_reads;                        /* that failed their checksum */
+    uint64_t damaged, repaired, unrepaired;    /* found; written back; no node had it */
+    uint64_t snapshot_bytes, snapshot_total;   /* being fetched; 0, 0: none */
     uint64_t refused; /* connections and frames of the port that were refused, in all */
     uint32_t member_count;
     struct node_member members[LIMIT_MEMBERS];
@@ -118,5 +129,38 @@ int node_call_ls(const char *data, const char *path,
                  int (*each)(void *context, const char *name, size_t name_size,
                              uint8_t type),
                  void *context, char error[NODE_ERROR_BYTES]);
+
+/* ---- Backup and restore ------------------------------------------------------------- */
+
+struct node_backup {
+    uint8_t cluster[16];
+    uint64_t index, term; /* the entry as of which it is */
+    uint64_t records, entries, bytes;
+    bool quorum; /* the node had reached a majority: what it knows is what the cluster knew */
+};
+
+/* Asks the node running on `data` for all that the cluster holds, and writes it to `file`,
+ * which is replaced when all is written and synced. */
+int node_call_backup(const char *data, const char *file, struct node_backup *ret,
+                     char error[NODE_ERROR_BYTES]);
+/* As node_init(), with the name space of a backup; all of it is checked first. */
+int node_restore(const struct node_setup *setup, const char *file, char **ret_token,
+                 char error[NODE_ERROR_BYTES]);
+
+/* ---- Looking at files while no node runs ------------------------------------------- */
+
+struct node_inspect {
+    const char *data;
+    const char *file; /* as it is, or in `data` or its log; NULL: all of the store's */
+    bool verify;      /* all of it is read and checked */
+    /* A line of what is there; kind "problem": what is wrong, "note": what the next start
+     * sees to. Not 0: ends the looking, and is returned. */
+    int (*fact)(void *context, const struct fact *fact);
+    void *context;
+};
+
+/* -EBUSY: a node runs there, or was started meanwhile. It is not kept from starting. */
+int node_inspect(const struct node_inspect *what, uint64_t *ret_problems,
+                 char error[NODE_ERROR_BYTES]);
 
 #endif

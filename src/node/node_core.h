@@ -5,6 +5,7 @@
 #ifndef TIERCE_NODE_CORE_H
 #define TIERCE_NODE_CORE_H
 
+#include "fetch.h"
 #include "node_internal.h"
 
 enum {
@@ -25,6 +26,12 @@ enum {
     NODE_INODES_RESERVED = 4096,  /* numbers asked for at once */
     NODE_INODES_LOW = 2048,       /* ask again below this */
     NODE_SESSIONS_PER_ENTRY = 64, /* older sessions a new one ends at once */
+    NODE_HUNG_US = 2000 * 1000,   /* a job of the log this old: others are to lead */
+    NODE_READ_PATIENCE_US = 5000 * 1000, /* for the state to be complete, for repairs */
+    NODE_REPAIRS = 16,                   /* asked for at once */
+    NODE_SERVINGS = 16, /* questions of one node that are being answered */
+    NODE_SNAPSHOT_IDLE_US = 60 * 1000 * 1000, /* without a question: unpinned */
+    NODE_SNAPSHOT_RETRY_US = 30 * 1000 * 1000, /* between tries, at most */
 };
 
 #define NODE_CLOCK_AHEAD_US                                                              \
@@ -56,6 +63,8 @@ struct log_thread {
     pthread_cond_t wake;
     struct store_job *job; /* under mutex: to run */
     bool busy;             /* loop: a job is out */
+    uint64_t since_us;     /* loop: since when */
+    bool hung;             /* loop: it was said that the disk hangs */
     struct mail mail;
     struct store_job *finished; /* with the mail */
 };
@@ -63,6 +72,7 @@ struct log_thread {
 int log_thread_start(struct node *n);
 void log_thread_stop(struct node *n); /* after the job that runs */
 void log_thread_kick(struct node *n); /* hands over what the store has collected */
+void log_thread_tick(struct node *n, uint64_t now_us);
 
 /* ---- pager.c ----------------------------------------------------------------------- */
 
@@ -76,6 +86,76 @@ struct pager {
 
 int pager_start(struct node *n);
 void pager_stop(struct node *n);
+/* On a thread that has run task->work: its done() follows on the loop. */
+void pager_post_done(struct node *n, struct pager_task *task);
+
+/* ---- merge_thread.c: the store's tasks, and bulk I/O that nobody waits for ---------- */
+
+struct merge_thread {
+    pthread_t thread;
+    bool started, stopping; /* under mutex */
+    pthread_mutex_t mutex;
+    pthread_cond_t wake;
+    struct pager_task *head, *tail; /* under mutex: before the store's task */
+    struct store_task *task;        /* under mutex: to run */
+    uint64_t task_at_us;            /* thread: CLOCK_MONOTONIC, not before */
+    struct store_task *out;         /* loop: under way; NULL: none */
+    unsigned holds;                 /* loop: above 0: no new one */
+    struct mail mail;
+};
+
+int merge_thread_start(struct node *n);
+void merge_thread_stop(struct node *n); /* after the stretch that runs */
+void merge_thread_kick(struct node *n); /* begins what is due */
+/* No task is begun until released as often; when the one under way has ended,
+ * snapshot_install_due() and serve_pin_due() are called. */
+void merge_thread_hold(struct node *n);
+void merge_thread_release(struct node *n);
+void merge_thread_submit(struct node *n, struct pager_task *task); /* as pager_submit */
+
+/* ---- view.c: reading on other threads ----------------------------------------------- */
+
+struct gate {
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    _Atomic uint64_t epoch;   /* odd: the state is not complete (G7) */
+    _Atomic uint64_t repairs; /* how often something was repaired */
+    bool told, repairing;     /* under mutex: damage that the loop will see to; sees to */
+    uint64_t patience_us;     /* NODE_READ_PATIENCE_US */
+};
+
+void gate_init(struct node *n);
+bool gate_is_open(const struct node *n);
+void gate_set(struct node *n, bool open);
+bool gate_note_damage(struct node *n); /* any thread; true: the loop is to be told */
+void gate_take_damage(struct node *n);
+void gate_note_repairs(struct node *n, bool repairing, bool repaired);
+
+/* ---- repair.c: what went bad on this disk (G9) --------------------------------------- */
+
+void repair_init(struct node *n);
+void repair_damaged(void *context); /* any thread: store_options.damaged */
+void repair_pump(struct node *n);
+void repair_issued(struct node *n);   /* what was collected is a job now */
+void repair_job_done(struct node *n); /* ... and done */
+void repair_release(struct node *n);
+
+/* ---- snapshot.c: log and state from another node -------------------------------------- */
+
+/* By the leader, for a log that ends before `index`. */
+void snapshot_offered(struct node *n, uint64_t from, uint64_t index);
+void snapshot_install_due(struct node *n); /* the merge thread has no task */
+bool snapshot_is_installing(const struct node *n);
+void snapshot_installed(struct node *n); /* by a job */
+void snapshot_install_failed(struct node *n);
+/* Of the one that is being fetched; 0, 0: none. */
+void snapshot_progress(const struct node *n, uint64_t *ret_bytes, uint64_t *ret_total);
+void snapshot_release(struct node *n);
+
+/* ---- state.c: what the node knows from entries alone, kept with what is merged -------- */
+
+int state_save(void *context, struct buf *to);
+int state_load(void *context, const void *data, size_t length); /* -EBADMSG, -ENOMEM */
 
 /* ---- session.c: the replicated window of each session (S2) ------------------------- */
 
@@ -95,6 +175,8 @@ struct session {
     struct operation *parked_head, *parked_tail;
     bool paging; /* its first parked operation waits for the reader thread */
     bool config; /* ... or for a membership change to be applied */
+    bool damaged;              /* ... or for a repair, */
+    uint64_t damaged_until_us; /* at most until then; 0: it did not yet */
 };
 
 enum session_verdict {
@@ -211,6 +293,7 @@ void driver_step(struct node *n, const struct raft_event *event);
 void driver_flush_soon(struct node *n); /* at the end of this turn of the loop */
 void driver_durable(struct node *n, const struct store_done *done);
 void driver_apply(struct node *n);
+void driver_note_ready(struct node *n); /* readers are let in where the state is whole */
 
 /* ---- leader.c: evaluates operations, proposes, answers ----------------------------- */
 
@@ -262,6 +345,8 @@ void leader_end(struct node *n);   /* what was not evaluated yet is answered NOT
 void leader_round_asked(struct node *n, uint64_t round); /* S4 */
 void leader_flush(struct node *n); /* proposes what was appended, asks for rounds */
 void leader_applied(struct node *n);
+/* Something was, or could not be: what waits for it looks again; without hope it is told. */
+void leader_repaired(struct node *n, bool hope);
 void leader_release(struct node *n); /* answers that may leave now */
 void leader_forget(struct node *n, struct wire_connection *c);
 void leader_tick(struct node *n);
@@ -332,6 +417,7 @@ void mount_release(struct node *n);
 void mount_start(struct node *n);
 void mount_stop(struct node *n, bool force);
 void mount_reserve(struct node *n); /* asks for inode numbers where they run low */
+void mount_state_replaced(struct node *n); /* what the kernel holds may be old */
 
 /* ---- node.c ------------------------------------------------------------------------ */
 
@@ -351,6 +437,8 @@ struct node {
     struct mailbox mailbox;
     struct log_thread log;
     struct pager pager;
+    struct merge_thread merge;
+    struct gate gate;
     struct wire_endpoint *endpoint;
     struct store *store;
     struct fs_view view; /* any thread */
@@ -364,6 +452,17 @@ struct node {
     struct client client;
     struct mount mount;
     struct fs_key missed; /* by the last evaluation that was -EAGAIN */
+    uint64_t base;         /* the log begins after it, as the core knows */
+    bool has_state;        /* state_load() has set members_applied */
+    struct fetch *fetches; /* on their way */
+    uint64_t next_fetch;
+    struct serving *servings; /* serve.c */
+    struct pinned *pinned;
+    struct repair *repairs;
+    size_t repair_count;
+    uint64_t repair_logged_us;
+    struct mail damage_mail;
+    struct snapshot *snapshot;
     struct event *tick, *sigterm, *sigint, *ending;
     bool eligible; /* to lead */
     _Atomic bool writable; /* a leader with a majority is reachable */
@@ -389,6 +488,7 @@ void node_mount_started(struct node *n, int error);
 void node_mount_stopped(struct node *n, int error);
 void node_unmounted(struct node *n);
 void node_role_changed(struct node *n);
+void node_forget(struct node *n, struct wire_connection *c); /* it is closed */
 /* Memory has run out where nothing can be given up. */
 void node_must(int error, const char *what);
 

@@ -16,6 +16,7 @@
 
 enum {
     NODE_FORMAT_VERSION = 1,
+    NODE_STATE_VERSION = 1, /* of the state that the store keeps beside what is merged */
     NODE_CERTIFICATE_DAYS = 3650,
     NODE_SECRET_BYTES = 16,
     NODE_SEGMENT_MIB = 64, /* default of segment_mib in tierce.conf */
@@ -201,6 +202,9 @@ enum control_command {
     CONTROL_PUT = 5, /* path string, flags u8 (1: last), content u64, offset u64, bytes */
     CONTROL_DEL = 6, /* path string */
     CONTROL_LIST = 7, /* path string, after string */
+    CONTROL_BACKUP = 8,
+    CONTROL_BACKUP_RECORDS = 9,  /* after string */
+    CONTROL_BACKUP_ENTRIES = 10, /* first u64, last u64 (0: what is applied now) */
 };
 
 enum {
@@ -220,6 +224,8 @@ struct node;
 
 void control_frame(struct node *n, struct wire_connection *c, const struct wire_frame *f);
 void control_closed(struct node *n, struct wire_connection *c);
+/* Before the store is closed: the connections are gone, without a call of the above. */
+void control_backups_release(struct node *n);
 /* A JOIN frame on the TLS port: checks it, runs NODE_OP_JOIN, signs, answers. */
 void join_frame(struct node *n, struct wire_connection *c, const struct wire_frame *f);
 
@@ -264,6 +270,7 @@ struct client_op {
 };
 void client_submit(struct node *n, struct client_op *op);
 
+struct store *node_store(struct node *n);
 const struct fs_view *
 node_view(struct node *n); /* any thread; its get may wait for the disk */
 struct event_base *node_loop(struct node *n);

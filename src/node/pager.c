@@ -32,17 +32,22 @@ static struct pager_task *next_task(struct pager *p)
     return task;
 }
 
+void pager_post_done(struct node *n, struct pager_task *task)
+{
+    struct pager_done *done = calloc(1, sizeof(*done));
+    node_must(done ? 0 : -ENOMEM, "reading for the loop");
+    done->task = task;
+    done->mail.deliver = task_done;
+    mail_post(n, &done->mail);
+}
+
 static void *pager_main(void *arg)
 {
     struct node *n = arg;
     struct pager_task *task;
     while ((task = next_task(&n->pager))) {
-        struct pager_done *done = calloc(1, sizeof(*done));
-        node_must(done ? 0 : -ENOMEM, "reading for the loop");
         task->work(task);
-        done->task = task;
-        done->mail.deliver = task_done;
-        mail_post(n, &done->mail);
+        pager_post_done(n, task);
     }
     return NULL;
 }

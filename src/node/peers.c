@@ -36,7 +36,7 @@ static void peer_clear(struct peer *p)
 static void peer_remove(struct node *n, struct peer *p)
 {
     if (p->connection) {
-        leader_forget(n, p->connection); /* closed() does not follow */
+        node_forget(n, p->connection); /* closed() does not follow */
         wire_close(p->connection);
     }
     peer_clear(p);
@@ -116,7 +116,8 @@ static bool is_clock_sane(struct node *n)
 void peers_judge_eligibility(struct node *n)
 {
     bool sane = is_clock_sane(n);
-    bool eligible = sane && store_has_room(n->store, LIMIT_ENTRY_BYTES) == 0;
+    bool room = store_has_room(n->store, LIMIT_ENTRY_BYTES) == 0;
+    bool eligible = sane && room && !n->log.hung;
     if (eligible == n->eligible)
         return;
     n->eligible = eligible;
@@ -124,7 +125,7 @@ void peers_judge_eligibility(struct node *n)
         log_error(
             "this host's clock is more than an hour ahead of the other nodes': it will "
             "not lead until the clock is set right");
-    else if (!eligible)
+    else if (!room)
         log_error("the disk of %s is full: this node will not lead until there is room",
                   n->directory.path);
     driver_step(n, &(struct raft_event){.type = RAFT_ELIGIBLE, .eligible = eligible});
@@ -499,6 +500,8 @@ void peers_frame(struct node *n, struct wire_connection *c, const struct wire_fr
         if (p)
             note_clock(n, p, clock_us);
     }
+    if (snapshot_is_installing(n))
+        return; /* as if lost: nothing may change what is being installed upon */
     if (m.type == RAFT_APPEND)
         receive_append(n, c, &m, rest, rest_length);
     else

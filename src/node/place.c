@@ -275,10 +275,10 @@ static int free_bytes(const char *path, uint64_t *ret)
     return 0;
 }
 
-int place_check_room(const struct place *p, uint64_t segment_bytes,
+int place_check_room(const struct place *p, uint64_t segment_bytes, uint64_t more_bytes,
                      char error[NODE_ERROR_BYTES])
 {
-    uint64_t needed = ROOM_SEGMENTS * segment_bytes, there;
+    uint64_t needed = ROOM_SEGMENTS * segment_bytes + more_bytes, there;
     int result = free_bytes(p->path, &there);
     if (result)
         return node_error(error, result, "cannot use %s: %s; %s", p->path,

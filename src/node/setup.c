@@ -1,11 +1,12 @@
 /*
- * setup.c - `init` and `join`: a data directory from nothing.
+ * setup.c - `init`, `restore` and `join`: a data directory from nothing.
  *
- * Both write tierce.conf last, so that a directory is a node's only when all of it is
+ * All write tierce.conf last, so that a directory is a node's only when all of it is
  * there. A join keeps its key from before it asks: the cluster remembers which key used a
  * token, and gives the same key the same answer, so that a join that was cut off is
  * simply run again.
  */
+#include "backup.h"
 #include "setup.h"
 
 #include <errno.h>
@@ -36,16 +37,18 @@ static void directory_end(struct directory *d)
     free(d);
 }
 
-/* All that can be refused without making anything is refused first. */
+/* All that can be refused without making anything is refused first. `data_bytes`: what
+ * will be put in at once. */
 static int take_place(struct place *ret, const struct node_setup *setup,
-                      const struct directory *d, bool join, char error[NODE_ERROR_BYTES])
+                      const struct directory *d, bool join, uint64_t data_bytes,
+                      char error[NODE_ERROR_BYTES])
 {
     struct place p;
     int result = place_look(&p, setup->data, join, error);
     if (result)
         return result;
     if (!p.unfinished)
-        result = place_check_room(&p, d->segment_bytes, error);
+        result = place_check_room(&p, d->segment_bytes, data_bytes, error);
     if (!result)
         result = naming_check_port(d, error);
     if (!result)
@@ -140,19 +143,22 @@ static int put_cluster(struct store_builder *b, const struct directory *d,
     return result;
 }
 
-/* Entry 1 of term 1: an empty name space, and the cluster as its first node made it. */
+/* The cluster as its first node made it: the first entry of its first term. Where nothing
+ * was restored it is entry 1 of term 1, and begins with an empty name space. */
 static int build_first_entry(struct store *s, const struct directory *d,
                              const char *ca_key, const struct token *token,
                              struct store_bytes **ret)
 {
-    struct store_entry head = {.index = 1, .term = 1};
+    struct store_entry head = {.index = store_last_index(s) + 1};
     uint64_t newest;
     store_chain(s, &head.prev_term, &head.prev_crc, &newest);
+    head.term = head.prev_term + 1;
     struct store_builder b = {0};
     uint64_t now = max_u64(clock_real_us(), newest + 1);
     store_builder_begin(&b, now);
     struct fs_change change = records_change(&b, now);
-    fs_format(&change);
+    if (head.index == 1)
+        fs_format(&change);
     int result = put_cluster(&b, d, ca_key, token);
     if (!result)
         result = store_builder_finish(&b, &head, ret);
@@ -178,9 +184,12 @@ static int write_first_entry(struct store *s, const struct directory *d,
                              char error[NODE_ERROR_BYTES])
 {
     struct store_bytes *entry = NULL;
+    uint64_t term, timestamp_us;
+    uint32_t crc;
+    store_chain(s, &term, &crc, &timestamp_us);
     int result = build_first_entry(s, d, ca_key, token, &entry);
     if (!result)
-        result = store_set_hard_state(s, 1, d->node_id);
+        result = store_set_hard_state(s, term + 1, d->node_id);
     if (!result)
         result = store_append(s, entry, false);
     store_bytes_unref(entry);
@@ -191,20 +200,25 @@ static int write_first_entry(struct store *s, const struct directory *d,
     if (result)
         return result;
     /* Only now: the hint proves that the entry is there (G6). */
-    result = store_set_commit_hint(s, 1);
+    result = store_set_commit_hint(s, store_last_index(s));
     if (result)
         return node_error(error, result, "cannot write the log: %s", strerror(-result));
     return run_jobs(s, error);
 }
 
+/* `restore` NULL: an empty one. */
 static int make_store(const struct directory *d, const char *ca_key,
-                      const struct token *token, char error[NODE_ERROR_BYTES])
+                      const struct token *token, struct restore *restore,
+                      char error[NODE_ERROR_BYTES])
 {
     struct store_options options = directory_store_options(d);
     struct store_recovery recovery;
     struct store *s = NULL;
     char text[STORE_ERROR_BYTES] = "";
-    int result = store_create(&options, text);
+    int result = restore ? restore_store(restore, &options, &d->members, error)
+                         : store_create(&options, text);
+    if (restore && result)
+        return result;
     if (!result)
         result = store_open(&s, &options, &recovery, text);
     if (result)
@@ -214,7 +228,7 @@ static int make_store(const struct directory *d, const char *ca_key,
     return result;
 }
 
-static int init_directory(struct directory *d, char **ret_token,
+static int init_directory(struct directory *d, struct restore *restore, char **ret_token,
                           char error[NODE_ERROR_BYTES])
 {
     char *ca_key = NULL, *text = NULL;
@@ -232,7 +246,7 @@ static int init_directory(struct directory *d, char **ret_token,
     if (result)
         node_error(error, result, "cannot make a token: %s", strerror(-result));
     else
-        result = make_store(d, ca_key, &token, error);
+        result = make_store(d, ca_key, &token, restore, error);
     if (!result)
         result = directory_write(d, error);
     if (!result) {
@@ -244,23 +258,41 @@ static int init_directory(struct directory *d, char **ret_token,
     return result;
 }
 
-int node_init(const struct node_setup *setup, char **ret_token,
-              char error[NODE_ERROR_BYTES])
+static int found_cluster(const struct node_setup *setup, struct restore *restore,
+                         char **ret_token, char error[NODE_ERROR_BYTES])
 {
     struct directory *d = NULL;
     struct place place;
     int result = directory_begin(setup, &d, error);
     if (!result)
-        result = take_place(&place, setup, d, false, error);
+        result = take_place(&place, setup, d, false, restore ? restore_bytes(restore) : 0,
+                            error);
     if (!result) {
         directory_move_into(d, &place);
-        result = init_directory(d, ret_token, error);
+        result = init_directory(d, restore, ret_token, error);
         directory_move_out(d);
         if (result)
             place_undo(&place);
         place_release(&place);
     }
     directory_end(d);
+    return result;
+}
+
+int node_init(const struct node_setup *setup, char **ret_token,
+              char error[NODE_ERROR_BYTES])
+{
+    return found_cluster(setup, NULL, ret_token, error);
+}
+
+int node_restore(const struct node_setup *setup, const char *file, char **ret_token,
+                 char error[NODE_ERROR_BYTES])
+{
+    struct restore *restore = NULL;
+    int result = restore_open(file, &restore, error);
+    if (!result)
+        result = found_cluster(setup, restore, ret_token, error);
+    restore_close(restore);
     return result;
 }
 
@@ -331,10 +363,11 @@ static int refused(const struct joining *j, int code, const char *text,
                           "--name (the token is still good)",
                           j->d->name);
     case JOIN_ADDRESS_TAKEN:
-        return node_error(error, -code,
-                          "a node of the cluster has the address %s already: give another "
-                          "--listen or --advertise (the token is still good)",
-                          j->d->advertise);
+        return node_error(
+            error, -code,
+            "a node of the cluster has the address %s already: give another "
+            "--listen or --advertise (the token is still good)",
+            j->d->advertise);
     case JOIN_TOO_MANY:
         return node_error(error, -code, "the cluster has %d nodes, and takes no more",
                           LIMIT_MEMBERS);
@@ -469,7 +502,7 @@ static int join_directory(struct joining *j, char error[NODE_ERROR_BYTES])
     int result = place_clear_but_key(&j->place, error);
     /* What the earlier join left does not count. */
     if (!result && j->place.unfinished)
-        result = place_check_room(&j->place, j->d->segment_bytes, error);
+        result = place_check_room(&j->place, j->d->segment_bytes, 0, error);
     if (!result)
         result = take_key(j, error);
     if (!result)
@@ -499,7 +532,7 @@ int node_join(const struct node_setup *setup, const char *token, char **ret_next
     if (!result)
         result = directory_begin(setup, &j->d, error);
     if (!result)
-        result = take_place(&j->place, setup, j->d, true, error);
+        result = take_place(&j->place, setup, j->d, true, 0, error);
     if (!result) {
         directory_move_into(j->d, &j->place);
         result = join_directory(j, error);

@@ -21,9 +21,9 @@ struct place {
  */
 int place_look(struct place *ret, const char *data, bool join,
                char error[NODE_ERROR_BYTES]);
-/* That its disk has room for a node's first segments; the directory itself may be missing.
- * -ENOSPC: it has not. */
-int place_check_room(const struct place *p, uint64_t segment_bytes,
+/* That its disk has room for a node's first segments and so many bytes besides; the directory
+ * itself may be missing. -ENOSPC: it has not. */
+int place_check_room(const struct place *p, uint64_t segment_bytes, uint64_t more_bytes,
                      char error[NODE_ERROR_BYTES]);
 /* Makes the directory where it is missing, takes its lock, and judges it again. On
  * failure nothing is left; place_release() follows in every case. */

@@ -77,6 +77,7 @@ static void log_append(struct raft *r, const struct raft_event *e, uint64_t firs
         config_adopt(r, e->previous_config, e->previous_config_index);
     if (e->config && e->config_index >= first)
         config_adopt(r, e->config, e->config_index);
+    claim_note(r, 0, 0);
     r->out.append_first = first;
     r->out.append_last = e->message->last;
 }
@@ -125,6 +126,26 @@ static void append_take(struct raft *r, const struct raft_event *e,
         append_reply(r);
 }
 
+static void snapshot_offer(struct raft *r, const struct raft_message *m)
+{
+    r->out.snapshot_offered = true;
+    r->out.snapshot_index = m->prev_index;
+    r->out.snapshot_term = m->prev_term;
+    r->out.snapshot_from = m->from;
+}
+
+static void leader_hear(struct raft *r, const struct raft_message *m)
+{
+    r->follow.heard_us = r->now_us;
+    if (m->round >= r->follow.round)
+        r->follow.floor = m->floor;
+    r->follow.round = max_u64(r->follow.round, m->round);
+    election_reset(r);
+}
+
+/* A SNAPSHOT is an append without entries after the leader's base: a log that agrees
+ * there needs no snapshot, or not any more. One that does not is answered as any refusal
+ * is, so that it stays alive for the leader, and the leader for it, while it installs. */
 int append_receive(struct raft *r, const struct raft_event *e)
 {
     const struct raft_message *m = e->message;
@@ -146,12 +167,12 @@ int append_receive(struct raft *r, const struct raft_event *e)
 
     if (!known)
         role_follow(r, m->term, m->from);
-    r->follow.heard_us = r->now_us;
-    r->follow.round = max_u64(r->follow.round, m->round);
-    election_reset(r);
+    leader_hear(r, m);
     if (plan.agrees)
         append_take(r, e, &plan);
     else
         append_refuse(r, m);
+    if (!plan.agrees && m->type == RAFT_SNAPSHOT)
+        snapshot_offer(r, m);
     return 0;
 }

@@ -18,7 +18,7 @@ static void check_indexes(const struct raft *r) /* R2 */
     uint64_t last = runs_last_index(&r->log);
     ensure(r->log.base_index <= r->commit && r->commit <= last);
     ensure(r->log.base_index <= r->durable && r->durable <= last);
-    ensure(r->applied <= r->commit);
+    ensure(r->log.base_index <= r->applied && r->applied <= r->commit);
     ensure(runs_last_term(&r->log) <= r->term);
 }
 
@@ -34,7 +34,15 @@ static void check_roles(const struct raft *r) /* R3, R4 */
         ensure(r->term && r->vote == r->id);
     ensure(r->follow.leader != r->id);
     ensure(r->follow.verified <= runs_last_index(&r->log));
-    ensure(r->follow.leader || !(r->follow.verified || r->follow.round));
+    ensure(r->follow.leader ||
+           !(r->follow.verified || r->follow.round || r->follow.floor));
+}
+
+static void check_claim(const struct raft *r) /* R10 */
+{
+    ensure(!r->claim_index == !r->claim_term && r->claim_term <= r->term);
+    ensure(!r->claim_index || r->claim_index > runs_last_index(&r->log));
+    ensure(!r->claim_index || r->role == RAFT_FOLLOWER);
 }
 
 static void check_configs(const struct raft *r) /* R5 */
@@ -48,13 +56,22 @@ static void check_configs(const struct raft *r) /* R5 */
     ensure(r->pending_config_index > r->commit && r->pending_config_index <= last);
 }
 
+static void check_peer_mode(const struct raft *r, const struct peer *p) /* R6 */
+{
+    uint64_t base = r->log.base_index;
+    ensure(p->next > base);
+    if (p->mode == PEER_PROBE)
+        ensure(p->match <= p->probe && p->probe < p->next && base <= p->probe);
+    if (p->mode == PEER_SNAPSHOT)
+        ensure(p->match < base && p->probe == base && p->next == base + 1 && !p->holds);
+}
+
 static void check_peer(const struct raft *r, const struct peer *p) /* R6, R8 */
 {
     uint64_t last = runs_last_index(&r->log);
     ensure(config_find(config_in_force(r), p->id) && p->id != r->id);
     ensure(p->match < p->next && p->next <= last + 1);
-    if (p->mode == PEER_PROBE)
-        ensure(p->match <= p->probe && p->probe < p->next);
+    check_peer_mode(r, p);
     if (p->sending)
         ensure(p->sending_prev < p->sending_last && p->sending_last <= last);
     ensure(!(p->sending && p->full));
@@ -73,8 +90,8 @@ static void check_leadership(const struct raft *r) /* R6, R7, R8, R9 */
         check_peer(r, &l->peers[i]);
     uint64_t last = runs_last_index(&r->log);
     ensure(last >= l->elected_last);
-    ensure(last == l->elected_last ||
-           runs_term_of(&r->log, l->elected_last + 1) == r->term);
+    uint64_t first = max_u64(l->elected_last + 1, r->log.base_index);
+    ensure(last == l->elected_last || runs_term_of(&r->log, first) == r->term);
     ensure(r->commit == l->elected_commit || runs_term_of(&r->log, r->commit) == r->term);
     ensure(l->confirmed_round <= l->round);
     ensure(l->visible <= r->applied);
@@ -87,6 +104,7 @@ void check_state(const struct raft *r)
     check_indexes(r);
     check_roles(r);
     check_configs(r);
+    check_claim(r);
     if (r->role == RAFT_LEADER)
         check_leadership(r);
 }

@@ -15,23 +15,33 @@ static bool leader_is_live(const struct raft *r)
     return r->follow.leader && r->now_us < r->follow.heard_us + r->election_us;
 }
 
+static bool is_current(const struct raft_message *m, uint64_t index, uint64_t term)
+{
+    return m->last_term == term ? m->last_index >= index : m->last_term > term;
+}
+
+/* What was committed beyond the end of this log counts as if it were there (G6). */
 static bool log_is_current(const struct raft *r, const struct raft_message *m)
 {
-    uint64_t term = runs_last_term(&r->log);
-    if (m->last_term != term)
-        return m->last_term > term;
-    return m->last_index >= runs_last_index(&r->log);
+    return is_current(m, runs_last_index(&r->log), runs_last_term(&r->log)) &&
+           is_current(m, r->claim_index, r->claim_term);
 }
 
 /* A voter that the newest configuration removes or demotes is needed until that is
  * committed (section 4.2.2): it may alone have the entry, and the remaining voters, whose
- * former majority it is part of, can then be led by nobody else. */
+ * former majority it is part of, can then be led by nobody else.
+ * A node with a claim lacks what is committed: as a leader it would take it back (G6). */
 bool election_may_campaign(const struct raft *r)
 {
-    if (!r->eligible)
+    if (!r->eligible || r->claim_index)
         return false;
     return config_votes(config_in_force(r), r->id) ||
            (r->pending_config_index && config_votes(&r->config, r->id));
+}
+
+bool election_is_alone(const struct raft *r)
+{
+    return election_may_campaign(r) && config_is_sole_voter(r);
 }
 
 void election_reset(struct raft *r)
@@ -42,8 +52,7 @@ void election_reset(struct raft *r)
 
 void election_tick(struct raft *r)
 {
-    bool sole = config_is_sole_voter(r) && r->eligible;
-    if (!sole && r->now_us < r->election_due_us)
+    if (!election_is_alone(r) && r->now_us < r->election_due_us)
         return;
     if (election_may_campaign(r))
         role_campaign(r, true, false);

@@ -57,7 +57,7 @@ static void link_add(struct raft *r, uint64_t id)
 
 static void peer_reconnect(struct raft *r, struct peer *p)
 {
-    peer_probe(p);
+    peer_probe(r, p);
     p->sending = false;
     p->full = false;
     visible_forget(p);
@@ -70,6 +70,7 @@ static int connected_handle(struct raft *r, const struct raft_event *e)
     struct peer *p = peer_find(r, e->peer);
     if (p) {
         peer_reconnect(r, p);
+        p->match = 0; /* G6: a new life may have found a hole in its log */
         p->tell_due = true;
     }
     return 0;
@@ -128,8 +129,7 @@ static int applied_handle(struct raft *r, const struct raft_event *e)
 /* ---- Messages
  * ---------------------------------------------------------------------------------- */
 
-/* (0, 0), or an index and a term of a log that ends in `term` at the latest. */
-static bool position_is_possible(uint64_t index, uint64_t at_term, uint64_t term)
+bool position_is_possible(uint64_t index, uint64_t at_term, uint64_t term)
 {
     return !index == !at_term && at_term <= term;
 }
@@ -170,6 +170,8 @@ static bool message_is_possible(const struct raft *r, const struct raft_event *e
                position_is_possible(m->last_index, m->last_term, m->term - 1);
     case RAFT_APPEND:
         return append_is_possible(e);
+    case RAFT_SNAPSHOT:
+        return m->prev_index && !e->run_count && append_is_possible(e);
     case RAFT_APPEND_REPLY:
         return m->ok || !m->hint_term == !m->hint_index;
     default:
@@ -183,12 +185,13 @@ static const handler receivers[] = {
     [RAFT_APPEND] = append_receive,
     [RAFT_APPEND_REPLY] = append_reply_receive,
     [RAFT_TIMEOUT_NOW] = timeout_now_receive,
+    [RAFT_SNAPSHOT] = append_receive,
 };
 
 static int receive_handle(struct raft *r, const struct raft_event *e)
 {
     const struct raft_message *m = e->message;
-    if (m->type < RAFT_VOTE || m->type > RAFT_TIMEOUT_NOW || !message_is_possible(r, e))
+    if (m->type < RAFT_VOTE || m->type > RAFT_SNAPSHOT || !message_is_possible(r, e))
         return -EPROTO;
     return receivers[m->type](r, e);
 }
@@ -209,7 +212,8 @@ static bool options_are_valid(const struct raft_options *o)
 {
     if (!o->id || !o->seed || !o->heartbeat_us || o->heartbeat_us >= o->election_us)
         return false;
-    if (!position_is_possible(o->base_index, o->base_term, o->term))
+    if (!position_is_possible(o->base_index, o->base_term, o->term) ||
+        !position_is_possible(o->claim_index, o->claim_term, o->term))
         return false;
     if (!runs_follow(o->runs, o->run_count, o->base_index, o->base_term, o->term))
         return false;
@@ -254,6 +258,7 @@ int raft_new(struct raft **ret, const struct raft_options *o, uint64_t now_us)
     r->pending_config = o->pending_config;
     r->pending_config_index = o->pending_config_index;
     config_commit(r);
+    claim_note(r, o->claim_index, o->claim_term);
     election_reset(r);
     raft_check(r);
     *ret = r;
@@ -282,14 +287,16 @@ static const handler handlers[] = {
     [RAFT_DISCONNECTED] = disconnected_handle,
     [RAFT_TRANSFER] = transfer_handle,
     [RAFT_ELIGIBLE] = eligible_handle,
+    [RAFT_COMPACTED] = compacted_handle,
+    [RAFT_INSTALLED] = installed_handle,
 };
 
 static uint64_t deadline(const struct raft *r)
 {
     if (r->role == RAFT_LEADER)
         return lead_deadline(r);
-    if (r->eligible && config_is_sole_voter(r))
-        return r->now_us; /* it needs nobody, so why wait */
+    if (election_is_alone(r))
+        return r->now_us; /* why wait */
     return r->election_due_us;
 }
 
@@ -306,7 +313,7 @@ static void update_finish(struct raft *r)
 int raft_step(struct raft *r, const struct raft_event *e, uint64_t now_us,
               struct raft_update *ret)
 {
-    ensure(e->type >= RAFT_TICK && e->type <= RAFT_ELIGIBLE);
+    ensure(e->type >= RAFT_TICK && e->type <= RAFT_INSTALLED);
     enum raft_role role = r->role;
     uint64_t term = r->term, leader = raft_leader(r);
     memset(&r->out, 0, offsetof(struct raft_update, messages));
@@ -367,6 +374,26 @@ uint64_t raft_commit(const struct raft *r)
 uint64_t raft_durable(const struct raft *r)
 {
     return r->durable;
+}
+
+uint64_t raft_base(const struct raft *r)
+{
+    return r->log.base_index;
+}
+
+uint64_t raft_claim(const struct raft *r)
+{
+    return r->claim_index;
+}
+
+uint64_t raft_claim_term(const struct raft *r)
+{
+    return r->claim_term;
+}
+
+uint64_t raft_floor(const struct raft *r)
+{
+    return r->role == RAFT_LEADER ? lead_floor(r) : r->follow.floor;
 }
 
 bool raft_established(const struct raft *r)
@@ -435,6 +462,7 @@ static struct raft_peer_status other_status(const struct raft *r, uint64_t id,
             s.match = p->match;
             s.applied = p->applied;
             s.reachable = peer_is_reachable(r, p, now_us);
+            s.snapshot = p->mode == PEER_SNAPSHOT;
         }
     }
     if (r->follow.leader == id)

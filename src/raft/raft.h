@@ -19,6 +19,14 @@
  *   5. Apply entries up to `commit`, as far as they are durable here; then RAFT_APPLIED.
  *   6. want_noop: propose one entry (RAFT_PROPOSE) in the same turn.
  *   7. Call again at deadline_us with RAFT_TICK at the latest.
+ *   8. snapshot_offered: fetch the merged files and install them, beside all else.
+ *
+ * The log's beginning is the driver's: it may drop entries that are applied once a merge
+ * has published them (RAFT_COMPACTED), and replace log and state by another node's merged
+ * files (RAFT_INSTALLED). A *claim* is what this node can prove to have been committed here
+ * beyond the end of its log: behind a hole in the log (G6), or at the index E > last at
+ * which merged files were made (G7). Until the log has reached it, this node votes only for
+ * logs that are at least as current, and is no candidate itself.
  *
  * Times are microseconds of a clock that does not go back (CLOCK_BOOTTIME). Indexes start at
  * 1; 0 means none. Node ids are not 0. One thread at a time.
@@ -62,7 +70,9 @@ struct raft_options {
     uint64_t base_index, base_term; /* of the last entry before the log's first (merge) */
     const struct raft_run *runs;
     size_t run_count;
-    uint64_t commit; /* proven committed; at least base_index */
+    uint64_t commit; /* proven committed; at least base_index, at most the log's last */
+    uint64_t claim_index, claim_term; /* up to the log's last (0): none. Exact: too low a
+                                         term would give votes away */
     /* The newest configuration at or below `commit`, and the one after it, if any. Where
      * the log has two beyond `commit`: these two, for the former must be committed. */
     struct raft_config config;
@@ -79,6 +89,8 @@ enum raft_message_type {
     RAFT_APPEND, /* also the heartbeat: no entries */
     RAFT_APPEND_REPLY,
     RAFT_TIMEOUT_NOW, /* a transfer: campaign at once */
+    RAFT_SNAPSHOT,    /* a heartbeat to a peer that this log cannot serve: "yours ends
+                         before mine begins: fetch my merged files" */
 };
 
 struct raft_message {
@@ -92,11 +104,13 @@ struct raft_message {
     uint64_t last_index, last_term;
     /* APPEND: entries first..last (none: last = prev_index), which follow (prev_index,
      * prev_term); the driver encodes them, may send a shorter prefix, and reports
-     * RAFT_SENT with what it sent. */
+     * RAFT_SENT with what it sent.
+     * SNAPSHOT: prev is the base of the leader's log; last = prev_index. */
     uint64_t prev_index, prev_term;
     uint64_t last;
     uint64_t commit;
     uint64_t round; /* numbers the leader's rounds within its term; each new */
+    uint64_t floor; /* the leader's raft_floor() */
     /* APPEND_REPLY */
     bool ok;          /* the consistency check passed */
     uint64_t match;   /* ok: durable here and known to equal the leader's log up to this */
@@ -122,6 +136,16 @@ enum raft_event_type {
     RAFT_DISCONNECTED, /* what was in flight to and from `peer` may be lost */
     RAFT_TRANSFER,     /* hand leadership to `peer`, 0: to the best */
     RAFT_ELIGIBLE,     /* `eligible`: may this node lead? (G2: not with a wild clock) */
+    RAFT_COMPACTED,    /* the log now begins after `index`, which is applied and durable;
+                          0 and no effect where it does so already */
+    RAFT_INSTALLED,    /* log and state were replaced by a snapshot that ends in (`index`,
+                          `term`), durably; `config` of `config_index` (<= index) is in
+                          force there; claim_index, claim_term (0: none): where its merged
+                          files were made (G7). Nothing of the former log is left: its
+                          RAFT_DURABLE do not count any more. A farther claim of before
+                          stays: what recovery finds must then prove that too. Where
+                          replacing takes time: step this first, and hold messages and
+                          appends back until it is durable, as for a hard state. */
 };
 
 struct raft_event {
@@ -131,6 +155,8 @@ struct raft_event {
     uint64_t peer;
     uint64_t count;
     bool eligible;
+    uint64_t term;                    /* RAFT_INSTALLED */
+    uint64_t claim_index, claim_term; /* RAFT_INSTALLED */
     const struct raft_message *message;
     /* RAFT_RECEIVE of APPEND: the terms of the message's entries, as runs that end at
      * message->last; and the configuration among them, if there is one (at most one may be
@@ -160,6 +186,12 @@ struct raft_update {
     uint64_t visible;      /* leader: all reachable members have applied up to this */
     uint64_t read_round;   /* RAFT_READ: confirmed once confirmed_round reaches it */
     uint64_t confirmed_round; /* leader: a majority answered a round first sent at or after */
+    /* The leader's log begins after snapshot_index, where this one has not arrived: fetch
+     * merged files from snapshot_from that reach at least so far. Said again with each of
+     * its heartbeats, until the log has arrived there, by whatever way. */
+    bool snapshot_offered;
+    uint64_t snapshot_index, snapshot_term;
+    uint64_t snapshot_from;
     uint64_t deadline_us;
     size_t message_count;
     struct raft_message messages[RAFT_UPDATE_MESSAGES];
@@ -176,9 +208,17 @@ void raft_free(struct raft *r);
  * transfer is under way or (config) another change is not committed yet, or no entry of the
  * own term is (S1); -EINVAL a config that differs by more than one member, or has no voter;
  * RAFT_READ: -ENOTCONN, or -EAGAIN before S1; RAFT_TRANSFER: -ENOTCONN, -ENOENT no such
- * voter; RAFT_RECEIVE: -EPROTO a message no correct node sends (it is ignored). */
+ * voter; RAFT_RECEIVE: -EPROTO a message no correct node sends (it is ignored);
+ * RAFT_COMPACTED: -EINVAL beyond what is committed and durable; RAFT_INSTALLED: -EINVAL
+ * where raft_may_install() says no. */
 int raft_step(struct raft *r, const struct raft_event *event, uint64_t now_us,
               struct raft_update *ret);
+
+/* Whether RAFT_INSTALLED would be taken now: to be asked before files are replaced, with no
+ * step in between. A follower only; index beyond what is committed here, and not in the
+ * log with that term already: what follows it there may count for somebody's majority. A
+ * term above this node's: not yet, the messages of that term come first. */
+bool raft_may_install(const struct raft *r, const struct raft_event *event);
 
 /* ---- What the driver may ask --------------------------------------------------------------- */
 
@@ -190,6 +230,14 @@ uint64_t raft_last_index(const struct raft *r);
 uint64_t raft_last_term(const struct raft *r);
 uint64_t raft_commit(const struct raft *r);
 uint64_t raft_durable(const struct raft *r);
+uint64_t raft_base(const struct raft *r);  /* the log begins after this index */
+uint64_t raft_claim(const struct raft *r); /* the index of the claim; 0: none */
+uint64_t raft_claim_term(const struct raft *r);
+/* G8: all nodes keep their log from here on, where it does not go too far back, so that a
+ * short lag never costs a snapshot: what every member that is reachable, and not waiting
+ * for a snapshot, has durable. On a follower what its leader last said; 0: not known, as at
+ * the begin of a leadership. */
+uint64_t raft_floor(const struct raft *r);
 /* Leader with an entry of its own term committed: S1's gate, but for applying it. */
 bool raft_established(const struct raft *r);
 /* Leader: a majority of voters is connected and was heard within an election timeout.
@@ -206,13 +254,14 @@ struct raft_peer_status {
     uint64_t match;   /* leader: known durable there */
     uint64_t applied; /* leader: known applied there */
     bool reachable;   /* connected, and heard within 2 * election_us (own node: true) */
+    bool snapshot;    /* leader: its log ends before this one begins */
 };
 /* False where `id` is not a member. On a follower only `reachable` of the leader and what
  * RAFT_CONNECTED said is known. */
 bool raft_peer_status(const struct raft *r, uint64_t id, uint64_t now_us,
                       struct raft_peer_status *ret);
 
-/* Verifies the invariants R1-R9 of README.md; ends the process where one is broken. */
+/* Verifies the invariants R1-R10 of README.md; ends the process where one is broken. */
 void raft_check(const struct raft *r);
 
 #endif

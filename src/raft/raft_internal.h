@@ -34,6 +34,9 @@ int runs_reserve(struct runs *l, size_t more); /* 0 or -ENOMEM */
 /* Room must have been reserved; `last` lies beyond the log's, `term` not before its. */
 void runs_append(struct runs *l, uint64_t last, uint64_t term);
 void runs_truncate(struct runs *l, uint64_t to);
+void runs_compact(struct runs *l, uint64_t to); /* up to `to`, in the log: the new base */
+/* Nothing is left: the next entry follows (index, term). */
+void runs_restart(struct runs *l, uint64_t index, uint64_t term);
 uint64_t runs_last_index(const struct runs *l);
 uint64_t runs_last_term(const struct runs *l);
 /* 0 where the index is neither in the log nor its base. */
@@ -58,6 +61,7 @@ struct following {
     uint64_t heard_us;
     uint64_t verified; /* the log is known to equal the leader's up to this */
     uint64_t round;    /* the newest that the leader sent */
+    uint64_t floor;    /* what it said with that */
 };
 
 struct campaign {
@@ -70,6 +74,7 @@ struct campaign {
 enum peer_mode {
     PEER_PROBE, /* where the logs part is not known: one append with entries at most */
     PEER_REPLICATE, /* entries are sent ahead of the answers */
+    PEER_SNAPSHOT,  /* what it lacks is not in the log any more */
 };
 
 struct peer {
@@ -122,6 +127,7 @@ struct raft {
 
     struct runs log;
     uint64_t commit, durable, applied;
+    uint64_t claim_index, claim_term; /* committed here, and beyond the log; 0: none */
     uint64_t generation;
     struct raft_config config, pending_config;
     uint64_t config_index, pending_config_index; /* pending: 0, none */
@@ -144,6 +150,8 @@ struct raft {
 struct raft_message *message_add(struct raft *r, enum raft_message_type type,
                                  uint64_t to);
 bool link_is_up(const struct raft *r, uint64_t id);
+/* (0, 0), or an index and a term of a log that ends in `term` at the latest. */
+bool position_is_possible(uint64_t index, uint64_t at_term, uint64_t term);
 
 /* ---- role.c: every change of role and term
  * ---------------------------------------------------- */
@@ -177,6 +185,7 @@ uint64_t quorum_of(const struct raft *r, uint64_t own,
 void election_reset(struct raft *r);
 void election_tick(struct raft *r);
 bool election_may_campaign(const struct raft *r);
+bool election_is_alone(const struct raft *r); /* it may campaign, and needs nobody */
 void election_count(struct raft *r, uint64_t voter);
 int vote_receive(struct raft *r, const struct raft_event *e);
 int vote_reply_receive(struct raft *r, const struct raft_event *e);
@@ -189,11 +198,21 @@ int append_receive(struct raft *r, const struct raft_event *e);
 void append_reply(struct raft *r); /* what is durable and applied here, to the leader */
 uint64_t append_match(const struct raft *r);
 
+/* ---- install.c: where the log begins, and what lies beyond its end
+ * -------------------------- */
+
+int compacted_handle(struct raft *r, const struct raft_event *e);
+int installed_handle(struct raft *r, const struct raft_event *e);
+/* Of two claims the farther counts, and none that the log has reached. */
+void claim_note(struct raft *r, uint64_t index, uint64_t term);
+
 /* ---- replicate.c: a leader's side
  * ---------------------------------------------------------------- */
 
 struct peer *peer_find(struct raft *r, uint64_t id);
-void peer_probe(struct peer *p);
+void peer_probe(struct raft *r, struct peer *p);
+void peers_compact(struct raft *r); /* the log's base has moved */
+uint64_t lead_floor(const struct raft *r);
 /* Takes the configuration in force over into the peers; `holds`: new ones enter V. */
 void peers_sync(struct raft *r, bool holds);
 void peers_beat(struct raft *r, bool voters_only);

@@ -3,10 +3,10 @@
  * and `visible`, up to which every member in reach has applied.
  *
  * V, whom `visible` waits for: at an election every connected member, whose applied index
- * is not known yet and counts as 0. A member leaves V when it disconnects, is silent for
- * an election timeout, or lags for VISIBLE_TIMEOUTS without applying anything. It enters when
- * an answer shows that it lacks at most VISIBLE_SLACK entries; after leaving for its lag,
- * not before it has applied something.
+ * is not known yet and counts as 0. A member leaves V when it disconnects, needs a snapshot,
+ * is silent or lags for VISIBLE_TIMEOUTS without applying anything. It enters when an answer
+ * shows that it lacks at most VISIBLE_SLACK entries, and no snapshot; after leaving for its
+ * lag, not before it has applied something.
  */
 #include <errno.h>
 
@@ -58,7 +58,7 @@ void visible_hear(struct raft *r, struct peer *p, uint64_t applied)
         p->applied_us = r->now_us;
         p->stuck = false;
     }
-    if (p->holds || p->stuck || !link_is_up(r, p->id))
+    if (p->holds || p->stuck || p->mode == PEER_SNAPSHOT || !link_is_up(r, p->id))
         return;
     if (p->applied + VISIBLE_SLACK >= r->commit) {
         p->holds = true;

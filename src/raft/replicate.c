@@ -50,13 +50,46 @@ void peers_sync(struct raft *r, bool holds)
     r->lead.peer_count = count;
 }
 
-/* What was sent ahead may be lost: begin again after what is known to have arrived. */
-void peer_probe(struct peer *p)
+/* It gets no entries, and holds nothing back, until its log has reached this one's. */
+static void peer_snapshot(struct raft *r, struct peer *p)
 {
+    if (p->mode != PEER_SNAPSHOT)
+        p->tell_due = true;
+    p->mode = PEER_SNAPSHOT;
+    p->probe = r->log.base_index;
+    p->next = p->probe + 1;
+    p->refused = false;
+    p->holds = false;
+}
+
+/* All appends must follow something that is still in the log. */
+static void peer_ground(struct raft *r, struct peer *p)
+{
+    uint64_t base = r->log.base_index;
+    if (p->mode == PEER_SNAPSHOT || p->next <= base)
+        peer_snapshot(r, p);
+    else if (p->mode == PEER_PROBE && p->probe < base) {
+        p->probe = base; /* it was sent, and may be refused */
+        p->refused = true;
+    }
+}
+
+void peers_compact(struct raft *r)
+{
+    for (uint32_t i = 0; i < r->lead.peer_count; i++)
+        peer_ground(r, &r->lead.peers[i]);
+}
+
+/* What was sent ahead may be lost: begin again after what is known to have arrived. */
+void peer_probe(struct raft *r, struct peer *p)
+{
+    if (p->mode == PEER_SNAPSHOT)
+        return;
     if (p->mode == PEER_REPLICATE)
         p->probe = p->match;
     p->mode = PEER_PROBE;
     p->next = p->probe + 1;
+    peer_ground(r, p);
 }
 
 void peers_beat(struct raft *r, bool voters_only)
@@ -71,8 +104,23 @@ void peers_beat(struct raft *r, bool voters_only)
 
 static void peers_tell(struct raft *r)
 {
-    for (uint32_t i = 0; i < r->lead.peer_count; i++)
-        r->lead.peers[i].tell_due = true;
+    for (uint32_t i = 0; i < r->lead.peer_count; i++) {
+        struct peer *p = &r->lead.peers[i];
+        if (p->mode != PEER_SNAPSHOT) /* commits are nothing to it */
+            p->tell_due = true;
+    }
+}
+
+/* G8: who waits for a snapshot, or is out of reach, would keep the log for ever. */
+uint64_t lead_floor(const struct raft *r)
+{
+    uint64_t floor = r->durable;
+    for (uint32_t i = 0; i < r->lead.peer_count; i++) {
+        const struct peer *p = &r->lead.peers[i];
+        if (p->mode != PEER_SNAPSHOT && peer_is_reachable(r, p, r->now_us))
+            floor = min_u64(floor, p->match);
+    }
+    return floor;
 }
 
 /* ---- Sending
@@ -84,24 +132,30 @@ static bool peer_takes_entries(const struct raft *r, const struct peer *p)
         return false;
     if (!link_is_up(r, p->id))
         return false;
-    return p->mode == PEER_REPLICATE || (!p->refused && p->next == p->probe + 1);
+    return p->mode == PEER_REPLICATE ||
+           (p->mode == PEER_PROBE && !p->refused && p->next == p->probe + 1);
 }
 
 static void append_send(struct raft *r, struct peer *p, uint64_t prev, uint64_t last)
 {
-    struct raft_message *m = message_add(r, RAFT_APPEND, p->id);
+    enum raft_message_type type = p->mode == PEER_SNAPSHOT ? RAFT_SNAPSHOT : RAFT_APPEND;
+    ensure(prev >= r->log.base_index);
+    struct raft_message *m = message_add(r, type, p->id);
     m->prev_index = prev;
     m->prev_term = runs_term_of(&r->log, prev);
     m->last = last;
     m->commit = r->commit;
     m->round = r->lead.round;
+    m->floor = lead_floor(r);
 }
 
 /* An empty append must not fail where entries are only late: it follows what is known to
- * be there, or, to a peer that is probed, what is asked. */
+ * be there (or, where that is not in the log any more, the base, which was sent), or, to
+ * a peer that is probed, what is asked. */
 static void peer_send_empty(struct raft *r, struct peer *p)
 {
-    uint64_t prev = p->mode == PEER_REPLICATE ? p->match : p->probe;
+    uint64_t sure = max_u64(p->match, r->log.base_index);
+    uint64_t prev = p->mode == PEER_REPLICATE ? sure : p->probe;
     append_send(r, p, prev, prev);
 }
 
@@ -146,7 +200,7 @@ int sent_handle(struct raft *r, const struct raft_event *e)
         p->tell_due = true; /* the commit index that it carried */
         return 0;
     }
-    if (p->next == p->sending_prev + 1) {
+    if (p->mode != PEER_SNAPSHOT && p->next == p->sending_prev + 1) {
         if (!peer_has_in_flight(p))
             p->progress_us = r->now_us;
         p->next = e->index + 1;
@@ -163,6 +217,12 @@ static void peer_agrees(struct raft *r, struct peer *p, uint64_t match)
         p->match = match;
         p->progress_us = r->now_us;
     }
+    if (p->mode == PEER_SNAPSHOT) {
+        if (p->match < r->log.base_index)
+            return; /* from before the base, or not durable yet */
+        p->mode = PEER_PROBE;
+        p->probe = p->match;
+    }
     /* An answer that reaches the probe proves it; an older one may not. */
     if (p->mode == PEER_PROBE && p->match >= p->probe) {
         p->mode = PEER_REPLICATE;
@@ -175,16 +235,22 @@ static void peer_agrees(struct raft *r, struct peer *p, uint64_t match)
 }
 
 /* Whole terms are skipped on both sides: the follower's hint is its newest entry that may
- * agree, this log's newest of no later term up to there is the next guess. */
+ * agree, this log's newest of no later term up to there is the next guess. Where that
+ * lies before the base, the log cannot help. */
 static void peer_refuses(struct raft *r, struct peer *p, const struct raft_message *m)
 {
+    if (m->hint_index < r->log.base_index && p->match < r->log.base_index) {
+        peer_snapshot(r, p);
+        return;
+    }
     uint64_t guess = runs_newest_at(&r->log, m->hint_index, m->hint_term);
     guess = max_u64(guess, p->match);
     if (p->mode == PEER_PROBE && guess >= p->probe)
         return; /* nothing new; the next heartbeat asks again */
+    bool arrived = p->mode == PEER_SNAPSHOT;
     p->mode = PEER_PROBE;
     p->refused = true;
-    p->probe = min_u64(guess, p->next - 1);
+    p->probe = arrived ? guess : min_u64(guess, p->next - 1);
     p->next = p->probe + 1;
     p->tell_due = true;
 }
@@ -298,7 +364,7 @@ bool lead_is_heard(const struct raft *r)
 static void peer_tick(struct raft *r, struct peer *p)
 {
     if (peer_has_in_flight(p) && r->now_us >= p->progress_us + r->election_us)
-        peer_probe(p);
+        peer_probe(r, p);
 }
 
 void lead_tick(struct raft *r)

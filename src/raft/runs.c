@@ -64,6 +64,23 @@ void runs_truncate(struct runs *l, uint64_t to)
         l->at[l->count++].last = to;
 }
 
+void runs_compact(struct runs *l, uint64_t to)
+{
+    ensure(to >= l->base_index && to <= runs_last_index(l));
+    l->base_term = runs_term_of(l, to);
+    l->base_index = to;
+    size_t gone = runs_locate(l, to + 1);
+    l->count -= gone;
+    memmove(l->at, l->at + gone, l->count * sizeof(*l->at));
+}
+
+void runs_restart(struct runs *l, uint64_t index, uint64_t term)
+{
+    l->count = 0;
+    l->base_index = index;
+    l->base_term = term;
+}
+
 uint64_t runs_last_index(const struct runs *l)
 {
     return l->count ? l->at[l->count - 1].last : l->base_index;

@@ -16,7 +16,7 @@ uint64_t transfer_best(const struct raft *r)
     const struct peer *best = NULL;
     for (uint32_t i = 0; i < r->lead.peer_count; i++) {
         const struct peer *p = &r->lead.peers[i];
-        if (!config_votes(config_in_force(r), p->id))
+        if (!config_votes(config_in_force(r), p->id) || p->mode == PEER_SNAPSHOT)
             continue;
         if (peer_is_reachable(r, p, r->now_us) && (!best || p->match > best->match))
             best = p;

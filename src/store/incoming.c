@@ -284,15 +284,14 @@ static int describe(struct store_incoming *in, const void *description, size_t l
         in->manifest.merged.index == 0)
         return store_fail(error, -EPROTO,
                           "what a peer sent describes no snapshot of this cluster");
-    in->files = calloc(in->manifest.count + 1, sizeof(*in->files));
+    size_t count = in->manifest.count;
+    in->files = calloc(count + 1, sizeof(*in->files));
     buf_bytes(&in->description, description, length);
     if (!in->files || in->description.failed)
         return store_fail(error, -ENOMEM, "no memory for the description of a snapshot");
-    in->count = in->manifest.count;
-    for (size_t i = 0; i < in->count; i++) {
-        in->files[i].from = in->manifest.files[i];
-        in->files[i].fd = -1;
-    }
+    for (; in->count < count; in->count++)
+        in->files[in->count] =
+            (struct incoming_file){.from = in->manifest.files[in->count], .fd = -1};
     return 0;
 }
 
@@ -358,6 +357,18 @@ uint64_t store_incoming_bytes(const struct store_incoming *in, uint64_t *ret_tot
     if (ret_total)
         *ret_total = total;
     return done;
+}
+
+void store_incoming_manifest(const struct store_incoming *in, struct store_manifest *ret)
+{
+    const struct manifest *m = &in->manifest;
+    *ret = (struct store_manifest){.merged_index = m->merged.index,
+                                   .merged_term = m->merged.term,
+                                   .applied_index = m->applied_index,
+                                   .applied_term = m->applied_term,
+                                   .files = in->count};
+    for (size_t i = 0; i < in->count; i++)
+        ret->bytes += in->files[i].from.bytes;
 }
 
 /* Nothing is called received in STATE that is not on disk. */

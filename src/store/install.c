@@ -55,7 +55,7 @@ int store_install(struct store *s, struct store_incoming *in)
         return -EBUSY;
     buf_clear(&in->former); /* an earlier call may have lacked memory */
     note_former(s, &in->former);
-    if (in->former.failed || job_reserve(s, 2) != 0 || store_reserve_segment(s) != 0)
+    if (in->former.failed || job_reserve(s, 1) != 0 || store_reserve_segment(s) != 0)
         return -ENOMEM;
     struct segment *next = take_spare(s);
     if (!next)
@@ -67,6 +67,8 @@ int store_install(struct store *s, struct store_incoming *in)
     job_add(s, OP_INSTALL)->install = in;
     s->installing = true;
     s->dropped = true;
+    store_refresh_space(
+        s); /* the next spare; without memory now, it is asked for later */
     return 0;
 }
 
@@ -150,7 +152,7 @@ int install_run(struct store_job *job, struct op *op, char error[STORE_ERROR_BYT
         rc = move_files(in, false, error);
     if (rc == 0)
         rc = manifest_write(s, &in->installed, error);
-    if (no_room(rc) && !may_be_published(in)) {
+    if ((no_room(rc) || rc == -ENOMEM) && !may_be_published(in)) {
         op->failed = true;
         incoming_remove_hints(in);
         return move_files(in, true, error);
@@ -161,7 +163,9 @@ int install_run(struct store_job *job, struct op *op, char error[STORE_ERROR_BYT
     if (rc == 0)
         rc = remove_former(job, in, error);
     job->syncs += 4;
-    return rc == 0 ? incoming_drop(in, error) : rc;
+    if (rc == 0)
+        rc = incoming_drop(in, error);
+    return rc == -ENOMEM ? 0 : rc; /* what is left is removed by the next attempt */
 }
 
 /* ---- The loop again ---------------------------------------------------------------- */

@@ -190,7 +190,7 @@ static int run_commit_hint(struct store_job *job, struct op *op,
                            char error[STORE_ERROR_BYTES])
 {
     struct store *s = job->store;
-    struct commit_hint hint = {.commit = op->index};
+    struct commit_hint hint = {.commit = op->index, .term = op->term};
     memcpy(hint.cluster_id, s->cluster_id, sizeof(hint.cluster_id));
     int rc = commit_hint_write(s->io, s->hint_fd, &hint, (int)op->sequence);
     job->syncs++;
@@ -270,11 +270,11 @@ static void finish_space(struct store *s, const struct op *op)
     }
 }
 
-/* A truncation may have taken `next` out of the list meanwhile. */
+/* A truncation may have made it the active one again. */
 static void finish_roll(struct store *s, const struct op *op)
 {
-    if (op->next->file_id <= store_active(s)->file_id)
-        s->sealed_before = op->next->file_id;
+    if (op->segment != store_active(s))
+        op->segment->sealed = true;
 }
 
 struct store_done store_finish_job(struct store *s, struct store_job *job)

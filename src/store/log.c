@@ -66,6 +66,14 @@ uint64_t store_applied(const struct store *s)
     return s->applied.index;
 }
 
+struct store_point store_applied_point(const struct store *s)
+{
+    return (struct store_point){.index = s->applied.index,
+                                .term = s->applied.term,
+                                .timestamp_us = s->applied.timestamp_us,
+                                .crc = s->applied.crc};
+}
+
 void store_chain(const struct store *s, uint64_t *ret_term, uint32_t *ret_crc,
                  uint64_t *ret_timestamp_us)
 {
@@ -260,7 +268,7 @@ void log_cut_active(struct store *s, uint64_t index)
         active->count = keep;
     }
     active->limit_bytes = s->segment_bytes;
-    s->sealed_before = min_u64(s->sealed_before, active->file_id);
+    active->sealed = false;
     struct op *op = job_add(s, OP_TRUNCATE);
     op->segment = segment_ref(active);
     op->offset = active->used;
@@ -275,7 +283,8 @@ int store_truncate(struct store *s, uint64_t index, uint64_t generation)
     ensure(index >= s->applied.index && index <= s->end.index);
     ensure(index >= min_u64(s->hint, s->end.index)); /* the hint may lie beyond a hole */
     struct skip_list ahead;
-    if (job_reserve(s, s->segment_count + 1 + hole_close_operations(s)) != 0 || ahead_up_to(s, index, &ahead) != 0)
+    if (job_reserve(s, s->segment_count + 1 + hole_close_operations(s)) != 0 ||
+        ahead_up_to(s, index, &ahead) != 0)
         return -ENOMEM;
     ahead_clear(&s->ahead);
     s->ahead = ahead;
@@ -309,10 +318,22 @@ int store_set_hard_state(struct store *s, uint64_t term, uint64_t vote)
     return 0;
 }
 
+/* Of the last one that is applied, or a later one: those are all in memory. */
+static uint64_t term_at(const struct store *s, uint64_t index)
+{
+    if (index == s->applied.index)
+        return s->applied.term;
+    const struct tail_entry *entry = tail_at(&s->tail, index);
+    ensure(entry);
+    struct store_entry head;
+    ensure(store_entry_decode(entry->bytes->data, entry->bytes->length, &head) == 0);
+    return head.term;
+}
+
 /* Everything up to a hint is on disk before it: operations are in order (G6). */
 int store_set_commit_hint(struct store *s, uint64_t commit)
 {
-    ensure(commit <= s->end.index);
+    ensure(commit >= s->applied.index && commit <= s->end.index);
     if (commit <= s->hint)
         return 0;
     if (job_reserve(s, 1) != 0)
@@ -321,6 +342,7 @@ int store_set_commit_hint(struct store *s, uint64_t commit)
     s->hint = commit;
     s->hint_slot = !s->hint_slot;
     op->index = commit;
+    op->term = term_at(s, commit);
     op->sequence = (uint64_t)s->hint_slot;
     return 0;
 }

@@ -142,7 +142,8 @@ unsigned map_inner_seek(const struct map_inner *inner, const uint8_t *key, size_
     unsigned low = 0, high = inner->node.count - 1u;
     size_t prefix_size = inner->prefix_size;
     if (prefix_size > 0) {
-        int order = memcmp(key, inner->prefix, size < prefix_size ? size : prefix_size);
+        size_t common = size < prefix_size ? size : prefix_size;
+        int order = common > 0 ? memcmp(key, inner->prefix, common) : 0;
         if (order != 0)
             return order < 0 ? low : high;
         if (size < prefix_size)

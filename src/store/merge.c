@@ -118,6 +118,18 @@ static int run_close(struct merge *m, uint64_t *ret_wait_us,
 
 /* ---- Publishing -------------------------------------------------------------------- */
 
+/* File ids grow along the log, but where a segment that was lost has been filled again.
+ */
+static uint64_t lowest_file(const struct store *s, size_t first)
+{
+    uint64_t lowest = UINT64_MAX;
+    for (size_t i = first; i < s->segment_count; i++)
+        lowest = min_u64(lowest, s->segments[i]->file_id);
+    for (size_t i = s->beyond_first; i < s->beyond_count; i++)
+        lowest = min_u64(lowest, s->beyond[i]->file_id);
+    return lowest;
+}
+
 /* The loop: the manifest of what stays, and of what was made. */
 static int make_manifest(struct store *s, struct merge *m)
 {
@@ -125,7 +137,7 @@ static int make_manifest(struct store *s, struct merge *m)
     m->manifest = (struct manifest){.merged = m->merged,
                                     .applied_index = s->applied.index,
                                     .applied_term = s->applied.term,
-                                    .first_file = s->segments[m->log_count]->file_id};
+                                    .first_file = lowest_file(s, m->log_count)};
     m->manifest.files = calloc(count + 1, sizeof(*m->manifest.files));
     m->list = calloc(count + 1, sizeof(struct segment *));
     if (!m->manifest.files || !m->list)

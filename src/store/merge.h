@@ -27,8 +27,7 @@ struct merge_output {
 
 /* Each edge that is not marked is the merge thread's.
  *
- *   OPEN --> COPY --> CLOSE --step--> PUBLISH --> RELOCATE --step--> REMOVE --step-->
- * done
+ *   OPEN --> COPY --> CLOSE --step--> PUBLISH --> RELOCATE --step--> REMOVE --> done
  *     '--------'--------'----------------'--> GIVE_UP --step--> done
  */
 enum merge_phase {

@@ -258,17 +258,21 @@ static bool is_right(const struct merge *m, const struct hint_record *at)
     struct reader r = reader_of(m->record.data, m->record.length);
     struct store_record record;
     return store_record_read(&r, &record) == 0 && reader_done(&r) &&
-           record.timestamp_us == at->timestamp_us &&
-           (at->value_size == STORE_TOMBSTONE) == !record.value &&
+           record.timestamp_us == at->timestamp_us && record.value &&
            key_compare(record.key, record.key_size, at->key, at->key_size) == 0;
 }
 
+/* What is small is in the hint, whole, under a checksum of its own. */
 static int fetch(struct merge *m, struct merge_source *source)
 {
     const struct hint_record *at = &source->at;
-    size_t value_size = at->value_size == STORE_TOMBSTONE ? 0 : at->value_size;
-    size_t length = STORE_RECORD_HEADER + (size_t)at->key_size + value_size;
     buf_clear(&m->record);
+    if (at->value || at->value_size == STORE_TOMBSTONE) {
+        record_encode(&m->record, at->timestamp_us, at->key, at->key_size, at->value,
+                      at->value ? at->value_size : 0);
+        return m->record.failed ? -ENOMEM : 0;
+    }
+    size_t length = STORE_RECORD_HEADER + (size_t)at->key_size + at->value_size;
     uint8_t *data = buf_extend(&m->record, length);
     if (!data)
         return -ENOMEM;

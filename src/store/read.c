@@ -102,10 +102,12 @@ int store_get(struct store *s, const void *key, size_t key_size, unsigned flags,
             rc = get_once(s, key, key_size, flags, to, &timestamp);
             reading_end();
         } while (rc == -ESTALE); /* its successor is there by now */
+        if (rc == -EIO)          /* a block that cannot be read is one to be repaired */
+            rc = -EBADMSG;
         if (rc == -EBADMSG)
             atomic_fetch_add_explicit(&s->bad_reads, 1, memory_order_relaxed);
     }
-    if (rc == -EBADMSG || rc == -EIO)
+    if (rc == -EBADMSG)
         damage_found_record(s, key, key_size, timestamp);
     if (rc == 0 && ret_timestamp)
         *ret_timestamp = timestamp;
@@ -344,12 +346,12 @@ int store_read_run(struct store_read *read, struct store_bytes **ret, uint64_t *
     for (int attempt = 0; attempt < 2 && rc == -EBADMSG; attempt++) {
         ssize_t n = read_full(read->segment->io, read->segment->fd, bytes->data,
                               read->length, read->offset);
-        if (n < 0)
+        if (n < 0 && n != -EIO)
             rc = (int)n;
-        else if ((size_t)n == read->length && (bad = first_bad(read, bytes, &term)) == 0)
+        else if (n == (ssize_t)read->length && (bad = first_bad(read, bytes, &term)) == 0)
             rc = 0;
     }
-    if (rc == -EBADMSG || rc == -EIO)
+    if (rc == -EBADMSG)
         damage_found_entry(read->s, bad, term);
     if (rc != 0) {
         store_bytes_unref(bytes);

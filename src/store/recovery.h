@@ -37,7 +37,7 @@ struct recovery {
     char *error;
     struct hard_state state;
     int state_slot;
-    uint64_t hint; /* the commit hint */
+    uint64_t hint, hint_term; /* the commit hint; its term may be 0: not told */
     struct id_list names[NAME_KINDS];
     bool manifest_new;          /* MANIFEST.new is there */
     struct id_list merged_away; /* segments up to M, to be removed */

@@ -132,6 +132,7 @@ static int load_commit_hint(struct recovery *r)
     if (rc != 0)
         return fail_format(r, rc, path.text, "");
     r->hint = hint.commit;
+    r->hint_term = hint.term;
     return store_fail_cluster(r->error, s, hint.cluster_id, path.text);
 }
 

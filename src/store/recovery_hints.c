@@ -35,7 +35,7 @@ static int open_hint(struct recovery *r, size_t i, struct hint_reader **ret)
 /* Only what is applied gets a hint: one that is whole proves its segment committed. */
 static int find_proven(struct recovery *r)
 {
-    for (size_t i = 0; is_sealed(r, i); i++) {
+    for (size_t i = 0; i < r->file_count; i++) {
         struct hint_reader *hint = NULL;
         int rc = open_hint(r, i, &hint);
         if (rc == 0) {

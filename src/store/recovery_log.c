@@ -227,12 +227,23 @@ static int look_beyond(struct recovery *r, size_t i)
     return fail_walk(r, rc);
 }
 
-/* The term of a proven index that nothing tells is at most that of the hard state: a
- * claim too high costs a vote, one too low an entry. */
+/* An entry that was committed here, whose term is known: none before it has a higher one,
+ * whatever was taken for theirs. */
+static void claim_committed(struct recovery *r, uint64_t index, uint64_t term)
+{
+    if (r->claim_index > index || term == 0)
+        return;
+    r->claim_index = index;
+    r->claim_term = term;
+}
+
+/* A commit hint of an earlier tierce tells no term: it is at most that of the hard state.
+ * A claim too high costs a vote, one too low an entry. */
 static void complete_claim(struct recovery *r)
 {
     const struct manifest *manifest = &r->s->manifest;
-    recovery_claim(r, manifest->applied_index, manifest->applied_term);
+    claim_committed(r, manifest->applied_index, manifest->applied_term);
+    claim_committed(r, r->hint, r->hint_term);
     if (r->claim_index < r->proven)
         recovery_claim(r, r->proven, r->state.term);
 }

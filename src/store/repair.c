@@ -49,6 +49,8 @@ int store_get_raw(struct store *s, const void *key, size_t key_size,
             rc = raw_once(s, key, key_size, timestamp_us, to);
             reading_end();
         } while (rc == -ESTALE);
+        if (rc == -EIO)
+            rc = -EBADMSG;
     }
     if (rc == -EBADMSG)
         damage_found_record(s, key, key_size, timestamp_us);
@@ -327,6 +329,8 @@ static int copy_next(struct store *s, const struct buf *after, size_t room, bool
     if (!node || (any && keydir_record_bytes(node) > room))
         return 0;
     int rc = read_current(s, node, to);
+    if (rc == -EIO)
+        rc = -EBADMSG;
     if (rc == -EBADMSG)
         damage_found_record(s, keydir_key(node), keydir_key_size(node),
                             node->timestamp_us);

@@ -246,17 +246,22 @@ static uint64_t entry_end(const struct segment *segment, size_t i)
     return i + 1 < segment->count ? segment->offsets[i + 1] : segment->used;
 }
 
-static bool is_entry(struct scrub_file *file, size_t i, const uint8_t *data,
-                     size_t length)
+enum entry_verdict { ENTRY_GOOD, ENTRY_BAD, ENTRY_UNCHAINED };
+
+/* Intact, but unchained: it or the one before it is not what belongs there. */
+static enum entry_verdict judge_entry(struct scrub_file *file, size_t i,
+                                      const uint8_t *data, size_t length)
 {
     struct store_entry entry;
-    bool good = store_entry_verify(data, length, &entry) == 0 && entry.length == length &&
-                entry.index == file->segment->first_index + i &&
-                (!file->chained || chain_continues(&file->chain, &entry));
-    file->chained = good;
-    if (good)
-        file->chain = chain_after(&entry);
-    return good;
+    bool chained = file->chained;
+    file->chained = false;
+    if (store_entry_verify(data, length, &entry) != 0 || entry.length != length ||
+        entry.index != file->segment->first_index + i)
+        return ENTRY_BAD;
+    bool fits = !chained || chain_continues(&file->chain, &entry);
+    file->chained = true;
+    file->chain = chain_after(&entry);
+    return fits ? ENTRY_GOOD : ENTRY_UNCHAINED;
 }
 
 static void bad_entry(struct store *s, struct scrub_file *file, size_t i,
@@ -289,12 +294,17 @@ static int scrub_entry(struct store *s, struct scrub_file *file, size_t i,
                        const uint8_t *data, size_t length)
 {
     struct buf again = {0};
-    bool chained = file->chained;
-    if (is_entry(file, i, data, length))
+    const struct scrub_file before = *file;
+    if (judge_entry(file, i, data, length) == ENTRY_GOOD)
         return 0;
     int rc = read_or_zero(s, file->segment, file->segment->offsets[i], length, &again);
-    file->chained = chained;
-    if (rc == 0 && !is_entry(file, i, again.data, length))
+    file->chained = before.chained;
+    file->chain = before.chain;
+    enum entry_verdict verdict =
+        rc == 0 ? judge_entry(file, i, again.data, length) : ENTRY_GOOD;
+    if (verdict == ENTRY_UNCHAINED)
+        damage_found_entry(s, before.chain.index, before.chain.term);
+    if (verdict != ENTRY_GOOD)
         bad_entry(s, file, i, again.data, length);
     buf_release(&again);
     return rc;

@@ -25,7 +25,7 @@ struct store_snapshot {
     struct segment **files; /* a reference to each */
     struct verifier *verifiers;
     size_t count;
-    struct store_pin *pin; /* NULL: there is no log after it */
+    struct store_pin *pin; /* the log after it */
     pthread_mutex_t lock;  /* of verifiers */
 };
 
@@ -117,9 +117,8 @@ int store_snapshot_open(struct store *s, struct store_snapshot **ret)
     ensure(pthread_mutex_init(&snapshot->lock, NULL) == 0);
     snapshot->s = s;
     int rc = take_files(s, snapshot);
-    uint64_t after = s->manifest.merged.index + 1;
-    if (rc == 0 && s->end.index >= after)
-        rc = store_pin_log(s, after, &snapshot->pin);
+    if (rc == 0)
+        rc = store_pin_log(s, s->manifest.merged.index + 1, &snapshot->pin);
     if (rc != 0) {
         store_snapshot_close(s, snapshot);
         return rc;
@@ -168,8 +167,7 @@ void store_snapshot_close(struct store *s, struct store_snapshot *snapshot)
     if (!snapshot)
         return;
     ensure(snapshot->s == s);
-    if (snapshot->pin)
-        store_unpin_log(s, snapshot->pin);
+    store_unpin_log(s, snapshot->pin);
     for (size_t i = 0; i < snapshot->count; i++)
         segment_unref(snapshot->files[i]);
     if (snapshot->count > 0)

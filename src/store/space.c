@@ -100,7 +100,7 @@ void store_unpin_log(struct store *s, struct store_pin *pin)
 
 bool space_is_sealed(const struct store *s, size_t i)
 {
-    return i + 1 < s->segment_count && s->segments[i]->file_id < s->sealed_before;
+    return i + 1 < s->segment_count && s->segments[i]->sealed;
 }
 
 static uint64_t lowest_pin(const struct store *s)

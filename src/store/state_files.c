@@ -8,8 +8,8 @@
  *  12  reserved u32, 0         reserved u32, 0
  *  16  cluster_id, 16 bytes    cluster_id, 16 bytes
  *  32  sequence u64            commit u64
- *  40  term u64                reserved, 20 zeros
- *  48  vote u64
+ *  40  term u64                term u64, of that entry; 0: not told
+ *  48  vote u64                reserved, 12 zeros
  *  56  reserved u32, 0
  *  60  crc32 u32, over bytes 0-59 (both)
  *
@@ -74,6 +74,7 @@ void commit_hint_encode(uint8_t to[SLOT_BYTES], const struct commit_hint *hint)
 {
     slot_begin(to, hint_magic, hint->cluster_id);
     put_u64(to + 32, hint->commit);
+    put_u64(to + 40, hint->term);
     slot_end(to);
 }
 
@@ -83,6 +84,7 @@ int commit_hint_decode(const uint8_t *data, size_t length, struct commit_hint *r
     if (rc != 0)
         return rc;
     ret->commit = get_u64(data + 32);
+    ret->term = get_u64(data + 40);
     memcpy(ret->cluster_id, data + 16, STORE_CLUSTER_ID_BYTES);
     return 0;
 }

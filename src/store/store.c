@@ -142,8 +142,8 @@ static struct store *store_new(const struct store_options *options)
     s->scrub_period_us =
         options->scrub_period_us ? options->scrub_period_us : STORE_SCRUB_PERIOD_US;
     s->retain_bytes = options->retain_bytes ? options->retain_bytes : STORE_RETAIN_BYTES;
-    s->merge_bytes_per_s = options->merge_bytes_per_s ? options->merge_bytes_per_s
-                                                      : STORE_MERGE_BYTES_PER_S;
+    s->merge_bytes_per_s =
+        options->merge_bytes_per_s ? options->merge_bytes_per_s : STORE_MERGE_BYTES_PER_S;
     s->keep_from = UINT64_MAX;
     s->save_state = options->save_state;
     s->context = options->context;
@@ -174,7 +174,8 @@ int store_open(struct store **ret, const struct store_options *options,
     }
     scrub_load(s);
     s->shared = true;
-    s->sealed_before = store_active(s)->file_id;
+    for (size_t i = 0; i + 1 < s->segment_count; i++)
+        s->segments[i]->sealed = true;
     *ret = s;
     return 0;
 }

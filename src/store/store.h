@@ -229,7 +229,8 @@ int store_truncate(struct store *s, uint64_t index, uint64_t generation);
 void store_set_generation(struct store *s, uint64_t generation);
 
 int store_set_hard_state(struct store *s, uint64_t term, uint64_t vote); /* G5 */
-int store_set_commit_hint(struct store *s, uint64_t commit);             /* G6 */
+/* At least what is applied, at most the last entry; its term is noted with it (G6). */
+int store_set_commit_hint(struct store *s, uint64_t commit);
 int store_refresh_space(struct store *s); /* looks at the disk, reserves the next segment */
 
 enum store_space {
@@ -253,7 +254,7 @@ struct store_done {
     uint64_t generation;    /* of the last of those; after a truncation its own */
     bool hard_state;        /* a hard state was made durable */
     bool installed;         /* store_install() is done: log and state are others now */
-    bool install_failed;    /* there was no room for it: nothing has changed */
+    bool install_failed;    /* there was no room for it, or no memory: nothing has changed */
     uint64_t repaired;      /* records and entries written back */
 };
 /* The loop again, after a job that returned 0: frees it. */
@@ -271,7 +272,7 @@ struct store_read;
  * log; -ENOMEM. */
 int store_read_plan(struct store *s, uint64_t first, size_t max_bytes,
                     struct store_read **ret);
-/* Reads and verifies; -EBADMSG where they are damaged on disk. */
+/* Reads and verifies; -EBADMSG where they are damaged on disk (store_next_damage). */
 int store_read_run(struct store_read *read, struct store_bytes **ret, uint64_t *ret_last);
 void store_read_free(struct store_read *read);
 
@@ -288,7 +289,7 @@ enum store_read_flags {
 };
 
 /* Appends the value to `to` (which the caller owns). -ENOENT; -EAGAIN; -EBADMSG: twice read
- * and twice wrong; -EIO and the like. ret_timestamp may be NULL. */
+ * and twice wrong, or not to be read (see store_next_damage). ret_timestamp may be NULL. */
 int store_get(struct store *s, const void *key, size_t key_size, unsigned flags,
               struct buf *to, uint64_t *ret_timestamp);
 
@@ -407,7 +408,8 @@ bool store_incoming_next(const struct store_incoming *in, uint32_t *ret_file,
 /* The same, were the next `skip` of them there already: to ask ahead. */
 bool store_incoming_ahead(const struct store_incoming *in, uint64_t skip,
                           uint32_t *ret_file, uint64_t *ret_offset, uint32_t *ret_length);
-/* T: the one that is missing first, or the beginning of it; -EINVAL: another. -ENOSPC. */
+/* T: the one that is missing first, or the beginning of it; -EINVAL: another. After any
+ * other error it is to be freed, and opened anew later. */
 int store_incoming_write(struct store_incoming *in, uint32_t file, uint64_t offset,
                          const void *data, size_t length, char error[STORE_ERROR_BYTES]);
 /* T: verifies all, makes hints and a keydir. -EBADMSG: damaged, and dropped: to be freed. */
@@ -420,6 +422,8 @@ int store_incoming_prepare(struct store_incoming *in, char error[STORE_ERROR_BYT
 int store_install(struct store *s, struct store_incoming *in);
 /* T, unless it is prepared or nothing was written: its files stay, to go on with. */
 void store_incoming_free(struct store_incoming *in);
+/* What its sender has merged, and when. */
+void store_incoming_manifest(const struct store_incoming *in, struct store_manifest *ret);
 uint64_t store_incoming_bytes(const struct store_incoming *in, uint64_t *ret_total);
 
 /* ---- Backup --------------------------------------------------------------------------- */
@@ -445,5 +449,51 @@ void store_stats(struct store *s, struct store_stats *ret);
 /* Verifies the invariants of README.md that can be verified in memory and by reading the
  * files; ends the process where one is broken. Loop. Slow: for tests. */
 void store_check(struct store *s);
+
+/* ---- Making a store of records that come from elsewhere ----------------------------------------- */
+
+/* A place in the chain: this entry was the last one. */
+struct store_point {
+    uint64_t index, term;
+    uint64_t timestamp_us; /* of its newest record */
+    uint32_t crc;
+};
+
+/* The last entry that was applied. Loop. */
+struct store_point store_applied_point(const struct store *s);
+
+/* A store that holds these records, merged, and whose log begins after `end`: none may be
+ * there (-EEXIST). Nothing opens it before _finish; what is left after a failure is the
+ * caller's to remove. */
+struct store_import;
+int store_import_new(const struct store_options *options, struct store_import **ret,
+                     char error[STORE_ERROR_BYTES]);
+/* One whole valid record, no tombstone, with a key above the last one's. */
+int store_import_record(struct store_import *import, const void *record, size_t length,
+                        char error[STORE_ERROR_BYTES]);
+/* `state`: for options.load_state. */
+int store_import_finish(struct store_import *import, const struct store_point *end,
+                        const void *state, size_t state_size,
+                        char error[STORE_ERROR_BYTES]);
+void store_import_free(struct store_import *import);
+
+/* ---- Looking at a store that nobody has open ---------------------------------------------------- */
+
+struct store_inspect_options {
+    const struct store_io *io;
+    const char *path; /* the data directory */
+    bool verify;      /* all of it is read and checked, hints against what they summarise */
+    /* A line of what is there, in order; kind "problem": what is wrong, "note": what the
+     * next start sees to by itself. Not 0: ends the looking, and is returned. */
+    int (*fact)(void *context, const struct fact *fact);
+    void *context;
+};
+
+/* A line a file, and what is wrong with the whole. Changes nothing. -ENOENT: no store. */
+int store_inspect(const struct store_inspect_options *options, uint64_t *ret_problems,
+                  char error[STORE_ERROR_BYTES]);
+/* All that is in one file, which is told by how it begins. -EINVAL: none of the store's. */
+int store_inspect_file(const struct store_inspect_options *options, const char *file,
+                       uint64_t *ret_problems, char error[STORE_ERROR_BYTES]);
 
 #endif

@@ -98,7 +98,7 @@ struct chain {
 bool chain_continues(const struct chain *end, const struct store_entry *entry);
 struct chain chain_after(const struct store_entry *entry);
 
-/* ---- Hints: what is in a data file, without values; see hint.c ----------------------
+/* ---- Hints: what is in a data file, without values; see hint.h ----------------------
  */
 
 enum segment_kind { SEGMENT_LOG = 1, SEGMENT_MERGED = 2 };
@@ -142,6 +142,10 @@ void hint_writer_set_bytes(struct hint_writer *w, uint64_t data_bytes);
 struct hint_reader;
 int hint_reader_new(struct store *s, uint64_t file_id, enum segment_kind kind,
                     uint64_t data_bytes, struct hint_reader **ret);
+/* The same of one that lies anywhere; of the store its I/O and cluster count. */
+int hint_reader_open(struct store *s, const char *path, uint64_t file_id,
+                     enum segment_kind kind, uint64_t data_bytes,
+                     struct hint_reader **ret);
 const struct hint_info *hint_reader_info(const struct hint_reader *r);
 uint64_t hint_reader_bytes(const struct hint_reader *r); /* of the hint file */
 /* 1: a record, valid until the next call; 0: the end. */
@@ -270,6 +274,7 @@ struct segment {
     uint64_t limit_bytes; /* how far appends may go */
     bool worn;            /* something dead in it is bad: to be merged away */
     _Atomic bool suspect; /* to be scrubbed soon */
+    bool sealed;          /* on disk too: it has its used length, and a successor */
     uint64_t hint_bytes;  /* of its hint file; 0: there is none */
     /* Beyond a hole: what its first entry says of the one before it. */
     struct chain before;
@@ -355,7 +360,8 @@ struct skip_node *skip_put(struct skip_list *list, struct skip_node *node);
 struct skip_node *skip_remove(struct skip_list *list, const void *key, size_t size);
 void skip_check(const struct skip_list *list); /* I1 */
 
-/* ---- Map: the keydir's order; see map.h --------------------------------------------- */
+/* ---- Map: the keydir's order; see map.h ---------------------------------------------
+ */
 
 enum map_kind { MAP_LEAF, MAP_INNER, MAP_SEPARATOR, MAP_KINDS };
 
@@ -365,8 +371,8 @@ struct map_reserve {
     size_t count;
 };
 
-/* One writer; readers need a read-side section, and what is retired stays as long as those
- * last. */
+/* One writer; readers need a read-side section, and what is retired stays as long as
+ * those last. */
 struct map {
     struct map_node *root; /* NULL: empty */
     uint64_t count;
@@ -582,7 +588,7 @@ struct hard_state {
 };
 
 struct commit_hint {
-    uint64_t commit;
+    uint64_t commit, term; /* the term of that entry; 0: not told */
     uint8_t cluster_id[STORE_CLUSTER_ID_BYTES];
 };
 
@@ -665,7 +671,8 @@ void scrub_forget(struct store *s); /* the file that is being scrubbed */
 /* Any thread: something in this file is wrong: it is scrubbed soon. */
 void scrub_suspect(struct store *s, struct segment *segment);
 
-/* ---- A snapshot that comes in; see incoming.c, install.c ----------------------------- */
+/* ---- A snapshot that comes in; see incoming.c, install.c -----------------------------
+ */
 
 struct incoming_file {
     struct manifest_file from; /* as the sender has it */
@@ -811,7 +818,7 @@ struct store {
     uint64_t claim_index, claim_term;
     struct segment **beyond; /* segments behind it, in order, from `beyond_first` on */
     size_t beyond_first, beyond_count;
-    bool behind;  /* something stands in the active segment after the log's end */
+    bool behind; /* something stands in the active segment after the log's end */
     /* Tasks: */
     struct store_task *task;
     uint64_t task_now_us, task_due_us;
@@ -822,7 +829,6 @@ struct store {
     struct scrub scrub;
     uint64_t keep_from; /* G8 */
     struct store_pin *pins;
-    uint64_t sealed_before; /* the log's files with ids below are sealed on disk */
     int (*save_state)(void *context, struct buf *to);
     void *context;
     bool shared;  /* readers may be inside: not during recovery */
@@ -839,7 +845,7 @@ struct store {
 /* The segment that holds `index`, which is in the log. */
 struct segment *store_segment_of(const struct store *s, uint64_t index);
 struct segment *store_active(const struct store *s);
-uint64_t store_new_file_id(struct store *s); /* any thread */
+uint64_t store_new_file_id(struct store *s);                  /* any thread */
 uint64_t store_new_file_ids(struct store *s, uint64_t count); /* the first of so many */
 int store_reserve_segment(struct store *s);
 void store_add_segment(struct store *s, struct segment *segment);

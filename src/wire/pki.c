@@ -312,6 +312,43 @@ void wire_hash(const void *data, size_t length, uint8_t ret[WIRE_HASH_BYTES])
     ensure(EVP_Digest(data, length, ret, NULL, EVP_sha256(), NULL) == 1);
 }
 
+struct wire_hasher {
+    EVP_MD_CTX *context, *copy; /* so that the hash so far can be got, and more added */
+};
+
+struct wire_hasher *wire_hasher_new(void)
+{
+    struct wire_hasher *h = calloc(1, sizeof(*h));
+    if (!h)
+        return NULL;
+    h->context = EVP_MD_CTX_new();
+    h->copy = EVP_MD_CTX_new();
+    if (h->context && h->copy && EVP_DigestInit_ex(h->context, EVP_sha256(), NULL) == 1)
+        return h;
+    wire_hasher_free(h);
+    return NULL;
+}
+
+void wire_hasher_add(struct wire_hasher *h, const void *data, size_t length)
+{
+    ensure(EVP_DigestUpdate(h->context, data, length) == 1);
+}
+
+void wire_hasher_get(const struct wire_hasher *h, uint8_t ret[WIRE_HASH_BYTES])
+{
+    ensure(EVP_MD_CTX_copy_ex(h->copy, h->context) == 1 &&
+           EVP_DigestFinal_ex(h->copy, ret, NULL) == 1);
+}
+
+void wire_hasher_free(struct wire_hasher *h)
+{
+    if (!h)
+        return;
+    EVP_MD_CTX_free(h->context);
+    EVP_MD_CTX_free(h->copy);
+    free(h);
+}
+
 int pki_certificate_hash(const X509 *certificate, uint8_t ret[WIRE_HASH_BYTES])
 {
     unsigned char *der = NULL;

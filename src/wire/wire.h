@@ -17,7 +17,7 @@
 struct event_base;
 
 enum {
-    WIRE_PROTOCOL_VERSION = 1,
+    WIRE_PROTOCOL_VERSION = 2,
     WIRE_FRAME_HEADER = 7, /* type u8, stream u16, length u32 */
     WIRE_ERROR_BYTES = 512,
     WIRE_CLUSTER_ID_BYTES = 16,
@@ -38,9 +38,13 @@ enum wire_frame_type {
     WIRE_RAFT_APPEND = 0x12,
     WIRE_RAFT_APPEND_REPLY = 0x13,
     WIRE_RAFT_TIMEOUT_NOW = 0x14,
+    WIRE_RAFT_SNAPSHOT = 0x15,
     /* operations: a node to the leader */
     WIRE_OPERATION = 0x20,
     WIRE_ANSWER = 0x21,
+    /* what another node has on its disk */
+    WIRE_FETCH = 0x28,
+    WIRE_FETCHED = 0x29,
     /* the local command line to its node; never accepted on the TLS port */
     WIRE_CONTROL = 0x30,
     WIRE_CONTROL_ANSWER = 0x31,
@@ -98,6 +102,12 @@ int wire_pki_sign(const char *ca_key_pem, const char *ca_cert_pem, const char *r
 int wire_pki_fingerprint(const char *cert_pem, uint8_t ret[WIRE_HASH_BYTES]);
 int wire_pki_request_key_hash(const char *request_pem, uint8_t ret[WIRE_HASH_BYTES]);
 void wire_hash(const void *data, size_t length, uint8_t ret[WIRE_HASH_BYTES]);
+/* The same of bytes that come one after another; NULL: no memory. */
+struct wire_hasher;
+struct wire_hasher *wire_hasher_new(void);
+void wire_hasher_add(struct wire_hasher *h, const void *data, size_t length);
+void wire_hasher_get(const struct wire_hasher *h, uint8_t ret[WIRE_HASH_BYTES]);
+void wire_hasher_free(struct wire_hasher *h);
 
 struct wire_identity {
     const char *ca_pem;   /* what peers must be signed by */

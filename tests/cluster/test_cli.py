@@ -17,7 +17,7 @@ from cluster import (ROOT, TOKEN, Failure, Node, alive, check, check_equal,  # n
                      free_port, is_mounted, limit, main, wait_for)
 
 COMMANDS = ('init', 'join', 'invite', 'mount', 'serve', 'stop', 'status', 'get', 'put', 'del',
-            'ls', 'help')
+            'ls', 'backup', 'restore', 'inspect', 'help')
 
 
 def spare(c, name='spare'):
@@ -66,7 +66,7 @@ def test_help_and_version(t):
         check(re.search(rf'(^|\s){word}\b', text), f'help does not name {word}')
         check_equal(c.tierce(word).text, text, word)
         check_equal(c.tierce('join', word).text, c.tierce('help', 'join').text, word)
-    for command in ('init', 'join'):
+    for command in ('init', 'join', 'restore'):
         usage = c.tierce('help', command).text.splitlines()[0]
         for option in ('--data', '--listen', '--advertise', '--name'):
             check(option in usage, f'the usage of {command} omits {option}')
@@ -78,7 +78,8 @@ def test_usage_errors(t):
     c = t.cluster(0)
     for arguments, word in ((['frobnicate'], 'frobnicate'), (['status', '--frob'], '--frob'),
                             (['--frob'], '--frob'), (['join'], 'token'),
-                            (['mount'], 'mountpoint'), (['get'], 'path'), (['put'], 'path'),
+                            (['mount'], 'mountpoint'), (['backup'], 'file'), (['restore'], 'file'),
+                            (['get'], 'path'), (['put'], 'path'),
                             (['status', '--data'], '--data'), (['status', 'extra'], 'extra'),
                             (['get', 'a', 'b'], ''), (['put', 'a', 'b', 'c'], ''),
                             (['invite', '--ttl', 'soon'], 'ttl'),

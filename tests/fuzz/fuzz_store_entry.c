@@ -62,7 +62,7 @@ static void try_slots(const uint8_t *data, size_t length)
     if (commit_hint_decode(data, length, &hint) == 0) {
         commit_hint_encode(again, &hint);
         ensure(commit_hint_decode(again, sizeof(again), &hint_again) == 0);
-        ensure(hint.commit == hint_again.commit);
+        ensure(hint.commit == hint_again.commit && hint.term == hint_again.term);
     }
 }
 

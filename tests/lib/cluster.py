@@ -84,13 +84,25 @@ def find_binary():
     sys.exit('no tierce binary: build first (tests/run.sh build), or set TIERCE_BINARY')
 
 
+def find_fault_disk(binary):
+    directory = os.path.dirname(binary)
+    while directory != '/':
+        path = f'{directory}/tests/lib/libfault_disk.so'
+        if os.path.exists(path):
+            return path
+        directory = os.path.dirname(directory)
+    raise Skip('libfault_disk.so was not built: a sanitizer wants to be loaded first')
+
+
 def alive(pid):
-    """Whether the process runs; a zombie that nobody has reaped yet does not."""
-    try:
-        with open(f'/proc/{pid}/stat') as f:
-            return f.read().rsplit(')', 1)[1].split()[0] not in 'ZX'
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    """Whether the process runs; a zombie that nobody has reaped yet does not. One whose first
+    thread has ended lives, and keeps its files and locks, while another is in the kernel."""
+    for path in glob.glob(f'/proc/{pid}/task/*/stat'):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            with open(path) as f:
+                if f.read().rsplit(')', 1)[1].split()[0] not in 'ZX':
+                    return True
+    return False
 
 
 def unmount_lazily(path):
@@ -147,6 +159,7 @@ class Node:
         self.address = f'127.0.0.1:{self.port}'
         self.pid = None
         self.up = False  # whether a test expects it to run
+        self.environment = {}  # of its commands, beside the cluster's
 
 
 class Cluster:
@@ -213,12 +226,15 @@ class Cluster:
         path. The command's pipes must close when it returns: a daemon that holds them is
         found by the time-out."""
         arguments = list(map(str, arguments))
+        environment = self.environment
+        if isinstance(data, int):
+            environment = dict(environment, **self.nodes[data].environment)
         if data is not None:
             path = self.nodes[data].data if isinstance(data, int) else data
             arguments[1:1] = ['--data', path]
         process = subprocess.Popen([self.binary] + arguments, stdin=subprocess.PIPE,
                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                   env=self.environment, cwd=self.base)
+                                   env=environment, cwd=self.base)
         try:
             out, err = process.communicate(b'' if input is None else input, seconds)
         except subprocess.TimeoutExpired:
@@ -304,6 +320,28 @@ class Cluster:
     def thaw(self, *indices):
         for i in indices:
             os.kill(self.nodes[i].pid, signal.SIGCONT)
+
+    # ---- Disks that hang or fail (tests/lib/fault_disk.c)
+
+    def use_fault_disk(self, *indices):
+        """These nodes get it when they are started next. Raises Skip where it was not built."""
+        library = find_fault_disk(self.binary)
+        for i in indices:
+            node = self.nodes[i]
+            node.environment.update(LD_PRELOAD=library, FAULT_DISK=f'{node.data}.fault')
+
+    def fault_disk(self, i, order=''):
+        """What happens from now on; '': nothing any more."""
+        path = self.nodes[i].environment['FAULT_DISK']
+        with open(f'{path}.new', 'w') as f:
+            f.write(order)
+        os.rename(f'{path}.new', path)
+
+    def fault_count(self, i):
+        try:
+            return os.stat(self.nodes[i].environment['FAULT_DISK'] + '.count').st_size
+        except FileNotFoundError:
+            return 0
 
     # ---- Looking
 
@@ -465,6 +503,7 @@ class Test:
     def __init__(self, name, options, shared):
         self.name = name
         self.random = random.Random(f'{options.seed} {name}')
+        self.long = options.long
         self.own, self._shared, self._tmp = [], shared, None
 
     def cluster(self, n=3, **keywords):
@@ -590,6 +629,8 @@ def parse(arguments):
     parser.add_argument('names', nargs='*', help='tests whose name contains one of these')
     parser.add_argument('--seed', type=int, default=random.SystemRandom().randrange(1 << 32))
     parser.add_argument('--list', action='store_true')
+    parser.add_argument('--long', action='store_true',
+                        help='the size that a test is meant for, where that takes long')
     parser.add_argument('--patience', type=float, default=1.0,
                         help='multiplies the time after which a test counts as hanging')
     return parser.parse_args(arguments)

@@ -264,6 +264,25 @@ static void test_remote_changes(void **state)
     close(fd);
 }
 
+/* A mapping never asks (K1): only a notification takes its page away. */
+static void test_a_replaced_state_drops_pages(void **state)
+{
+    backend_put(&backend, "f", "one", 3);
+    int fd = must_open("f", O_RDONLY);
+    const volatile char *page = mmap(NULL, 3, PROT_READ, MAP_SHARED, fd, 0);
+    assert_true(page != MAP_FAILED);
+    assert_int_equal(page[0], 'o');
+    backend_put(&backend, "f", "two", 3);
+    assert_int_equal(page[0], 'o');
+    fs_mount_replaced(mount_);
+    uint64_t deadline = clock_boot_us() + 10 * 1000 * 1000;
+    while (page[0] != 't' && clock_boot_us() < deadline)
+        usleep(1000);
+    assert_int_equal(page[0], 't');
+    munmap((void *)page, 3);
+    close(fd);
+}
+
 /* ---- K10: one operation, and never an empty value ---- */
 
 static void check_one_operation(const char *shell, const char *command, const char *value)
@@ -1598,6 +1617,7 @@ int main(int argc, char **argv)
         mounted(test_rename_flags),
         mounted(test_attributes),
         mounted(test_remote_changes),
+        mounted(test_a_replaced_state_drops_pages),
         mounted(test_shell_redirections),
         mounted(test_programs),
         mounted(test_empty_values),

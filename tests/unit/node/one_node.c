@@ -52,6 +52,9 @@ static void open_store(struct node *n, struct store_recovery *recovery)
                               .path = n->directory.path,
                               .segment_bytes = 2 * LIMIT_ENTRY_BYTES,
                               .replay = replay,
+                              .save_state = state_save,
+                              .load_state = state_load,
+                              .damaged = repair_damaged,
                               .context = n};
     memcpy(o.cluster_id, n->directory.cluster_id, sizeof(o.cluster_id));
     if (store_open(&n->store, &o, recovery, error) < 0)
@@ -92,6 +95,9 @@ static void tick(evutil_socket_t fd, short what, void *arg)
     struct node *n = arg;
     client_tick(n, node_now());
     leader_tick(n);
+    fetch_tick(n, node_now());
+    store_set_retention(n->store, raft_floor(n->driver.raft) + 1);
+    merge_thread_kick(n);
     driver_flush_soon(n);
 }
 
@@ -119,6 +125,9 @@ struct node *one_node_start(void)
     assert_int_equal(driver_start(n, &recovery), 0);
     assert_int_equal(log_thread_start(n), 0);
     assert_int_equal(pager_start(n), 0);
+    assert_int_equal(merge_thread_start(n), 0);
+    gate_init(n);
+    repair_init(n);
     mount_init(n);
     n->phase = NODE_RUNNING;
     n->tick = event_new(n->loop, -1, EV_PERSIST, tick, n);
@@ -149,7 +158,10 @@ void one_node_stop(struct node *n)
 {
     char *path = strdup(n->directory.path);
     pager_stop(n);
+    merge_thread_stop(n);
     log_thread_stop(n);
+    repair_release(n);
+    serve_release(n);
     leader_end(n);
     wire_endpoint_free(n->endpoint);
     peers_release(n);

@@ -286,12 +286,12 @@ static int ask(const struct buf *request, unsigned timeout_ms, struct buf *answe
 
 static void test_malformed_requests_are_refused(void **state)
 {
-    for (int command = 0; command <= CONTROL_LIST + 1; command++) {
+    for (int command = 0; command <= CONTROL_BACKUP_ENTRIES + 1; command++) {
         struct buf request = {0}, answer = {0};
         buf_u8(&request, (uint8_t)command);
         buf_bytes(&request, "\xff\xff\xff", 3);
         int result = ask(&request, 0, &answer);
-        if (command == 0 || command > CONTROL_LIST) {
+        if (command == 0 || command > CONTROL_BACKUP_ENTRIES) {
             assert_int_equal(result, 0);
             assert_int_equal(answer.data[0], WIRE_REFUSED);
         } else {

@@ -16,7 +16,8 @@ static const struct raft_message samples[] = {
      .prev_term = 2,
      .last = 4,
      .commit = 1,
-     .round = 99},
+     .round = 99,
+     .floor = 3},
     {.type = RAFT_APPEND_REPLY,
      .term = 3,
      .ok = true,
@@ -26,6 +27,14 @@ static const struct raft_message samples[] = {
      .hint_term = 1,
      .round = 98},
     {.type = RAFT_TIMEOUT_NOW, .term = 12},
+    {.type = RAFT_SNAPSHOT,
+     .term = 6,
+     .prev_index = 70,
+     .prev_term = 5,
+     .last = 70,
+     .commit = 80,
+     .round = 7,
+     .floor = 75},
 };
 
 static int decode(uint8_t type, const struct buf *b, size_t length, struct raft_message *m)
@@ -81,6 +90,22 @@ static void test_append_must_say_how_many_entries_it_has(void **state)
     buf_clear(&b);
     message_encode(&append, &b);
     assert_true(decode(type, &b, b.length, &m) < 0);
+    buf_release(&b);
+}
+
+/* In memory it is an append without entries: its last is not on the wire. */
+static void test_a_snapshot_message_is_an_empty_append(void **state)
+{
+    struct raft_message m;
+    struct buf b = {0};
+    uint8_t type = message_encode(&samples[array_length(samples) - 1], &b);
+    assert_int_equal(type, WIRE_RAFT_SNAPSHOT);
+    assert_int_equal(b.length, 48);
+    assert_int_equal(decode(type, &b, b.length, &m), 0);
+    assert_int_equal(m.prev_index, 70);
+    assert_int_equal(m.last, 70);
+    assert_int_equal(m.prev_term, 5);
+    assert_int_equal(m.floor, 75);
     buf_release(&b);
 }
 
@@ -140,6 +165,7 @@ int main(void)
         cmocka_unit_test(test_messages_round_trip),
         cmocka_unit_test(test_messages_of_wrong_length_are_refused),
         cmocka_unit_test(test_append_must_say_how_many_entries_it_has),
+        cmocka_unit_test(test_a_snapshot_message_is_an_empty_append),
         cmocka_unit_test(test_unknown_flags_are_refused),
         cmocka_unit_test(test_operation),
         cmocka_unit_test(test_answer),

@@ -140,6 +140,16 @@ void client_submit(struct node *n, struct client_op *op)
 
 /* ---- What the node's other files offer -------------------------------------------- */
 
+struct event_base *node_loop(struct node *n)
+{
+    return n->loop;
+}
+
+struct store *node_store(struct node *n)
+{
+    return n->store;
+}
+
 const struct fs_view *node_view(struct node *n)
 {
     return &n->view;
@@ -219,6 +229,7 @@ static void *run_loop(void *context)
     struct node *n = context;
     event_base_dispatch(n->loop);
     wire_endpoint_free(n->endpoint);
+    control_backups_release(n);
     store_close(n->store);
     event_base_free(n->loop);
     directory_release(&n->directory); /* the lock last: who waits for the end sees it */

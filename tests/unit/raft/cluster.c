@@ -199,6 +199,10 @@ static void inner_add(struct cluster *c, struct node *n, struct raft_event e)
 static void message_send(struct cluster *c, struct node *n, const struct raft_message *m)
 {
     struct packet p = {.message = *m};
+    if (m->type == RAFT_APPEND || m->type == RAFT_SNAPSHOT) {
+        check(m->prev_index >= n->base && m->prev_term == n->log[m->prev_index].term);
+        check(m->floor <= n->durable);
+    }
     if (m->type == RAFT_APPEND && m->last > m->prev_index) {
         uint64_t left = n->link_full[m->to] ? 0 : m->last - m->prev_index;
         p.count = min_u64(left, 1 + cluster_chance(c, BATCH_MAX));
@@ -215,6 +219,107 @@ static void message_send(struct cluster *c, struct node *n, const struct raft_me
     if (m->type == RAFT_APPEND_REPLY && m->ok)
         check(m->match <= n->durable);
     packet_send(c, &p);
+}
+
+/* ---- Merged files
+ * ---------------------------------------------------------------------------- */
+
+static void fetch_begin(struct cluster *c, struct node *n, const struct raft_update *u)
+{
+    const struct node *from = &c->nodes[u->snapshot_from];
+    check(u->snapshot_index && u->snapshot_index <= c->committed_last);
+    check(u->snapshot_term == c->committed[u->snapshot_index].term);
+    check(n->last < u->snapshot_index ||
+          n->log[u->snapshot_index].term != u->snapshot_term);
+    c->counts.offers++;
+    if (n->fetch.from || !from->raft)
+        return;
+    uint64_t index = max_u64(from->base, u->snapshot_index); /* of its newest */
+    uint64_t later = max_u64(from->applied, index) - index;
+    n->fetch = (struct fetch){.from = from->id,
+                              .index = index,
+                              .claim = index + cluster_chance(c, later + 1),
+                              .due_us = c->now_us + 5 * c->latency_us +
+                                        cluster_chance(c, 2 * ELECTION_US)};
+}
+
+static void disk_replace(struct cluster *c, struct node *n, const struct fetch *f)
+{
+    memcpy(n->log, c->committed, (f->index + 1) * sizeof(n->log[0]));
+    n->last = n->durable = n->base = n->hint = n->applied = f->index;
+    if (f->claim > n->claim_index) { /* a hole's claim outlives the hole */
+        n->claim_index = f->claim;
+        n->claim_term = c->committed[f->claim].term;
+    }
+    for (size_t i = 0; i < n->write_count; i++)
+        n->writes[i].kept = 0; /* their confirmations are still to come */
+}
+
+static int step_all(struct cluster *c, struct node *n, const struct raft_event *e,
+                    const struct packet *from);
+
+static void fetch_finish(struct cluster *c, struct node *n)
+{
+    struct fetch f = n->fetch;
+    n->fetch = (struct fetch){0};
+    if (!c->nodes[f.from].raft)
+        return; /* the next offer begins anew */
+    struct raft_event e = {.type = RAFT_INSTALLED,
+                           .index = f.index,
+                           .term = c->committed[f.index].term,
+                           .claim_index = f.claim,
+                           .claim_term = c->committed[f.claim].term,
+                           .config = &c->configs[0]};
+    for (uint64_t i = 1; i <= f.index; i++) {
+        if (c->committed[i].config) {
+            e.config = &c->configs[c->committed[i].config];
+            e.config_index = i;
+        }
+    }
+    if (raft_may_install(n->raft, &e)) {
+        disk_replace(c, n, &f);
+        check(!step_all(c, n, &e, NULL));
+        c->counts.installs++;
+    } else {
+        check(step_all(c, n, &e, NULL) == -EINVAL);
+        c->counts.installs_refused++;
+    }
+}
+
+void cluster_compact(struct cluster *c, uint64_t id, uint64_t index)
+{
+    struct node *n = &c->nodes[id];
+    assert_true(index > n->base && index <= n->applied);
+    n->base = index;
+    n->hint = max_u64(n->hint, index);
+    int error =
+        cluster_event(c, id, (struct raft_event){.type = RAFT_COMPACTED, .index = index});
+    check(!error && raft_base(n->raft) == index);
+    c->counts.compactions++;
+}
+
+bool cluster_damage(struct cluster *c, uint64_t id, uint64_t to)
+{
+    struct node *n = &c->nodes[id];
+    assert_null(n->raft);
+    uint64_t last = n->last;
+    assert_true(to >= n->base && to < last);
+    if (last > c->committed_last || n->log[last].chain != c->committed[last].chain)
+        return false;
+    n->claim_index = last;
+    n->claim_term = n->log[last].term;
+    n->last = n->durable = to;
+    n->hint = min_u64(n->hint, to);
+    c->counts.damages++;
+    return true;
+}
+
+void cluster_wipe(struct cluster *c, uint64_t id)
+{
+    struct node *n = &c->nodes[id];
+    assert_null(n->raft);
+    n->last = n->durable = n->hint = n->base = 0;
+    n->claim_index = n->claim_term = 0;
 }
 
 /* ---- The driver's duties
@@ -253,6 +358,8 @@ static void update_do(struct cluster *c, struct node *n, const struct raft_event
     if (raft_role(n->raft) == RAFT_LEADER)
         check_leader(c, n);
     check_commit(c, n);
+    if (u->snapshot_offered)
+        fetch_begin(c, n, u);
     check_reads(c, n, u->confirmed_round);
     check(u->visible <= n->commit);
     n->visible = u->visible;
@@ -420,9 +527,13 @@ void cluster_start(struct cluster *c, uint64_t id)
                              .heartbeat_us = HEARTBEAT_US,
                              .term = n->term,
                              .vote = n->vote,
+                             .base_index = n->base,
+                             .base_term = n->log[n->base].term,
                              .runs = runs,
-                             .commit = n->hint};
-    for (uint64_t i = 1; i <= n->last; i++) {
+                             .commit = n->hint,
+                             .claim_index = n->claim_index,
+                             .claim_term = n->claim_term};
+    for (uint64_t i = n->base + 1; i <= n->last; i++) {
         if (!o.run_count || runs[o.run_count - 1].term != n->log[i].term)
             o.run_count++;
         runs[o.run_count - 1] = (struct raft_run){i, n->log[i].term};
@@ -431,7 +542,9 @@ void cluster_start(struct cluster *c, uint64_t id)
     assert_int_equal(raft_new(&n->raft, &o, c->now_us), 0);
     n->durable = n->last;
     n->commit = n->hint;
-    n->applied = n->visible = n->confirmed_round = n->leading_term = 0;
+    n->applied = n->base;
+    n->visible = n->confirmed_round = n->leading_term = 0;
+    n->fetch = (struct fetch){0};
     n->deadline_us = c->now_us;
     n->role = RAFT_FOLLOWER;
     memset(n->link_full, 0, sizeof(n->link_full));
@@ -567,26 +680,36 @@ static void write_finish(struct cluster *c, struct node *n)
     step_all(c, n, &e, NULL);
 }
 
-static uint64_t node_due(const struct node *n, bool *ret_disk)
+enum due { DUE_TICK, DUE_DISK, DUE_FETCH };
+
+static uint64_t node_due(const struct node *n, enum due *ret)
 {
     if (!n->raft)
         return UINT64_MAX;
-    bool disk = n->write_count && !n->disk_held && n->writes[0].due_us <= n->deadline_us;
-    *ret_disk = disk;
-    return disk ? n->writes[0].due_us : n->deadline_us;
+    uint64_t due = n->deadline_us;
+    *ret = DUE_TICK;
+    if (n->write_count && !n->disk_held && n->writes[0].due_us <= due) {
+        due = n->writes[0].due_us;
+        *ret = DUE_DISK;
+    }
+    if (n->fetch.from && n->fetch.due_us <= due) {
+        due = n->fetch.due_us;
+        *ret = DUE_FETCH;
+    }
+    return due;
 }
 
-static uint64_t next_due(const struct cluster *c, uint32_t *ret_node, bool *ret_disk)
+static uint64_t next_due(const struct cluster *c, uint32_t *ret_node, enum due *ret)
 {
     uint64_t due = UINT64_MAX;
     *ret_node = 0;
     for (uint32_t id = 1; id <= c->node_count; id++) {
-        bool disk = false;
-        uint64_t at = node_due(&c->nodes[id], &disk);
+        enum due what = DUE_TICK;
+        uint64_t at = node_due(&c->nodes[id], &what);
         if (at < due) {
             due = at;
             *ret_node = id;
-            *ret_disk = disk;
+            *ret = what;
         }
     }
     return due;
@@ -595,8 +718,8 @@ static uint64_t next_due(const struct cluster *c, uint32_t *ret_node, bool *ret_
 static bool advance_until(struct cluster *c, uint64_t end_us)
 {
     uint32_t id;
-    bool disk = false;
-    uint64_t due = next_due(c, &id, &disk);
+    enum due what = DUE_TICK;
+    uint64_t due = next_due(c, &id, &what);
     size_t i = packet_next(c);
     bool packet = c->packet_count && c->packets[i]->due_us <= due;
     if (packet)
@@ -608,8 +731,10 @@ static bool advance_until(struct cluster *c, uint64_t end_us)
     c->now_us = max_u64(c->now_us, due);
     if (packet)
         packet_take(c, i);
-    else if (disk)
+    else if (what == DUE_DISK)
         write_finish(c, &c->nodes[id]);
+    else if (what == DUE_FETCH)
+        fetch_finish(c, &c->nodes[id]);
     else
         cluster_event(c, id, (struct raft_event){.type = RAFT_TICK});
     return true;
@@ -618,8 +743,8 @@ static bool advance_until(struct cluster *c, uint64_t end_us)
 void cluster_advance(struct cluster *c)
 {
     uint32_t id;
-    bool disk;
-    if (!c->packet_count && next_due(c, &id, &disk) == UINT64_MAX)
+    enum due what;
+    if (!c->packet_count && next_due(c, &id, &what) == UINT64_MAX)
         c->now_us += HEARTBEAT_US; /* all are down */
     else
         advance_until(c, UINT64_MAX - 1);

@@ -1,7 +1,8 @@
 /*
  * cluster.h - a whole cluster in one process and in virtual time: a queue of packets, a
  * disk per node that confirms late and loses what it did not confirm, and the driver's
- * duties of raft.h, kept simply. After every step the properties of Raft are checked
+ * duties of raft.h, kept simply: merged files are a base, and fetching them takes time
+ * and copies what was committed. After every step the properties of Raft are checked
  * against what all nodes ever did; a violation fails the test.
  */
 #ifndef TIERCE_TEST_RAFT_CLUSTER_H
@@ -50,6 +51,11 @@ struct write {
     uint64_t kept; /* of it no truncation has dropped more */
 };
 
+/* Merged files on their way here: what was committed up to `index`, made at `claim`. */
+struct fetch {
+    uint64_t from, index, claim, due_us; /* from 0: none */
+};
+
 struct node {
     uint64_t id;
     struct raft *raft; /* NULL: down */
@@ -58,10 +64,13 @@ struct node {
     uint64_t last, durable;
     uint64_t term, vote;
     uint64_t hint; /* a commit index that was written */
+    uint64_t base; /* merged: not to be read any more, but by the checks */
+    uint64_t claim_index, claim_term;
     struct write writes[WRITES_MAX];
     size_t write_count;
     /* The driver's. */
     uint64_t applied, commit, visible;
+    struct fetch fetch;
     uint64_t deadline_us;
     uint64_t confirmed_round;
     bool link_full[NODES_MAX];
@@ -85,7 +94,8 @@ struct faults {
 struct counts {
     uint64_t steps, lost, duplicated, reordered, partitions, crashes, lost_entries,
         restarts, proposed, config_changes, transfers, reads_confirmed, elections,
-        truncations, full_links, disconnects, committed;
+        truncations, full_links, disconnects, committed, compactions, offers, installs,
+        installs_refused, damages;
 };
 
 struct seen {
@@ -125,6 +135,13 @@ void cluster_log(struct cluster *c, uint64_t id, const uint64_t *terms, size_t c
 void cluster_free(struct cluster *c);
 
 void cluster_start(struct cluster *c, uint64_t id);
+/* Merges a node's log up to `index`, which it has applied. */
+void cluster_compact(struct cluster *c, uint64_t id, uint64_t index);
+/* What a stopped node has after `to` is behind a hole; it knows that its last entry was
+ * committed (false: it was not, and nothing is changed). */
+bool cluster_damage(struct cluster *c, uint64_t id, uint64_t to);
+/* Wiped: a stopped node's disk is empty, its hard state excepted. */
+void cluster_wipe(struct cluster *c, uint64_t id);
 /* Power off: of what was not confirmed as durable, any part may be gone. */
 void cluster_crash(struct cluster *c, uint64_t id);
 void cluster_cut(struct cluster *c, uint64_t a, uint64_t b, bool cut); /* both ways */

@@ -85,6 +85,16 @@ int solo_propose(struct solo *s, uint64_t count)
     return solo_step(s, (struct raft_event){.type = RAFT_PROPOSE, .count = count});
 }
 
+int solo_compact(struct solo *s, uint64_t index)
+{
+    return solo_step(s, (struct raft_event){.type = RAFT_COMPACTED, .index = index});
+}
+
+int solo_apply(struct solo *s, uint64_t index)
+{
+    return solo_step(s, (struct raft_event){.type = RAFT_APPLIED, .index = index});
+}
+
 void solo_lead(struct solo *s)
 {
     const struct raft_config *c = raft_config(s->raft, NULL);
@@ -144,4 +154,60 @@ const struct raft_message *solo_message(const struct solo *s, enum raft_message_
             return m;
     }
     return NULL;
+}
+
+struct solo solo_leader_of(uint32_t voters, const uint64_t *terms)
+{
+    struct solo s = solo_new(voters, terms);
+    solo_lead(&s);
+    return s;
+}
+
+/* A leader of `voters`, its own entry committed and everything answered: log 1..1. */
+struct solo solo_settled(uint32_t voters)
+{
+    struct solo s = solo_leader_of(voters, NULL);
+    solo_sent_all(&s);
+    for (uint64_t id = 2; id <= voters; id++)
+        solo_ack(&s, id, 1, 0, 1);
+    solo_step(&s, (struct raft_event){.type = RAFT_APPLIED, .index = 1});
+    for (uint64_t id = 2; id <= voters; id++)
+        solo_ack(&s, id, 1, 1, 1);
+    assert_true(raft_established(s.raft));
+    return s;
+}
+
+const struct raft_message *solo_entries_to(const struct solo *s, uint64_t to)
+{
+    const struct raft_message *m;
+    for (size_t i = 0; (m = solo_message(s, RAFT_APPEND, to, i)); i++) {
+        if (m->last > m->prev_index)
+            return m;
+    }
+    return NULL;
+}
+
+const struct raft_message *solo_empty_to(const struct solo *s, uint64_t to)
+{
+    const struct raft_message *m;
+    for (size_t i = 0; (m = solo_message(s, RAFT_APPEND, to, i)); i++) {
+        if (m->last == m->prev_index)
+            return m;
+    }
+    return NULL;
+}
+
+int solo_sent(struct solo *s, uint64_t peer, uint64_t index)
+{
+    return solo_step(
+        s, (struct raft_event){.type = RAFT_SENT, .peer = peer, .index = index});
+}
+
+int solo_refuse(struct solo *s, uint64_t from, uint64_t index, uint64_t term)
+{
+    return solo_receive(s, (struct raft_message){.type = RAFT_APPEND_REPLY,
+                                                 .from = from,
+                                                 .term = raft_term(s->raft),
+                                                 .hint_index = index,
+                                                 .hint_term = term});
 }

@@ -33,6 +33,8 @@ int solo_append(struct solo *s, uint64_t from, uint64_t term, uint64_t prev,
                 uint64_t prev_term, const uint64_t *terms, uint64_t commit);
 int solo_durable(struct solo *s, uint64_t index); /* of the current generation */
 int solo_propose(struct solo *s, uint64_t count);
+int solo_compact(struct solo *s, uint64_t index);
+int solo_apply(struct solo *s, uint64_t index);
 /* Makes node 1 the leader of term + 1, its own first entry durable, all connected. */
 void solo_lead(struct solo *s);
 /* Peer says: match, applied, round in the current term. */
@@ -44,6 +46,17 @@ void solo_sent_all(struct solo *s);
 /* The `nth` (from 0) message of the last update of this type to `to` (0: anyone). */
 const struct raft_message *solo_message(const struct solo *s, enum raft_message_type type,
                                         uint64_t to, size_t nth);
+
+/* An APPEND to `to` of the last update, with entries, or without. */
+const struct raft_message *solo_entries_to(const struct solo *s, uint64_t to);
+const struct raft_message *solo_empty_to(const struct solo *s, uint64_t to);
+
+/* A new node 1 that leads; and one whose own entry is committed and everything answered:
+ * its log is 1..1. */
+struct solo solo_leader_of(uint32_t voters, const uint64_t *terms);
+struct solo solo_settled(uint32_t voters);
+int solo_sent(struct solo *s, uint64_t peer, uint64_t index);
+int solo_refuse(struct solo *s, uint64_t from, uint64_t index, uint64_t term);
 
 #define TERMS(...) ((const uint64_t[]){__VA_ARGS__, 0})
 

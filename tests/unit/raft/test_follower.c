@@ -387,7 +387,7 @@ static void test_impossible_messages(void **state)
     assert_ignored(&s, solo_receive(&s, m)); /* not the leader */
     m = (struct raft_message){.type = 0, .from = 2, .term = 2};
     assert_ignored(&s, solo_receive(&s, m));
-    m.type = RAFT_TIMEOUT_NOW + 1;
+    m.type = RAFT_SNAPSHOT + 1;
     assert_ignored(&s, solo_receive(&s, m));
     m = vote(3, 9, 4, 9); /* a log of the term that is only asked for */
     assert_ignored(&s, solo_receive(&s, m));

@@ -2,62 +2,6 @@
  */
 #include "solo.h"
 
-static struct solo leader_of(uint32_t voters, const uint64_t *terms)
-{
-    struct solo s = solo_new(voters, terms);
-    solo_lead(&s);
-    return s;
-}
-
-/* A leader of `voters`, its own entry committed and everything answered: log 1..1. */
-static struct solo settled(uint32_t voters)
-{
-    struct solo s = leader_of(voters, NULL);
-    solo_sent_all(&s);
-    for (uint64_t id = 2; id <= voters; id++)
-        solo_ack(&s, id, 1, 0, 1);
-    solo_step(&s, (struct raft_event){.type = RAFT_APPLIED, .index = 1});
-    for (uint64_t id = 2; id <= voters; id++)
-        solo_ack(&s, id, 1, 1, 1);
-    assert_true(raft_established(s.raft));
-    return s;
-}
-
-static const struct raft_message *entries_to(const struct solo *s, uint64_t to)
-{
-    const struct raft_message *m;
-    for (size_t i = 0; (m = solo_message(s, RAFT_APPEND, to, i)); i++) {
-        if (m->last > m->prev_index)
-            return m;
-    }
-    return NULL;
-}
-
-static const struct raft_message *empty_to(const struct solo *s, uint64_t to)
-{
-    const struct raft_message *m;
-    for (size_t i = 0; (m = solo_message(s, RAFT_APPEND, to, i)); i++) {
-        if (m->last == m->prev_index)
-            return m;
-    }
-    return NULL;
-}
-
-static int sent(struct solo *s, uint64_t peer, uint64_t index)
-{
-    return solo_step(
-        s, (struct raft_event){.type = RAFT_SENT, .peer = peer, .index = index});
-}
-
-static int refuse(struct solo *s, uint64_t from, uint64_t index, uint64_t term)
-{
-    return solo_receive(s, (struct raft_message){.type = RAFT_APPEND_REPLY,
-                                                 .from = from,
-                                                 .term = raft_term(s->raft),
-                                                 .hint_index = index,
-                                                 .hint_term = term});
-}
-
 static int config_change(struct solo *s, const struct raft_config *c)
 {
     return solo_step(s,
@@ -89,15 +33,15 @@ static void test_alone_commits_only_what_is_durable(void **state)
 /* The leader's own vote for an entry is its disk, as everyone's. */
 static void test_own_disk_has_one_vote(void **state)
 {
-    struct solo s = settled(3);
+    struct solo s = solo_settled(3);
     solo_propose(&s, 2);
     solo_sent_all(&s);
     solo_ack(&s, 2, 3, 1, 1);
     assert_int_equal(s.u.commit, 1);
     solo_durable(&s, 2);
     assert_int_equal(s.u.commit, 2);
-    assert_non_null(empty_to(&s, 3)); /* followers are told at once */
-    assert_int_equal(empty_to(&s, 3)->commit, 2);
+    assert_non_null(solo_empty_to(&s, 3)); /* followers are told at once */
+    assert_int_equal(solo_empty_to(&s, 3)->commit, 2);
     solo_ack(&s, 3, 3, 1, 1); /* the others are a majority without it */
     assert_int_equal(s.u.commit, 3);
     solo_free(&s);
@@ -106,7 +50,7 @@ static void test_own_disk_has_one_vote(void **state)
 /* Figure 8: an entry of an earlier term is not committed by counting. */
 static void test_commit_only_of_the_own_term(void **state)
 {
-    struct solo s = leader_of(5, TERMS(1, 2));
+    struct solo s = solo_leader_of(5, TERMS(1, 2));
     uint64_t term = raft_term(s.raft);
     assert_int_equal(term, 3);
     solo_ack(&s, 2, 2, 0, 1);
@@ -126,15 +70,15 @@ static void test_commit_only_of_the_own_term(void **state)
 
 static void test_reads_wait_for_their_own_round(void **state)
 {
-    struct solo s = leader_of(3, NULL);
+    struct solo s = solo_leader_of(3, NULL);
     struct raft_event read = {.type = RAFT_READ};
     assert_int_equal(solo_step(&s, read), -EAGAIN); /* S1 */
     solo_ack(&s, 2, 1, 0, 1);
     assert_int_equal(solo_step(&s, read), 0);
     uint64_t first = s.u.read_round;
     assert_true(first > s.u.confirmed_round);
-    assert_int_equal(empty_to(&s, 2)->round, first);
-    assert_int_equal(empty_to(&s, 3)->round, first);
+    assert_int_equal(solo_empty_to(&s, 2)->round, first);
+    assert_int_equal(solo_empty_to(&s, 3)->round, first);
     solo_ack(&s, 3, 0, 0, first - 1); /* of what was sent before */
     assert_true(s.u.confirmed_round < first);
     assert_int_equal(solo_step(&s, read), 0); /* a retry has a number of its own */
@@ -155,7 +99,7 @@ static void test_reads_wait_for_their_own_round(void **state)
 
 static void test_a_majority_confirms(void **state)
 {
-    struct solo s = settled(5);
+    struct solo s = solo_settled(5);
     solo_step(&s, (struct raft_event){.type = RAFT_READ});
     uint64_t round = s.u.read_round;
     solo_ack(&s, 2, 1, 1, round);
@@ -170,51 +114,51 @@ static void test_a_majority_confirms(void **state)
 
 static void test_entries_wait_for_sent(void **state)
 {
-    struct solo s = settled(3);
+    struct solo s = solo_settled(3);
     solo_propose(&s, 5); /* 2..6 */
-    const struct raft_message *m = entries_to(&s, 2);
+    const struct raft_message *m = solo_entries_to(&s, 2);
     assert_int_equal(m->prev_index, 1);
     assert_int_equal(m->last, 6);
     solo_propose(&s, 1);
-    assert_null(entries_to(&s, 2));
-    sent(&s, 2, 4);
-    assert_int_equal(entries_to(&s, 2)->prev_index, 4);
-    assert_int_equal(entries_to(&s, 2)->last, 7);
-    sent(&s, 2, 4); /* no room */
-    assert_null(entries_to(&s, 2));
-    assert_non_null(empty_to(&s, 2));
+    assert_null(solo_entries_to(&s, 2));
+    solo_sent(&s, 2, 4);
+    assert_int_equal(solo_entries_to(&s, 2)->prev_index, 4);
+    assert_int_equal(solo_entries_to(&s, 2)->last, 7);
+    solo_sent(&s, 2, 4); /* no room */
+    assert_null(solo_entries_to(&s, 2));
+    assert_non_null(solo_empty_to(&s, 2));
     solo_propose(&s, 1);
-    assert_null(entries_to(&s, 2));
+    assert_null(solo_entries_to(&s, 2));
     solo_tick(&s, BEAT_US);
-    assert_null(entries_to(&s, 2));
-    assert_int_equal(empty_to(&s, 2)->prev_index, 1); /* heartbeats go on */
-    sent(&s, 2, 0);                                   /* drained */
-    assert_int_equal(entries_to(&s, 2)->prev_index, 4);
-    assert_int_equal(entries_to(&s, 2)->last, 8);
-    sent(&s, 2, 99);
-    assert_null(entries_to(&s, 2)); /* not of this message */
-    sent(&s, 2, 8);
-    assert_null(entries_to(&s, 2));
+    assert_null(solo_entries_to(&s, 2));
+    assert_int_equal(solo_empty_to(&s, 2)->prev_index, 1); /* heartbeats go on */
+    solo_sent(&s, 2, 0);                                   /* drained */
+    assert_int_equal(solo_entries_to(&s, 2)->prev_index, 4);
+    assert_int_equal(solo_entries_to(&s, 2)->last, 8);
+    solo_sent(&s, 2, 99);
+    assert_null(solo_entries_to(&s, 2)); /* not of this message */
+    solo_sent(&s, 2, 8);
+    assert_null(solo_entries_to(&s, 2));
     solo_free(&s);
 }
 
 static void test_probing_sends_one(void **state)
 {
-    struct solo s = leader_of(3, TERMS(1, 1, 1));
-    assert_int_equal(entries_to(&s, 2)->prev_index, 3); /* its own first, in hope */
-    sent(&s, 2, 4);
+    struct solo s = solo_leader_of(3, TERMS(1, 1, 1));
+    assert_int_equal(solo_entries_to(&s, 2)->prev_index, 3); /* its own first, in hope */
+    solo_sent(&s, 2, 4);
     solo_propose(&s, 1);
-    assert_null(entries_to(&s, 2)); /* one, until an answer */
-    refuse(&s, 2, 1, 1);
-    assert_null(entries_to(&s, 2)); /* hope was wrong: ask first */
-    assert_int_equal(empty_to(&s, 2)->prev_index, 1);
-    refuse(&s, 2, 1, 1); /* the same again: wait for the heartbeat */
-    assert_null(empty_to(&s, 2));
+    assert_null(solo_entries_to(&s, 2)); /* one, until an answer */
+    solo_refuse(&s, 2, 1, 1);
+    assert_null(solo_entries_to(&s, 2)); /* hope was wrong: ask first */
+    assert_int_equal(solo_empty_to(&s, 2)->prev_index, 1);
+    solo_refuse(&s, 2, 1, 1); /* the same again: wait for the heartbeat */
+    assert_null(solo_empty_to(&s, 2));
     solo_ack(&s, 2, 0, 0, 1); /* older than the probe: proves nothing */
-    assert_null(entries_to(&s, 2));
+    assert_null(solo_entries_to(&s, 2));
     solo_ack(&s, 2, 1, 0, 1);
-    assert_int_equal(entries_to(&s, 2)->prev_index, 1);
-    assert_int_equal(entries_to(&s, 2)->last, 5);
+    assert_int_equal(solo_entries_to(&s, 2)->prev_index, 1);
+    assert_int_equal(solo_entries_to(&s, 2)->last, 5);
     solo_free(&s);
 }
 
@@ -243,8 +187,8 @@ static void test_figure_7(void **state)
         /* b plays node 2, though it calls itself 1. */
         uint64_t last = raft_last_index(b.raft), probes = 0;
         while (true) {
-            const struct raft_message *m = empty_to(&a, 2);
-            m = m ? m : entries_to(&a, 2);
+            const struct raft_message *m = solo_empty_to(&a, 2);
+            m = m ? m : solo_entries_to(&a, 2);
             assert_non_null(m);
             solo_append(&b, 3, m->term, m->prev_index, m->prev_term, NULL, 0);
             struct raft_message reply = *solo_message(&b, RAFT_APPEND_REPLY, 3, 0);
@@ -254,8 +198,8 @@ static void test_figure_7(void **state)
             if (reply.ok)
                 break;
         }
-        assert_int_equal(entries_to(&a, 2) ? entries_to(&a, 2)->prev_index
-                                           : followers[i].common,
+        assert_int_equal(solo_entries_to(&a, 2) ? solo_entries_to(&a, 2)->prev_index
+                                                : followers[i].common,
                          followers[i].common);
         assert_true(probes <= 4); /* by terms, not by entries */
         uint64_t rest[] = {1, 1, 1, 4, 4, 5, 5, 6, 6, 6, raft_term(a.raft), 0};
@@ -278,26 +222,26 @@ static void test_figure_7(void **state)
 
 static void test_a_new_connection_is_probed(void **state)
 {
-    struct solo s = settled(3);
+    struct solo s = solo_settled(3);
     solo_propose(&s, 4);
     solo_sent_all(&s);
     struct raft_event e = {.type = RAFT_DISCONNECTED, .peer = 2};
     solo_step(&s, e);
     solo_propose(&s, 1);
-    assert_null(entries_to(&s, 2)); /* not while it is down */
+    assert_null(solo_entries_to(&s, 2)); /* not while it is down */
     solo_tick(&s, BEAT_US);
-    assert_non_null(empty_to(&s, 2));
+    assert_non_null(solo_empty_to(&s, 2));
     e.type = RAFT_CONNECTED;
     solo_step(&s, e);
-    assert_int_equal(entries_to(&s, 2)->prev_index, 1); /* all that may be lost */
-    assert_int_equal(entries_to(&s, 2)->last, 6);
+    assert_int_equal(solo_entries_to(&s, 2)->prev_index, 1); /* all that may be lost */
+    assert_int_equal(solo_entries_to(&s, 2)->last, 6);
     solo_free(&s);
 }
 
 /* Lost without a disconnect, and nothing follows that would show it. */
 static void test_silence_is_not_for_ever(void **state)
 {
-    struct solo s = settled(3);
+    struct solo s = solo_settled(3);
     solo_propose(&s, 2);
     solo_sent_all(&s);
     uint64_t end = s.now_us + T_US;
@@ -305,17 +249,17 @@ static void test_silence_is_not_for_ever(void **state)
         solo_tick(&s, BEAT_US - 1);
         solo_ack(&s, 2, 1, 1, 1);
         solo_ack(&s, 3, 3, 1, 1);
-        assert_null(entries_to(&s, 2));
+        assert_null(solo_entries_to(&s, 2));
     }
     solo_tick(&s, end - s.now_us);
-    assert_int_equal(entries_to(&s, 2)->prev_index, 1);
-    assert_null(entries_to(&s, 3));
+    assert_int_equal(solo_entries_to(&s, 2)->prev_index, 1);
+    assert_null(solo_entries_to(&s, 3));
     solo_free(&s);
 }
 
 static void test_impossible_replies(void **state)
 {
-    struct solo s = settled(3);
+    struct solo s = solo_settled(3);
     struct raft_message good = {.type = RAFT_APPEND_REPLY,
                                 .from = 2,
                                 .ok = true,
@@ -357,7 +301,7 @@ static void test_impossible_replies(void **state)
 
 static void test_check_quorum(void **state)
 {
-    struct solo s = settled(5);
+    struct solo s = solo_settled(5);
     uint64_t term = raft_term(s.raft);
     uint64_t begin = s.now_us;
     s.now_us += T_US - 1;
@@ -379,7 +323,7 @@ static void test_check_quorum(void **state)
 
 static void test_a_leader_with_quorum_stays(void **state)
 {
-    struct solo s = settled(3);
+    struct solo s = solo_settled(3);
     struct raft_message m = {
         .type = RAFT_VOTE, .from = 3, .term = 9, .last_index = 5, .last_term = 8};
     for (int pre = 0; pre < 2; pre++) {
@@ -399,7 +343,7 @@ static void test_a_leader_with_quorum_stays(void **state)
 
 static void test_visible_waits_for_the_connected(void **state)
 {
-    struct solo s = settled(3);
+    struct solo s = solo_settled(3);
     assert_int_equal(s.u.visible, 1);
     solo_propose(&s, 1);
     solo_sent_all(&s);
@@ -430,7 +374,7 @@ enum { VISIBLE_US = 4 * T_US }; /* how long a reachable member may hold answers 
 
 static void test_visible_does_not_wait_for_the_silent(void **state)
 {
-    struct solo s = settled(3);
+    struct solo s = solo_settled(3);
     solo_propose(&s, 1);
     solo_sent_all(&s);
     solo_durable(&s, 2);
@@ -451,7 +395,7 @@ static void test_visible_does_not_wait_for_the_silent(void **state)
 
 static void test_visible_does_not_wait_for_the_stuck(void **state)
 {
-    struct solo s = settled(3);
+    struct solo s = solo_settled(3);
     solo_propose(&s, 1);
     solo_sent_all(&s);
     solo_durable(&s, 2);
@@ -478,7 +422,7 @@ static void test_visible_does_not_wait_for_the_stuck(void **state)
 
 static void test_visible_takes_in_who_has_caught_up(void **state)
 {
-    struct solo s = settled(3);
+    struct solo s = solo_settled(3);
     solo_step(&s, (struct raft_event){.type = RAFT_DISCONNECTED, .peer = 3});
     solo_propose(&s, 100);
     solo_sent_all(&s);
@@ -512,7 +456,7 @@ static void test_visible_takes_in_who_has_caught_up(void **state)
 /* A new leader does not know what the others have applied, so they hold it back. */
 static void test_visible_after_an_election(void **state)
 {
-    struct solo s = leader_of(3, TERMS(1, 1));
+    struct solo s = solo_leader_of(3, TERMS(1, 1));
     solo_ack(&s, 2, 3, 0, 1);
     assert_int_equal(s.u.commit, 3);
     solo_step(&s, (struct raft_event){.type = RAFT_APPLIED, .index = 3});
@@ -529,10 +473,10 @@ static void test_config_changes_one_at_a_time(void **state)
 {
     struct raft_config four = {.count = 4,
                                .members = {{1, true}, {2, true}, {3, true}, {4, false}}};
-    struct solo s = leader_of(3, NULL);
+    struct solo s = solo_leader_of(3, NULL);
     assert_int_equal(config_change(&s, &four), -EBUSY); /* S1 */
     solo_free(&s);
-    s = settled(3);
+    s = solo_settled(3);
     struct raft_config c = four;
     c.members[0].voter = false;
     assert_int_equal(config_change(&s, &c), -EINVAL);
@@ -573,7 +517,7 @@ static void test_config_changes_one_at_a_time(void **state)
 /* A change is in force when appended: who is out holds nothing up from then on. */
 static void test_a_removal_counts_at_once(void **state)
 {
-    struct solo s = settled(2);
+    struct solo s = solo_settled(2);
     solo_propose(&s, 1);
     solo_durable(&s, 2);
     solo_step(&s, (struct raft_event){.type = RAFT_READ});
@@ -592,7 +536,7 @@ static void test_a_removal_counts_at_once(void **state)
 static void test_a_removed_leader_steps_down(void **state)
 {
     struct raft_config rest = {.count = 2, .members = {{2, true}, {3, true}}};
-    struct solo s = settled(3);
+    struct solo s = solo_settled(3);
     assert_int_equal(config_change(&s, &rest), 0);
     solo_sent_all(&s);
     solo_durable(&s, 2);
@@ -601,7 +545,7 @@ static void test_a_removed_leader_steps_down(void **state)
     assert_int_equal(raft_role(s.raft), RAFT_LEADER);
     solo_ack(&s, 3, 2, 1, 1);
     assert_int_equal(s.u.commit, 2);
-    assert_int_equal(empty_to(&s, 2)->commit, 2); /* told before it goes */
+    assert_int_equal(solo_empty_to(&s, 2)->commit, 2); /* told before it goes */
     assert_non_null(solo_message(&s, RAFT_TIMEOUT_NOW, 2, 0));
     assert_int_equal(raft_role(s.raft), RAFT_FOLLOWER);
     solo_tick(&s, 4 * T_US);
@@ -618,7 +562,7 @@ static struct raft_event transfer_to(uint64_t peer)
 
 static void test_transfer_waits_for_the_target(void **state)
 {
-    struct solo s = settled(3);
+    struct solo s = solo_settled(3);
     assert_int_equal(solo_step(&s, transfer_to(9)), -ENOENT);
     assert_int_equal(solo_step(&s, transfer_to(1)), -ENOENT);
     solo_propose(&s, 1);
@@ -647,7 +591,7 @@ static void test_transfer_waits_for_the_target(void **state)
 
 static void test_transfer_to_the_best(void **state)
 {
-    struct solo s = settled(4);
+    struct solo s = solo_settled(4);
     solo_propose(&s, 2);
     solo_sent_all(&s);
     solo_ack(&s, 2, 2, 1, 1);
@@ -668,7 +612,7 @@ static void test_transfer_to_the_best(void **state)
 /* Once a transfer's flag survived its leadership, and refused all writes of the next. */
 static void test_transfer_ends_with_the_leadership(void **state)
 {
-    struct solo s = settled(3);
+    struct solo s = solo_settled(3);
     solo_step(&s, transfer_to(2));
     solo_append(&s, 2, raft_term(s.raft) + 1, 1, raft_term(s.raft), NULL, 1);
     assert_false(raft_transferring(s.raft));
@@ -681,7 +625,7 @@ static void test_transfer_ends_with_the_leadership(void **state)
 
 static void test_an_ineligible_leader_hands_over(void **state)
 {
-    struct solo s = settled(3);
+    struct solo s = solo_settled(3);
     struct raft_event e = {.type = RAFT_ELIGIBLE, .eligible = false};
     solo_step(&s, e);
     assert_non_null(solo_message(&s, RAFT_TIMEOUT_NOW, 2, 0));
@@ -699,7 +643,7 @@ static void test_an_ineligible_leader_hands_over(void **state)
 
 static void test_the_largest_update_fits(void **state)
 {
-    struct solo s = settled(LIMIT_MEMBERS);
+    struct solo s = solo_settled(LIMIT_MEMBERS);
     solo_propose(&s, 3);
     solo_sent_all(&s);
     solo_durable(&s, 4);
@@ -717,7 +661,7 @@ static void test_the_largest_update_fits(void **state)
 
 static void test_peer_status(void **state)
 {
-    struct solo s = settled(3);
+    struct solo s = solo_settled(3);
     struct raft_peer_status p;
     assert_true(raft_peer_status(s.raft, 1, s.now_us, &p));
     assert_true(p.reachable && p.match == 1 && p.applied == 1);

@@ -44,6 +44,11 @@ static void assert_same(const struct runs *l, const struct model *m)
 
 static void change(struct runs *l, struct model *m)
 {
+    if (m->base < m->last && !chance(40)) {
+        m->base += 1 + chance(min_u64(m->last - m->base, 3));
+        runs_compact(l, m->base);
+        return;
+    }
     if (m->last == MODEL_MAX - 1 || !chance(3)) {
         m->last = m->base + chance(m->last - m->base + 1);
         runs_truncate(l, m->last);
@@ -64,6 +69,13 @@ static void test_runs(void **state)
         m.term[m.base] = base ? 2 : 0;
         struct runs l = {.base_index = m.base, .base_term = m.term[m.base]};
         for (int i = 0; i < ROUNDS; i++) {
+            change(&l, &m);
+            assert_same(&l, &m);
+        }
+        assert_true(l.base_index > 20); /* it was moved */
+        runs_restart(&l, 30, 9);
+        m = (struct model){.base = 30, .last = 30, .term[30] = 9};
+        for (int i = 0; i < ROUNDS / 10; i++) {
             change(&l, &m);
             assert_same(&l, &m);
         }

@@ -9,6 +9,9 @@
 enum { SEEDS = 1000, STEPS = 2500, PROPOSALS_MAX = 400 };
 
 static struct counts totals;
+/* Of this seed: logs get holes, and membership stays as it is, so that who has a hole is
+ * never the only one that has what it lost. */
+static bool may_damage;
 
 static uint64_t any_node(struct cluster *c)
 {
@@ -54,12 +57,37 @@ static void act_cut(struct cluster *c)
     c->counts.partitions++;
 }
 
+static void act_compact(struct cluster *c)
+{
+    uint64_t id = any_up(c);
+    if (!id)
+        return;
+    const struct node *n = &c->nodes[id];
+    uint64_t to = n->base + cluster_chance(c, n->applied - n->base + 1);
+    if (cluster_chance(c, 2)) /* as a driver does that keeps what others lack (G8) */
+        to = min_u64(to, raft_floor(n->raft));
+    if (to > n->base)
+        cluster_compact(c, id, to);
+}
+
+static void damage(struct cluster *c, const struct node *n)
+{
+    if (!may_damage || n->last == n->base)
+        return;
+    for (uint32_t id = 1; id <= c->node_count; id++) {
+        if (c->nodes[id].claim_index > c->nodes[id].durable)
+            return; /* one at a time */
+    }
+    cluster_damage(c, n->id, n->base + cluster_chance(c, n->last - n->base));
+}
+
 static void act_power(struct cluster *c)
 {
     uint64_t id = any_node(c);
     if (cluster_raft(c, id)) {
         cluster_crash(c, id);
     } else {
+        damage(c, &c->nodes[id]);
         cluster_start(c, id);
         c->counts.restarts++;
     }
@@ -98,7 +126,7 @@ static void config_mutate(struct cluster *c, struct raft_config *config)
 
 static void act_config(struct cluster *c)
 {
-    uint64_t id = cluster_leader(c);
+    uint64_t id = may_damage ? 0 : cluster_leader(c);
     if (!id)
         return;
     struct raft_config config = *raft_config(cluster_raft(c, id), NULL);
@@ -142,9 +170,9 @@ static void act(struct cluster *c)
         uint32_t per_mille;
         void (*run)(struct cluster *c);
     } acts[] = {
-        {80, act_propose}, {40, act_read},    {8, act_cut},
-        {6, act_power},    {10, act_link},    {6, act_config},
-        {4, act_transfer}, {2, act_eligible}, {8, act_knobs},
+        {80, act_propose}, {40, act_read},   {8, act_cut},      {6, act_power},
+        {10, act_link},    {6, act_config},  {4, act_transfer}, {2, act_eligible},
+        {8, act_knobs},    {6, act_compact},
     };
     uint64_t chance = cluster_chance(c, 1000);
     for (size_t i = 0; i < array_length(acts); i++) {
@@ -212,6 +240,7 @@ static void run_seed(uint64_t seed)
 {
     uint32_t voters = 1 + seed % 5, learners = seed / 5 % 2;
     struct cluster *c = cluster_make(voters, voters + learners, seed);
+    may_damage = voters >= 3 && seed % 3 == 0;
     if (seed / 10 % 2)
         cluster_outsider(c);
     for (uint32_t id = 1; id <= c->node_count; id++)
@@ -241,12 +270,15 @@ static void test_random(void **state)
         assert_true(count[i] > 0);
     print_message(
         "%llu steps, %llu committed, %llu elections, %llu crashes, %llu config "
-        "changes, %llu transfers, %llu reads, %llu truncations\n",
+        "changes, %llu transfers, %llu reads, %llu truncations, %llu compactions, %llu "
+        "offers, %llu installs (%llu too late), %llu holes\n",
         (unsigned long long)totals.steps, (unsigned long long)totals.committed,
         (unsigned long long)totals.elections, (unsigned long long)totals.crashes,
         (unsigned long long)totals.config_changes, (unsigned long long)totals.transfers,
         (unsigned long long)totals.reads_confirmed,
-        (unsigned long long)totals.truncations);
+        (unsigned long long)totals.truncations, (unsigned long long)totals.compactions,
+        (unsigned long long)totals.offers, (unsigned long long)totals.installs,
+        (unsigned long long)totals.installs_refused, (unsigned long long)totals.damages);
 }
 
 int main(void)

@@ -52,8 +52,9 @@ static void scenario_behind(struct scenario_run *r)
 {
     do_follow(r, &leader, 9);
     do_run(r);
-    do_apply(r, 9);
+    do_apply(r, 7);
     do_hint(r, 7);
+    do_apply(r, 9);
     do_run(r);
     do_tasks(r, NULL);
     do_follow(r, &leader, 10); /* not applied */

@@ -1,6 +1,7 @@
 /* test_entry.c - records, entries and the builder: what is valid, and that nothing else
  * is. */
 #include "fixture.h"
+#include "store_internal.h"
 
 static struct store_bytes *sample(unsigned count)
 {
@@ -223,6 +224,33 @@ static void test_empty_entry(void **state)
     store_bytes_unref(NULL);
 }
 
+/* G1, link by link; white-box: a reader of files is the only one who meets such entries.
+ */
+static void test_chain(void **state)
+{
+    const struct chain end = {.index = 14, .term = 2, .timestamp_us = 1000, .crc = 77};
+    const struct store_entry next = {
+        .index = 15, .term = 2, .prev_term = 2, .prev_crc = 77, .timestamp_us = 1001};
+    struct store_entry e = next;
+    assert_true(chain_continues(&end, &e));
+    e.term = 3;
+    assert_true(chain_continues(&end, &e));
+    e.term = 1;
+    assert_false(chain_continues(&end, &e));
+    e = next;
+    e.index = 16;
+    assert_false(chain_continues(&end, &e));
+    e = next;
+    e.prev_term = 1; /* 14 was of term 1 when this was written */
+    assert_false(chain_continues(&end, &e));
+    e = next;
+    e.prev_crc = 78; /* or another entry of term 2 */
+    assert_false(chain_continues(&end, &e));
+    e = next;
+    e.timestamp_us = 1000;
+    assert_false(chain_continues(&end, &e));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -233,6 +261,7 @@ int main(void)
         cmocka_unit_test(test_record_bounds),
         cmocka_unit_test(test_builder_limits),
         cmocka_unit_test(test_empty_entry),
+        cmocka_unit_test(test_chain),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,6 +4,8 @@
  */
 #include "crash.h"
 
+#include <urcu-bp.h>
+
 /* A store's life, with all it does to its log. */
 static void scenario_life(struct scenario_run *r)
 {
@@ -61,6 +63,7 @@ static bool create_with(void (*inject)(struct memory_disk *disk, uint64_t at),
                         uint64_t at)
 {
     struct fixture f;
+    rcu_barrier(); /* what was deferred is freed */
     int64_t before = alloc_live();
     fixture_init_on(&f, memory_disk_new(), SMALL_SEGMENT);
     f.options.io = &f.io;
@@ -74,6 +77,7 @@ static bool create_with(void (*inject)(struct memory_disk *disk, uint64_t at),
     if (rc != 0)
         check_create(rc, &f);
     fixture_release(&f);
+    rcu_barrier();
     assert_int_equal(alloc_live(), before);
     return failed;
 }
@@ -120,6 +124,7 @@ static int build(struct store_bytes **ret)
 
 static void test_builder(void **state)
 {
+    rcu_barrier();
     int64_t before = alloc_live();
     uint64_t at = 1;
     for (bool failed = true; failed; at++) {

@@ -355,12 +355,8 @@ static void test_build_from_log(void **state)
 static size_t make_record(struct buf *to, const char *key, const char *value,
                           uint64_t timestamp_us)
 {
-    struct store_builder b = {0};
-    store_builder_begin(&b, timestamp_us - 1);
-    store_builder_put(&b, key, strlen(key), value, value ? strlen(value) : 0);
     buf_clear(to);
-    buf_bytes(to, b.bytes.data + STORE_ENTRY_HEADER, b.bytes.length - STORE_ENTRY_HEADER);
-    store_builder_release(&b);
+    record_encode(to, timestamp_us, key, strlen(key), value, value ? strlen(value) : 0);
     return to->length;
 }
 

@@ -3,6 +3,7 @@
  * the leader sends, replaced by what it sends instead, and the power gone at every call.
  */
 #include "fixture.h"
+#include "store_internal.h"
 
 enum { MOST = 64 };
 
@@ -139,6 +140,56 @@ static void test_missing_segment(void **state)
     log_release(&l);
 }
 
+/* Then file ids do not grow along the log. A merge of what is before takes nothing with
+ * it that is behind. */
+static void test_merged_before_it(void **state)
+{
+    struct log l;
+    struct store_pin *pin;
+    uint64_t term;
+    log_init(&l, 1);
+    memory_disk_remove(l.f.disk, segment_file(3));
+    expect_open(&l, 6, 13);
+    send(&l, 7, 13);
+    run(&l.f);
+    apply_to(&l.f, 13);
+    assert_int_equal(store_pin_log(l.f.s, 7, &pin), 0);
+    assert_true(run_tasks(&l.f) > 0);
+    assert_int_equal(store_base(l.f.s, &term), 6);
+    assert_false(memory_disk_exists(l.f.disk, segment_file(2)));
+    assert_true(memory_disk_exists(l.f.disk, segment_file(4)));
+    expect_open(&l, 13, 0);
+    assert_int_equal(l.f.recovery.base_index, 6);
+    run_tasks(&l.f); /* and of what was filled again, whose file id is the highest */
+    assert_true(store_base(l.f.s, &term) > 8);
+    log_release(&l);
+}
+
+/* The last file is gone: nobody knows what it held, but that the one before was sealed
+ * and applied. That is the active one again: its hint is not for long. */
+static void test_last_segment_missing(void **state)
+{
+    struct log l;
+    struct store_pin *pin;
+    log_init(&l, 1);
+    expect_open(&l, 13, 0);
+    apply_to(&l.f, 13);
+    assert_int_equal(store_pin_log(l.f.s, 1, &pin), 0);
+    assert_true(run_tasks(&l.f) >= 4);
+    fixture_close(&l.f);
+    assert_true(memory_disk_exists(l.f.disk, "d/log/0000000000000004.hint"));
+    memory_disk_remove(l.f.disk, segment_file(5));
+    expect_open(&l, 12, 0);
+    assert_int_equal(l.f.recovery.commit, 12);
+    assert_int_equal(l.f.recovery.hints_used, 3);
+    assert_false(memory_disk_exists(l.f.disk, "d/log/0000000000000004.hint"));
+    fixture_close(&l.f);
+    zero_entry(l.f.disk, 5);
+    fixture_reopen(&l.f); /* hints tell what is there */
+    assert_int_equal(l.f.recovery.last_index, 12);
+    log_release(&l);
+}
+
 /* A leader of a higher term has other entries: what was behind was never committed. */
 static void test_replaced(void **state)
 {
@@ -153,6 +204,35 @@ static void test_replaced(void **state)
     expect_open(&l, 5, 0);
     assert_int_equal(l.f.recovery.cut_bytes, 0);
     log_release(&l);
+}
+
+/* Elections raised the hard state's term after the last entry: the claim is of that
+ * entry's own, so that the node votes for logs that have it. */
+static void test_claims_the_term_of_the_hint(void **state)
+{
+    for (uint64_t term = 0; term < 2; term++) {
+        struct log l;
+        uint8_t slot[SLOT_BYTES];
+        struct commit_hint hint = {.commit = 13, .term = term};
+        log_init(&l, 7);
+        fixture_reopen(&l.f);
+        assert_int_equal(store_set_commit_hint(l.f.s, 13), 0);
+        run(&l.f);
+        fixture_close(&l.f);
+        if (term == 0) { /* by an earlier tierce */
+            memcpy(hint.cluster_id, l.f.options.cluster_id, sizeof(hint.cluster_id));
+            commit_hint_encode(slot, &hint);
+            for (uint64_t i = 0; i < 2; i++)
+                memory_disk_poke(l.f.disk, "d/commit.hint", i * SLOT_STRIDE, slot,
+                                 sizeof(slot));
+        }
+        for (uint64_t i = 13; i >= 5; i--)
+            if (i % 3 != 0)
+                zero_entry(l.f.disk, i);
+        expect_open(&l, 4, 13);
+        assert_int_equal(l.f.recovery.claim_term, term ? 1 : 7);
+        log_release(&l);
+    }
 }
 
 /* The same where the claim's term is too high to tell, and the entries do not fit on. */
@@ -283,10 +363,17 @@ static void test_power_cuts(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_filled),          cmocka_unit_test(test_two_holes),
-        cmocka_unit_test(test_missing_segment), cmocka_unit_test(test_replaced),
-        cmocka_unit_test(test_replaced_late),   cmocka_unit_test(test_truncated),
-        cmocka_unit_test(test_on_a_full_disk),  cmocka_unit_test(test_power_cuts),
+        cmocka_unit_test(test_filled),
+        cmocka_unit_test(test_two_holes),
+        cmocka_unit_test(test_missing_segment),
+        cmocka_unit_test(test_merged_before_it),
+        cmocka_unit_test(test_last_segment_missing),
+        cmocka_unit_test(test_claims_the_term_of_the_hint),
+        cmocka_unit_test(test_replaced),
+        cmocka_unit_test(test_replaced_late),
+        cmocka_unit_test(test_truncated),
+        cmocka_unit_test(test_on_a_full_disk),
+        cmocka_unit_test(test_power_cuts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

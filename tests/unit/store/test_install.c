@@ -2,6 +2,7 @@
  * test_install.c - an installation is cut at each of its calls, or one of them fails: the
  * store is then what it was before, or what was installed, and nothing between.
  */
+#include "alloc.h"
 #include "transfer.h"
 
 enum { SEGMENT = 16 << 10, EXHAUSTIVE = 10, SAMPLES = 200 };
@@ -226,12 +227,108 @@ static void test_power_cuts_while_receiving(void **state)
     fixture_release(&a);
 }
 
+/* ---- Memory ------------------------------------------------------------------------ */
+
+/* Each returns what the call does; where memory fails, the next attempt has it. */
+static int receive(struct store_snapshot *snapshot, struct store_incoming *in,
+                   char *error)
+{
+    struct buf piece = {0};
+    uint32_t file, length;
+    uint64_t offset;
+    int rc = 0;
+    while (rc == 0 && store_incoming_next(in, &file, &offset, &length)) {
+        buf_clear(&piece);
+        rc = store_snapshot_read(snapshot, file, offset, length, &piece);
+        if (rc == 0)
+            rc = store_incoming_write(in, file, offset, piece.data, length, error);
+    }
+    buf_release(&piece);
+    return rc;
+}
+
+static int receive_all(struct store_snapshot *snapshot, const struct buf *description,
+                       struct fixture *b, struct store_incoming **ret)
+{
+    int rc = store_incoming_open(b->s, description->data, description->length, SENDER,
+                                 ret, b->error);
+    if (rc != 0)
+        return rc;
+    rc = receive(snapshot, *ret, b->error);
+    if (rc == 0)
+        rc = store_incoming_prepare(*ret, b->error);
+    if (rc != 0)
+        store_incoming_free(*ret);
+    return rc;
+}
+
+static int install_all(struct store_snapshot *snapshot, const struct buf *description,
+                       struct fixture *b)
+{
+    struct store_incoming *in;
+    int rc = receive_all(snapshot, description, b, &in);
+    if (rc != 0)
+        return rc;
+    rc = store_install(b->s, in);
+    if (rc != 0) {
+        store_incoming_free(in);
+        return rc;
+    }
+    struct store_job *job = store_take_job(b->s);
+    ensure(store_run_job(job, b->error) == 0);
+    struct store_done done = store_finish_job(b->s, job);
+    return done.installed ? 0 : -ENOMEM;
+}
+
+static void test_no_memory(void **state)
+{
+    struct fixture a;
+    struct store_snapshot *snapshot;
+    struct buf description = {0};
+    sender_init(&a, 60, 900, 12000);
+    assert_int_equal(store_snapshot_open(a.s, &snapshot), 0);
+    assert_int_equal(store_snapshot_describe(snapshot, &description), 0);
+    uint64_t failures = 1;
+    for (uint64_t at = 1; failures > 0; at++) {
+        struct fixture b;
+        reading_barrier();
+        int64_t before = alloc_live();
+        receiver_init(&b);
+        alloc_failures();
+        alloc_fail(at);
+        alloc_arm();
+        int rc = install_all(snapshot, &description, &b);
+        alloc_disarm();
+        alloc_fail(0);
+        failures = alloc_failures();
+        /* Memory that only what can be done without has asked for, is no error. */
+        assert_true(rc == 0 || (rc == -ENOMEM && failures > 0));
+        store_check(b.s);
+        if (rc != 0) {
+            assert_value(b.s, "mine", "was here before");
+            assert_int_equal(install_all(snapshot, &description, &b), 0);
+        }
+        assert_same(&a, &b);
+        store_check(b.s);
+        fixture_release(&b);
+        reading_barrier();
+        if (alloc_live() != before)
+            fail_msg("allocation %llu: %lld leak", (unsigned long long)at,
+                     (long long)(alloc_live() - before));
+        assert_true(at < 10000);
+    }
+    buf_release(&description);
+    store_snapshot_close(a.s, snapshot);
+    fixture_release(&a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_power_cuts),
         cmocka_unit_test(test_failing_calls),
         cmocka_unit_test(test_power_cuts_while_receiving),
+        cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

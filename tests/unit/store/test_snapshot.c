@@ -184,12 +184,33 @@ static void test_other_files_of_the_sender(void **state)
 {
     struct fixture a, b;
     struct transfer t;
+    struct store_incoming *in;
     sender_init(&a, 300, 500, 20000);
     fixture_init(&b, 64 << 10);
     fixture_reopen(&b);
     transfer_open(&t, &a, &b);
     transfer_run(&t, &b, 3);
     transfer_close(&t, &a);
+    struct fixture other; /* for whom it is another sender's */
+    fixture_init_on(&other, memory_disk_copy(b.disk), 64 << 10);
+    fixture_reopen(&other);
+    transfer_open(&t, &a, &b);
+    assert_int_equal(store_incoming_open(other.s, t.description.data,
+                                         t.description.length, SENDER + 1, &in, b.error),
+                     0);
+    assert_int_equal(store_incoming_bytes(in, NULL), 0);
+    store_incoming_free(in);
+    fixture_release(&other);
+    transfer_close(&t, &a);
+    fixture_init_on(&other, memory_disk_copy(b.disk), 64 << 10);
+    fixture_reopen(&other);
+    a.s->manifest.files[0].records++; /* not the same, for all its name */
+    transfer_open(&t, &a, &other);
+    assert_int_equal(store_incoming_bytes(t.in, NULL),
+                     2 * (a.s->manifest.files[1].bytes - SEGMENT_HEADER));
+    transfer_close(&t, &a);
+    fixture_release(&other);
+    a.s->manifest.files[0].records--;
     /* The first of three stays, as if the others had been merged. */
     struct manifest_file *files = a.s->manifest.files;
     struct segment **merged = a.s->merged;
@@ -319,6 +340,31 @@ static void test_damaged_on_the_way(void **state)
     fixture_release(&b);
 }
 
+/* All records are intact, but they are not what was described. */
+static void test_not_what_was_described(void **state)
+{
+    struct fixture a, b;
+    struct transfer t;
+    sender_init(&a, 100, 500, 20000);
+    struct manifest_file *file = &a.s->manifest.files[1];
+    uint64_t *const numbers[] = {&file->records, &file->min_timestamp_us,
+                                 &file->max_timestamp_us};
+    fixture_init(&b, 64 << 10);
+    fixture_reopen(&b);
+    for (size_t i = 0; i < array_length(numbers); i++) {
+        *numbers[i] += 1;
+        transfer_open(&t, &a, &b);
+        transfer_run(&t, &b, SIZE_MAX);
+        assert_int_equal(store_incoming_prepare(t.in, b.error), -EBADMSG);
+        transfer_close(&t, &a);
+        *numbers[i] -= 1;
+    }
+    transfer_all(&t, &a, &b);
+    assert_same(&a, &b);
+    fixture_release(&a);
+    fixture_release(&b);
+}
+
 static void test_damaged_at_the_sender(void **state)
 {
     struct fixture a;
@@ -424,6 +470,42 @@ static void test_stale(void **state)
     fixture_release(&c);
 }
 
+/* A task that is running is waited for. */
+static void test_beside_a_task(void **state)
+{
+    struct fixture a, b;
+    struct transfer t;
+    sender_init(&a, 100, 500, 20000);
+    fixture_init(&b, 16 << 10);
+    fixture_reopen(&b);
+    fill(&b, 60, 1000);
+    transfer_open(&t, &a, &b);
+    assert_non_null(a.s->pins); /* what comes after the snapshot stays meanwhile */
+    transfer_run(&t, &b, SIZE_MAX);
+    transfer_prepare(&t, &b);
+    struct store_task *task = store_next_task(b.s, 1000 * 1000);
+    assert_non_null(task);
+    assert_int_equal(store_install(b.s, t.in), -EBUSY);
+    do {
+        uint64_t wait_us;
+        while (store_run_task(task, &wait_us, b.error) == 1)
+            ;
+    } while (store_step_task(b.s, task));
+    damage_found_entry(b.s, 3, 1);
+    assert_int_equal(store_install(b.s, t.in), 0);
+    assert_null(store_next_task(b.s, 9000 * 1000));
+    t.in = NULL;
+    assert_true(run(&b).installed);
+    struct store_damage damage;
+    assert_false(store_next_damage(b.s, &damage));
+    assert_same(&a, &b);
+    store_check(b.s);
+    transfer_close(&t, &a);
+    assert_null(a.s->pins);
+    fixture_release(&a);
+    fixture_release(&b);
+}
+
 static void test_no_room(void **state)
 {
     struct fixture a, b;
@@ -470,10 +552,12 @@ int main(void)
         cmocka_unit_test(test_merge_on_the_sender),
         cmocka_unit_test(test_other_files_of_the_sender),
         cmocka_unit_test(test_damaged_on_the_way),
+        cmocka_unit_test(test_not_what_was_described),
         cmocka_unit_test(test_damaged_at_the_sender),
         cmocka_unit_test(test_not_a_description),
         cmocka_unit_test(test_out_of_order),
         cmocka_unit_test(test_stale),
+        cmocka_unit_test(test_beside_a_task),
         cmocka_unit_test(test_no_room),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

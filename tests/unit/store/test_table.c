@@ -308,8 +308,6 @@ static struct verdict judge(const struct input *in)
         return v;
     v.claim_index = max_u64(reached, proven);
     v.claim_term = term_of(v.claim_index);
-    if (v.claim_index > reached && v.claim_index > in->applied)
-        v.claim_term = TERM; /* nobody says */
     return v;
 }
 

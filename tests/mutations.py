@@ -1,0 +1,306 @@
+"""The mutations of tests/mutate: single changes of the store that its tests must notice.
+
+Each is a name, the rule it breaks, a file of src/store, the text that is replaced (it stands
+there once), the text that replaces it, and the unit tests that are to be asked first, those
+most likely to notice. docs/mutations.md is made of this list.
+"""
+
+from typing import NamedTuple
+
+
+class Mutation(NamedTuple):
+    name: str
+    rule: str
+    what: str  # in words, for the table
+    file: str
+    before: str
+    after: str
+    tests: tuple  # of tests/unit/store, without the prefix
+
+
+MUTATIONS = [
+    # ---- G1, G2: what an entry and a record must be ------------------------------------
+    Mutation('chain-without-crc', 'G1', 'an entry need not name the checksum of the one before',
+             'entry.c', '           entry->prev_crc == end->crc && entry->term >= end->term &&',
+             '           entry->term >= end->term &&', ('recovery', 'store', 'entry')),
+    Mutation('chain-without-term', 'G1', 'an entry need not name the term of the one before',
+             'entry.c', 'entry->index == end->index + 1 && entry->prev_term == end->term &&',
+             'entry->index == end->index + 1 &&', ('recovery', 'store', 'entry')),
+    Mutation('terms-may-fall', 'G1', 'an entry may have a lower term than the one before',
+             'entry.c', 'entry->prev_crc == end->crc && entry->term >= end->term &&',
+             'entry->prev_crc == end->crc &&', ('store', 'entry', 'recovery')),
+    Mutation('record-without-crc', 'G1', 'the checksum of a record is not looked at',
+             'record.c', 'if (r->bad || crc32_of(0, covered, (size_t)(r->at - covered)) != crc)',
+             'if (r->bad || (crc32_of(0, covered, (size_t)(r->at - covered)) != crc && r->bad))', ('entry', 'recovery', 'store')),
+    Mutation('reader-without-timestamp', 'G1', 'a reader does not check the version it gets',
+             'read.c', '           ret->timestamp_us == node->timestamp_us &&\n', '',
+             ('store', 'readers')),
+    Mutation('reader-without-key', 'G1', 'a reader does not check the key of what it gets',
+             'read.c', '''key_compare(ret->key, ret->key_size, keydir_key(node),
+                       keydir_key_size(node)) == 0''', 'true', ('store', 'readers')),
+    Mutation('key-twice', 'G2', 'a key may stand twice in an entry',
+             'entry.c', '''            !key_set_add(&set, &record, offset))''',
+             '''            (key_set_add(&set, &record, offset), false))''', ('entry',)),
+    Mutation('timestamps-any', 'G2', 'timestamps within an entry may be any',
+             'entry.c', '''            record.timestamp_us != e.timestamp_us + 1 + i ||\n''', '',
+             ('entry',)),
+    # ---- G3: truncation ----------------------------------------------------------------
+    Mutation('truncate-unsynced', 'G3', 'a truncation is not synced',
+             'job.c', '''    int rc = io->truncate(io->context, segment->fd, size);
+    if (rc == 0)
+        rc = io->sync_all(io->context, segment->fd);''',
+             '''    int rc = io->truncate(io->context, segment->fd, size);''', ('crash',)),
+    Mutation('unlink-unsynced', 'G3', 'removed segments are not synced one by one',
+             'job.c', '''        return store_fail_call(error, rc, "remove", path.text);
+    rc = io->sync_dir(io->context, directory.text);''',
+             '''        return store_fail_call(error, rc, "remove", path.text);''', ('crash',)),
+    Mutation('generation-ignored', 'G3', 'what a truncation takes back still counts as durable',
+             'job.c', 's->durable = min_u64(done.durable_index, stays);',
+             's->durable = done.durable_index;', ('store',)),
+    # ---- G4: recovered is not durable --------------------------------------------------
+    Mutation('tail-not-rewritten', 'G4', 'recovery trusts the page cache with the log\'s tail',
+             'recovery_settle.c', '''    if (rc == 0)
+        rc = rewrite_tail(r);
+    if (rc != 0)
+        return rc;
+    uint64_t kept''', '''    if (rc == 0)
+        rc = rewrite_tail ? 0 : -1;
+    if (rc != 0)
+        return rc;
+    uint64_t kept''', ('crash', 'faults')),
+    Mutation('recovered-log-unsynced', 'G4', 'recovery does not sync the log',
+             'recovery_settle.c', '''        if (rc == 0)
+            rc = s->io->sync_all(s->io->context, segment->fd);
+''', '', ('crash', 'faults')),
+    Mutation('recovered-state-unwritten', 'G4', 'recovery does not write term and vote again',
+             'recovery_settle.c', '''    int rc = hard_state_write(s->io, s->state_fd, &r->state, !r->state_slot);
+    if (rc == 0)
+        rc = hard_state_write(s->io, s->state_fd, &r->state, r->state_slot);
+    if (rc == 0)
+        return 0;''', '''    int rc = 0;
+    if (rc == 0)
+        return 0;''', ('crash', 'faults')),
+    Mutation('recovered-names-unsynced', 'G4', 'recovery does not sync the directories',
+             'recovery_settle.c', '''    if (rc == 0)
+        rc = sync_directories(r);
+''', '''    if (rc == 0)
+        rc = sync_directories ? 0 : -1;
+''', ('crash', 'crash_merge', 'crash_install')),
+    # ---- G5: hard state ----------------------------------------------------------------
+    Mutation('one-slot', 'G5', 'term and vote are written to one slot only',
+             'job.c', 'for (int slot = 0; slot < 2; slot++) { /* G5 */',
+             'for (int slot = 0; slot < 1; slot++) {', ('recovery', 'store', 'crash')),
+    Mutation('slots-unsynced', 'G5', 'slots are not synced',
+             'state_files.c', 'return rc == 0 ? io->sync(io->context, fd) : rc;', 'return rc;',
+             ('crash',)),
+    Mutation('slot-without-crc', 'G5', 'the checksum of a slot is not looked at',
+             'state_files.c', '''memcmp(data, magic, 8) != 0 ||
+        get_u32(data + SLOT_CRC) != crc32_of(0, data, SLOT_CRC))''',
+             'memcmp(data, magic, 8) != 0)', ('recovery', 'crash')),
+    # ---- G6: torn or damaged -----------------------------------------------------------
+    Mutation('hint-proves-nothing', 'G6', 'the commit hint is no proof of damage',
+             'recovery_files.c', 'r->proven = max_u64(r->hint, r->s->manifest.applied_index);',
+             'r->hint = 0;\n    r->proven = r->s->manifest.applied_index;',
+             ('recovery', 'table')),
+    Mutation('entry-proves-nothing', 'G6', 'a later entry is no proof of damage',
+             'recovery_log.c', 'if (entry->commit > r->later_commit) {',
+             'if (entry->commit > r->later_commit && r->claim_index == UINT64_MAX) {',
+             ('recovery', 'table')),
+    Mutation('bad-body-passes', 'G6', 'an entry with a bad record passes for intact',
+             'recovery_log.c',
+             'store_entry_verify(data, length, &head) == 0 ? FOUND_ENTRY : FOUND_BAD_BODY;',
+             'store_entry_verify(data, length, &head) == 0 ? FOUND_ENTRY : FOUND_ENTRY;',
+             ('recovery', 'crash')),
+    Mutation('hint-before-log', 'G6', 'the commit hint is written before what it promises is synced',
+             'job.c', 'if (dirty && (op->kind != OP_APPEND || op->segment != dirty)) {',
+             'if (dirty && op->kind != OP_COMMIT_HINT &&\n'
+             '            (op->kind != OP_APPEND || op->segment != dirty)) {', ('crash',)),
+    Mutation('damage-is-cut', 'G6', 'what is behind a hole is cut off',
+             'recovery_log.c', '''    if (r->hole)
+        return keep_beyond(r);''', '''    if (r->hole && keep_beyond(r) != 0)
+        return -ENOMEM;''', ('hole', 'table')),
+    Mutation('append-unsynced', 'G6', 'the last batch of a job is not synced',
+             'job.c', '''    if (rc == 0 && dirty)
+        rc = sync_segment(job, dirty, error);
+    return rc;''', '''    return rc;''', ('crash',)),
+    # ---- Names and headers -------------------------------------------------------------
+    Mutation('header-unsynced', 'I3', 'a segment gets its name before its header is synced',
+             'segment.c', '''    rc = io->sync_all(io->context, segment->fd);
+    if (rc != 0)
+        return store_fail_call(error, rc, "sync", spare.text);
+    rc = io->rename''', '''    rc = io->rename''', ('crash',)),
+    Mutation('name-unsynced', 'I3', 'a new segment\'s name is not synced',
+             'segment.c', '''    rc = io->sync_dir(io->context, directory.text);
+    if (rc != 0)
+        return store_fail_call(error, rc, "sync", directory.text);
+    return 0;''', '''    return 0;''', ('crash',)),
+    Mutation('seal-after-roll', 'I3', 'the next segment gets its name before the former is sealed',
+             'job.c', '''    int rc = truncate_segment(job, op->segment, op->offset, error);
+    if (op->adopt)
+        return rc;''',
+             '''    int rc = 0;
+    if (op->adopt)
+        return truncate_segment(job, op->segment, op->offset, error);''', ('crash',)),
+    Mutation('create-renames-early', 'I3', 'a store\'s state has its name before it is synced',
+             'store.c', '''    if (rc == 0)
+        rc = hard_state_write(io, fd, &state, 1);
+    if (rc == 0)
+        rc = io->sync_all(io->context, fd);
+    io->close(io->context, fd);
+    if (rc == 0) /* the log directory before the name that vouches for it */
+        rc = io->sync_dir(io->context, options->path);
+    if (rc == 0)
+        rc = io->rename(io->context, new_path, path);''', '''    if (rc == 0)
+        rc = io->rename(io->context, new_path, path);
+    if (rc == 0)
+        rc = hard_state_write(io, fd, &state, 1);
+    if (rc == 0)
+        rc = io->sync_all(io->context, fd);
+    io->close(io->context, fd);
+    if (rc == 0)
+        rc = io->sync_dir(io->context, options->path);''', ('crash', 'faults')),
+    # ---- G7: merging -------------------------------------------------------------------
+    Mutation('e-is-m', 'G7', 'the manifest says M where it must say E',
+             'merge.c', '.applied_index = s->applied.index,', '.applied_index = m->merged.index,',
+             ('crash_merge', 'merge', 'merge_faults')),
+    Mutation('e-proves-nothing', 'G7', 'recovery does not take E for committed',
+             'recovery_files.c', 'r->proven = max_u64(r->hint, r->s->manifest.applied_index);',
+             'r->proven = r->hint;', ('crash_merge', 'merge', 'manifest')),
+    Mutation('always-ready', 'G7', 'what lacks superseded records counts as ready',
+             'merge.c', 'return s->applied.index >= s->manifest.applied_index;', 'return true;',
+             ('snapshot', 'manifest', 'crash_install', 'merge')),
+    Mutation('merged-log-stays', 'G7', 'recovery reads log segments that were merged',
+             'recovery_files.c', 'if (names->ids[i] >= s->manifest.first_file)', 'if (true)',
+             ('crash_merge', 'merge', 'manifest', 'crash_install')),
+    Mutation('outputs-unsynced', 'G7', 'a merged file is not synced before it is published',
+             'merged.c', '''    if (rc == 0)
+        rc = io->sync_all(io->context, w->fd);
+    if (rc == 0)
+        rc = io->rename''', '''    if (rc == 0)
+        rc = io->rename''', ('crash_merge',)),
+    Mutation('output-names-unsynced', 'G7', 'merged files\' names are not synced before they are '
+             'published', 'merge.c',
+             'return m->output_count > 0 ? sync_directory(m->task.store, error) : 0;', 'return 0;',
+             ('crash_merge',)),
+    Mutation('manifest-unsynced', 'G7', 'the manifest is renamed before it is synced',
+             'io.c', '''    if (rc == 0)
+        rc = io->sync_all(io->context, fd);
+    io->close(io->context, fd);
+    return rc;''', '''    io->close(io->context, fd);
+    return rc;''', ('crash_merge', 'crash_install')),
+    Mutation('manifest-name-unsynced', 'G7', 'victims go before the manifest\'s name is synced',
+             'manifest.c', '''    if (rc == 0)
+        rc = s->io->sync_dir(s->io->context, directory.text);
+''', '', ('crash_merge', 'crash_install')),
+    Mutation('victims-go-first', 'G7', 'victims are removed before the manifest is published',
+             'merge.c', '''    int rc = manifest_write(m->task.store, &m->manifest, error);
+    if (rc == 0) {
+        m->phase''', '''    int rc = run_remove(m, ret_wait_us, error);
+    if (rc == 0)
+        rc = manifest_write(m->task.store, &m->manifest, error);
+    if (rc == 0) {
+        m->phase''', ('crash_merge',)),
+    Mutation('tombstones-go', 'G7', 'no tombstone outlives a merge',
+             'merge_copy.c', 'return has_key(m, source) ? 0 : hides_something(m, &source->at);',
+             'return hides_something && has_key(m, source) ? 0 : 0;',
+             ('crash_merge', 'merge', 'merge_faults')),
+    Mutation('tombstones-stay', 'G7', 'no tombstone goes',
+             'merge_copy.c', 'return has_key(m, source) ? 0 : hides_something(m, &source->at);',
+             'return has_key(m, source) || !hides_something ? 0 : 1;', ('merge', 'merge_faults')),
+    Mutation('copy-unverified', 'G7', 'a merge copies what it has not checked',
+             'merge_copy.c', 'if (n == (ssize_t)length && is_right(m, at))',
+             'if (n == (ssize_t)length && (is_right(m, at) || true))', ('merge', 'merge_faults')),
+    Mutation('relocate-any-version', 'G7', 'a pointer moves to another version\'s copy',
+             'merge.c', 'if (!node || node->timestamp_us != record->timestamp_us)', 'if (!node)',
+             ('crash_merge', 'merge')),
+    Mutation('relocate-blindly', 'G7', 'a pointer moves though the loop has taken the node out',
+             'keydir.c', '''    bool done = atomic_compare_exchange_strong_explicit(
+        &moved->place, &from, to, memory_order_acq_rel, memory_order_acquire);''',
+             '''    bool done = true;
+    atomic_store(&moved->place, to);''', ('keydir', 'merge')),
+    Mutation('state-not-saved', 'G7', 'the caller\'s state is not kept with what is merged',
+             'merge.c', 'int rc = s->save_state ? s->save_state(s->context, &state) : 0;',
+             'int rc = 0;', ('merge', 'crash_merge')),
+    # ---- G8 ----------------------------------------------------------------------------
+    Mutation('retention-ignored', 'G8', 'the log is not kept for members that are behind',
+             'space.c', '            (last >= s->keep_from && behind < s->retain_bytes))',
+             '            (last >= s->keep_from && behind < s->retain_bytes && false))',
+             ('merge', 'merge_faults')),
+    Mutation('pins-ignored', 'G8', 'the log is not kept for a transfer',
+             'space.c', 'uint64_t applied = min_u64(s->applied.index, lowest_pin(s) - 1);',
+             'uint64_t applied = lowest_pin(s) ? s->applied.index : 0;', ('merge', 'snapshot')),
+    # ---- Hints -------------------------------------------------------------------------
+    Mutation('stale-hint', 'I11', 'a hint of a file of another length is taken',
+             'hint_read.c', 'get_u64(head + 32) != file_id || get_u64(head + 40) != data_bytes ||',
+             'get_u64(head + 32) != file_id ||', ('files', 'manifest', 'table', 'recovery')),
+    Mutation('hint-without-crc', 'I11', 'the checksum of a hint\'s block is not looked at',
+             'hint_read.c', '''block[8] != kind || get_u32(block + 4) != crc32_of(0, block + 8, length))''',
+             '''block[8] != kind)''', ('files', 'manifest', 'table')),
+    Mutation('hint-unsynced', 'I11', 'a hint has its name before it is synced',
+             'hint.c', '''    if (rc == 0)
+        rc = io->sync_all(io->context, w->fd);
+    if (rc == 0)
+        rc = io->rename''', '''    if (rc == 0)
+        rc = io->rename''', ('crash_merge', 'crash_install', 'merge_faults')),
+    Mutation('hint-skips-a-block', 'I11', 'a block that could not be read for lack of memory is '
+             'passed over', 'hint_read.c', '''    if (rc == 0) /* else the same block is read by the next call */
+        r->next_block++;''', '''    r->next_block++;''', ('crash_merge',)),
+    # ---- G9: repair --------------------------------------------------------------------
+    Mutation('repair-any-version', 'G9', 'a record of another version is taken for a repair',
+             'repair.c', 'if (!node || node->timestamp_us != r.timestamp_us) {', 'if (!node) {',
+             ('repair',)),
+    Mutation('repair-unverified', 'G9', 'a peer\'s record is not checked',
+             'repair.c', '''if (store_record_read(&reader, &r) != 0 || !reader_done(&reader) || !r.value)
+        return -EBADMSG;
+    const struct keydir_node''', '''if (store_record_read(&reader, &r) == 1 || !r.value)
+        return -EBADMSG;
+    const struct keydir_node''', ('repair',)),
+    Mutation('repair-in-part', 'G9', 'a repair writes less than whole blocks',
+             'repair.c', 'b->first = op->offset - op->offset % BLOCK_BYTES;',
+             'b->first = op->offset;', ('repair',)),
+    Mutation('reader-tries-once', 'G9', 'a reader that met bad bytes does not read again',
+             'read.c', '''for (int attempt = 0; attempt < 2 && rc == -EBADMSG; attempt++) {
+        do {
+            reading_begin();
+            rc = get_once(''',
+             '''for (int attempt = 0; attempt < 1 && rc == -EBADMSG; attempt++) {
+        do {
+            reading_begin();
+            rc = get_once(''', ('readers', 'store', 'repair')),
+    # ---- G10 ---------------------------------------------------------------------------
+    Mutation('sequence-still', 'G10', 'a reader of several keys is not told of an entry',
+             'log.c', '''    __atomic_store_n(&s->sequence, s->sequence + 1, __ATOMIC_RELEASE);
+    keydir_commit(s->keydir, change, entry, s->shared);
+    __atomic_store_n(&s->sequence, s->sequence + 1, __ATOMIC_RELEASE);''',
+             '''    keydir_commit(s->keydir, change, entry, s->shared);''', ('store', 'readers')),
+    # ---- Installing --------------------------------------------------------------------
+    Mutation('install-names-unsynced', 'G7', 'an installed file\'s name is not synced before the '
+             'manifest', 'install.c', '''    int rc = io->sync_dir(io->context, directory.text);
+    if (rc != 0)
+        return store_fail_call(error, rc, "sync", directory.text);
+    return 0;
+}
+
+static int remove_file''', '''    return 0;
+}
+
+static int remove_file''', ('crash_install', 'install')),
+    Mutation('install-removes-first', 'G7', 'the former files go before the manifest is published',
+             'install.c', '''    if (rc == 0)
+        rc = manifest_write(s, &in->installed, error);''', '''    if (rc == 0)
+        rc = remove_former(job, in, error);
+    if (rc == 0)
+        rc = manifest_write(s, &in->installed, error);''', ('crash_install', 'install')),
+    Mutation('install-not-newer', 'G7', 'a snapshot that is behind what is applied is installed',
+             'install.c', 'if (index <= s->applied.index || index <= min_u64(s->hint, s->end.index))',
+             'if (index == 0)', ('snapshot',)),
+    # ---- Memory ------------------------------------------------------------------------
+    Mutation('leak-on-failure', 'memory', 'an allocation that fails half-way leaks the first half',
+             'keydir.c', '''    int rc = store_entry_each(entry->data, entry->length, prepare_record, &p);
+    if (rc != 0) {
+        change_free(change);
+''',
+             '''    int rc = store_entry_each(entry->data, entry->length, prepare_record, &p);
+    if (rc != 0) {
+''', ('faults', 'crash_merge')),
+]
