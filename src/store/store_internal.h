@@ -666,6 +666,7 @@ struct scrub { /* the loop's, and its task's while there is one */
     bool unsaved;
 };
 
+void scrub_state_path(struct path *ret, const char *directory);
 void scrub_load(struct store *s);   /* what scrub.state says */
 void scrub_forget(struct store *s); /* the file that is being scrubbed */
 /* Any thread: something in this file is wrong: it is scrubbed soon. */
@@ -700,6 +701,7 @@ struct store_incoming {
     struct buf former;    /* { file_id u64, kind u8 } of what goes */
 };
 
+void incoming_path(struct path *ret, const char *directory, const char *name);
 void incoming_part_path(struct path *ret, const char *directory, uint64_t file_id);
 /* Removes all files of it. */
 int incoming_drop(struct store_incoming *in, char error[STORE_ERROR_BYTES]);
