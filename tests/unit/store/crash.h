@@ -37,6 +37,7 @@ struct crash_op {
 struct crash_entry { /* one that was appended at some time */
     uint64_t index;
     uint32_t crc;
+    bool going, gone; /* a truncation is to take it; has taken it */
     unsigned count;
     struct crash_op ops[CRASH_OPS];
 };

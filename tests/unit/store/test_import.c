@@ -22,15 +22,19 @@ static size_t nth_value(unsigned i, char value[256])
 static int import_records(struct store_import *import, char *error)
 {
     struct store_builder b = {0};
+    struct store_entry head = {.index = 1, .term = 1};
     int rc = 0;
-    store_builder_begin(&b, TIMESTAMP);
     for (unsigned i = 0; rc == 0 && i < RECORDS; i++) {
         char key[32], value[256];
+        struct store_bytes *bytes;
         nth_key(i, key);
-        size_t size = nth_value(i, value), at = store_builder_length(&b);
+        size_t size = nth_value(i, value);
+        store_builder_begin(&b, TIMESTAMP + i);
         store_builder_put(&b, key, strlen(key), value, size);
-        rc = store_import_record(import, b.bytes.data + at, store_builder_length(&b) - at,
-                                 error);
+        assert_int_equal(store_builder_finish(&b, &head, &bytes), 0);
+        rc = store_import_record(import, bytes->data + STORE_ENTRY_HEADER,
+                                 bytes->length - STORE_ENTRY_HEADER, error);
+        store_bytes_unref(bytes);
     }
     store_builder_release(&b);
     return rc;

@@ -111,21 +111,25 @@ static void make_import_at(struct fixture *f, unsigned records, uint64_t timesta
 {
     struct store_import *import;
     struct store_builder b = {0};
+    struct store_entry head = {.index = 1, .term = 1};
     fixture_init_on(f, memory_disk_new(), SMALL_SEGMENT);
     f->options.io = &f->io;
     assert_int_equal(store_import_new(&f->options, &import, f->error), 0);
-    store_builder_begin(&b, timestamp_us);
     for (unsigned i = 0; i < records; i++) {
         char key[32], value[200] = "";
+        struct store_bytes *bytes;
         snprintf(key, sizeof(key), "key %04u", i);
-        size_t at = store_builder_length(&b);
+        store_builder_begin(&b, timestamp_us + i);
         store_builder_put(&b, key, strlen(key), value, i % 200);
-        size_t length = store_builder_length(&b) - at;
-        assert_int_equal(store_import_record(import, b.bytes.data + at, length, f->error),
+        assert_int_equal(store_builder_finish(&b, &head, &bytes), 0);
+        assert_int_equal(store_import_record(import, bytes->data + STORE_ENTRY_HEADER,
+                                             bytes->length - STORE_ENTRY_HEADER,
+                                             f->error),
                          0);
+        store_bytes_unref(bytes);
     }
     *end = (struct store_point){
-        .index = 77, .term = 3, .timestamp_us = b.timestamp_us + 100, .crc = 0x1234};
+        .index = 77, .term = 3, .timestamp_us = timestamp_us + records + 100, .crc = 0x1234};
     assert_int_equal(store_import_finish(import, end, "state", 5, f->error), 0);
     store_import_free(import);
     store_builder_release(&b);
