@@ -20,7 +20,9 @@ enum {
     SLOT_BYTES = 64,    /* one slot of a state file */
     SLOT_STRIDE = 4096, /* slots stand apart, so that no torn block holds both */
     SEGMENT_MIN = 4096, /* smaller ones make no sense; only tests go below the contract */
-    RESERVE_SEGMENTS = 2, /* of disk held back: below it only deletes are taken */
+    /* Of disk held back: below it only deletes are taken. Two for those, and one for the
+     * output of a merge. */
+    RESERVE_SEGMENTS = 3,
     TAIL_CACHE_BYTES = 8 << 20,
     WINDOW_BYTES = 1 << 20, /* recovery reads this much at a time */
     BATCH_IOV = 512,        /* entries in one pwritev */
