@@ -134,11 +134,6 @@ MUTATIONS = [
     if (rc != 0)
         return store_fail_call(error, rc, "sync", directory.text);
     return 0;''', '''    return 0;''', ('crash',)),
-    Mutation('roll-before-sync', 'G6', 'the next segment gets its name before the former\'s '
-             'entries are synced',
-             'job.c', 'if (dirty && (op->kind != OP_APPEND || op->segment != dirty)) {',
-             'if (dirty && op->kind != OP_ROLL &&\n'
-             '            (op->kind != OP_APPEND || op->segment != dirty)) {', ('crash',)),
     Mutation('create-renames-early', 'I3', 'a store\'s state has its name before it is synced',
              'store.c', '''    if (rc == 0)
         rc = hard_state_write(io, fd, &state, 1);
