@@ -1,5 +1,6 @@
 /* crash.c - see the header. */
 #include "crash.h"
+#include "transfer.h"
 
 #include <urcu-bp.h>
 
@@ -301,6 +302,7 @@ bool do_run(struct scenario_run *r)
         return false;
     }
     struct store_done done = store_finish_job(r->f.s, job);
+    store_incoming_free(done.incoming);
     t->lowest = UINT64_MAX;
     t->durable = done.durable_index ? done.durable_index : t->durable;
     if (done.installed)
@@ -440,7 +442,7 @@ static int receive(struct scenario_run *r, struct receiving *from)
                                   r->f.error);
     }
     if (rc == 0)
-        rc = store_incoming_prepare(from->in, r->f.error);
+        rc = prepare_all(from->in, r->f.error);
     alloc_disarm();
     buf_release(&piece);
     if (rc != 0) {
