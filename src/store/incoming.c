@@ -433,6 +433,16 @@ static void keep_progress(struct store_incoming *in)
     }
 }
 
+/* The log's first segment to be, where there is another spare already. */
+static void remove_spare(const struct store_incoming *in)
+{
+    struct path path;
+    if (!in->next || in->next->fd < 0)
+        return;
+    segment_spare_path(&path, in->s->path, in->next->file_id);
+    in->s->io->unlink(in->s->io->context, path.text);
+}
+
 void store_incoming_free(struct store_incoming *in)
 {
     if (!in)
@@ -444,6 +454,7 @@ void store_incoming_free(struct store_incoming *in)
             in->s->io->close(in->s->io->context, in->files[i].fd);
     }
     free(in->files);
+    remove_spare(in);
     segment_unref(in->next);
     manifest_release(&in->manifest);
     buf_release(&in->description);

@@ -122,7 +122,7 @@ void crash_everywhere(scenario *what);
 /* The Nth call fails, or writes half of its bytes; the process stops there and starts
  * again. */
 void fail_everywhere(scenario *what);
-/* The Nth allocation fails, or the Nth call that only reads: a clean error, nothing is
+/* The Nth allocation fails, alone or with all that the same call needs after it, or the Nth call that only reads: a clean error, nothing is
  * changed, the same call then succeeds, and nothing leaks. */
 void starve_everywhere(scenario *what);
 void fail_reads_everywhere(scenario *what);

@@ -565,6 +565,7 @@ static void test_no_room(void **state)
     fixture_init(&b, 64 << 10);
     fixture_reopen(&b);
     put_one(&b, "mine", "stays");
+    size_t files = count_files(&b);
     transfer_open(&t, &a, &b);
     transfer_run(&t, &b, SIZE_MAX);
     transfer_prepare(&t, &b);
@@ -574,6 +575,8 @@ static void test_no_room(void **state)
     struct store_done done = run(&b);
     assert_true(!done.installed && done.install_failed && done.incoming);
     store_incoming_free(done.incoming);
+    assert_int_equal(count_files(&b), files);
+    assert_int_equal(b.s->spare_state, SPARE_READY); /* its space is still the log's */
     assert_value(b.s, "mine", "stays");
     memory_disk_set_capacity(b.disk, UINT64_MAX);
     store_refresh_space(b.s);
