@@ -80,6 +80,12 @@ MUTATIONS = [
         return 0;''', '''    int rc = 0;
     if (rc == 0)
         return 0;''', ('crash', 'faults')),
+    Mutation('removed-before-names', 'G4', 'recovery removes files on the word of a name that is not synced',
+             'recovery_settle.c', '''    int rc = sync_log_directory(r);
+    if (rc == 0)
+        rc = remove_leftovers(r);
+''', '''    int rc = remove_leftovers(r);
+''', ('crash_merge', 'crash_install')),
     Mutation('recovered-names-unsynced', 'G4', 'recovery does not sync the directories',
              'recovery_settle.c', '''    if (rc == 0)
         rc = sync_directories(r);

@@ -195,14 +195,20 @@ static int settle_commit_hint(struct recovery *r)
     return rc == 0 ? 0 : store_fail_call(r->error, rc, "reserve space for", path.text);
 }
 
+static int sync_log_directory(struct recovery *r)
+{
+    struct path path;
+    log_directory_path(&path, r->s->path);
+    int rc = r->s->io->sync_dir(r->s->io->context, path.text);
+    return rc == 0 ? 0 : store_fail_call(r->error, rc, "sync", path.text);
+}
+
 static int sync_directories(struct recovery *r)
 {
     struct store *s = r->s;
-    struct path path;
-    log_directory_path(&path, s->path);
-    int rc = s->io->sync_dir(s->io->context, path.text);
+    int rc = sync_log_directory(r);
     if (rc != 0)
-        return store_fail_call(r->error, rc, "sync", path.text);
+        return rc;
     rc = s->io->sync_dir(s->io->context, s->path);
     return rc == 0 ? 0 : store_fail_call(r->error, rc, "sync", s->path);
 }
@@ -249,9 +255,13 @@ static int make_spare(struct recovery *r)
                    : store_fail_call(r->error, rc, "look at the free space of", s->path);
 }
 
+/* What the manifest replaces goes only when its own name is on disk: the process may have
+ * stopped between its rename and the sync. */
 int recovery_settle(struct recovery *r)
 {
-    int rc = remove_leftovers(r);
+    int rc = sync_log_directory(r);
+    if (rc == 0)
+        rc = remove_leftovers(r);
     if (rc == 0)
         rc = settle_segments(r);
     if (rc == 0)
