@@ -282,21 +282,23 @@ MUTATIONS = [
     # ---- Installing --------------------------------------------------------------------
     Mutation('install-names-unsynced', 'G7', 'an installed file\'s name is not synced before the '
              'manifest', 'install.c', '''    int rc = io->sync_dir(io->context, directory.text);
-    if (rc != 0)
-        return store_fail_call(error, rc, "sync", directory.text);
-    return 0;
+    return rc == 0 ? 0 : store_fail_call(error, rc, "sync", directory.text);
 }
 
-static int remove_file''', '''    return 0;
+/* Those that have one''', '''    return 0;
 }
 
-static int remove_file''', ('crash_install', 'install')),
+/* Those that have one''', ('crash_install', 'install')),
     Mutation('install-removes-first', 'G7', 'the former files go before the manifest is published',
              'install.c', '''    if (rc == 0)
         rc = manifest_write(s, &in->installed, error);''', '''    if (rc == 0)
         rc = remove_former(job, in, error);
     if (rc == 0)
         rc = manifest_write(s, &in->installed, error);''', ('crash_install', 'install')),
+    Mutation('install-failure-forgotten', 'G7', 'memory that runs out in an installation counts as success',
+             'install.c', 'return rc == 0 ? settle(job, in, error) : rc;',
+             'return rc == 0 ? settle(job, in, error) * 0 : rc == -ENOMEM ? 0 : rc;',
+             ('install', 'crash_install')),
     Mutation('install-not-newer', 'G7', 'a snapshot that is behind what is applied is installed',
              'install.c', 'if (index <= s->applied.index || index <= min_u64(s->hint, s->end.index))',
              'if (index == 0)', ('snapshot',)),

@@ -155,14 +155,16 @@ static bool may_be_published(struct store_incoming *in)
     return may_be;
 }
 
-static int publish(struct store_incoming *in, char error[STORE_ERROR_BYTES])
+static int publish(struct store_job *job, struct store_incoming *in,
+                   char error[STORE_ERROR_BYTES])
 {
-    struct store *s = in->s;
+    struct store *s = job->store;
     int rc = in->next->fd < 0 ? segment_make_spare(s, in->next, error) : 0;
     if (rc == 0)
         rc = move_files(in, error);
     if (rc == 0)
         rc = manifest_write(s, &in->installed, error);
+    job->syncs += 4;
     return rc;
 }
 
@@ -187,8 +189,7 @@ static int settle(struct store_job *job, struct store_incoming *in,
 int install_run(struct store_job *job, struct op *op, char error[STORE_ERROR_BYTES])
 {
     struct store_incoming *in = op->install;
-    int rc = publish(in, error);
-    job->syncs += 4;
+    int rc = publish(job, in, error);
     if ((no_room(rc) || rc == -ENOMEM) && !may_be_published(in)) {
         op->failed = true;
         incoming_remove_hints(in);

@@ -819,6 +819,7 @@ struct store {
     bool installing;               /* from store_install until it is done */
     struct segment *spare;
     enum spare_state spare_state;
+    bool spare_lent; /* its space, to a merge: no other is made meanwhile */
     struct chain base;    /* the log starts after this */
     struct chain end;     /* its last entry */
     struct chain applied; /* the last that was applied */
