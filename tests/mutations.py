@@ -81,16 +81,17 @@ MUTATIONS = [
     if (rc == 0)
         return 0;''', ('crash', 'faults')),
     Mutation('removed-before-names', 'G4', 'recovery removes files on the word of a name that is not synced',
-             'recovery_settle.c', '''    int rc = sync_log_directory(r);
+             'recovery_settle.c', '''    int rc = sync_directories(r);
     if (rc == 0)
         rc = remove_leftovers(r);
 ''', '''    int rc = remove_leftovers(r);
 ''', ('crash_merge', 'crash_install')),
     Mutation('recovered-names-unsynced', 'G4', 'recovery does not sync the directories',
-             'recovery_settle.c', '''    if (rc == 0)
-        rc = sync_directories(r);
-''', '''    if (rc == 0)
-        rc = sync_directories ? 0 : -1;
+             'recovery_settle.c', '''    int rc = s->io->sync_dir(s->io->context, path.text);
+    if (rc != 0)
+        return store_fail_call(r->error, rc, "sync", path.text);
+    rc = s->io->sync_dir(s->io->context, s->path);
+''', '''    int rc = s->io->sync_dir(s->io->context, s->path);
 ''', ('crash', 'crash_merge', 'crash_install')),
     # ---- G5: hard state ----------------------------------------------------------------
     Mutation('one-slot', 'G5', 'term and vote are written to one slot only',
