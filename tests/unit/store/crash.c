@@ -1,5 +1,6 @@
 /* crash.c - see the header. */
 #include "crash.h"
+#include "transfer.h"
 
 enum {
     KEYS = 7,
@@ -168,7 +169,7 @@ void check_goes_on(const struct truth *t, struct fixture *after)
 
 bool is_injected(struct scenario_run *r, int rc)
 {
-    bool of_disk = rc == -EIO || rc == -ENOSPC || rc == -EDQUOT;
+    bool of_disk = rc == -EIO || rc == -ENOSPC || rc == -EDQUOT || rc == -ENOMEM;
     bool injected = (rc == -ENOMEM && alloc_failures() > 0) ||
                     (of_disk && memory_disk_faults().failed > 0);
     r->injected += injected;
@@ -308,6 +309,7 @@ bool do_run(struct scenario_run *r)
         return false;
     }
     struct store_done done = store_finish_job(r->f.s, job);
+    store_incoming_free(done.incoming);
     t->lowest = UINT64_MAX;
     for (size_t i = 0; i < t->count; i++) /* G3: they never come back */
         t->entries[i].gone = t->entries[i].going;
@@ -453,7 +455,7 @@ static int receive(struct scenario_run *r, struct receiving *from)
                                   r->f.error);
     }
     if (rc == 0)
-        rc = store_incoming_prepare(from->in, r->f.error);
+        rc = prepare_all(from->in, r->f.error);
     alloc_disarm();
     buf_release(&piece);
     if (rc != 0) {

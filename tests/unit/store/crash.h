@@ -121,10 +121,12 @@ void check_recovered(const struct truth *t, struct fixture *after);
 void check_goes_on(const struct truth *t, struct fixture *after);
 
 void crash_everywhere(scenario *what);
+/* The process stops at any call, and the power goes at any call of the start after it. */
+void crash_recovery_everywhere(scenario *what);
 /* The Nth call fails, or writes half of its bytes; the process stops there and starts
  * again. */
 void fail_everywhere(scenario *what);
-/* The Nth allocation fails, or the Nth call that only reads: a clean error, nothing is
+/* The Nth allocation fails, alone or with all that the same call needs after it, or the Nth call that only reads: a clean error, nothing is
  * changed, the same call then succeeds, and nothing leaks. */
 void starve_everywhere(scenario *what);
 void fail_reads_everywhere(scenario *what);

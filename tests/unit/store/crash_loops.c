@@ -177,7 +177,7 @@ static void check_stopped(struct scenario_run *r)
 void fail_everywhere(scenario *what)
 {
     static struct scenario_run r;
-    static const int errors[] = {-EIO, -ENOSPC, -EDQUOT};
+    static const int errors[] = {-EIO, -ENOSPC, -EDQUOT, -ENOMEM};
     bool failed = true;
     memory_disk_faults();
     for (uint64_t at = 1; failed; at++) {
@@ -229,6 +229,11 @@ static void inject_starvation(struct scenario_run *r, uint64_t at)
     alloc_fail(at);
 }
 
+static void inject_long_starvation(struct scenario_run *r, uint64_t at)
+{
+    alloc_fail_from(at);
+}
+
 static void inject_read_error(struct scenario_run *r, uint64_t at)
 {
     memory_disk_fail_read(r->f.disk, memory_disk_reads(r->f.disk) + at, -EIO);
@@ -241,6 +246,9 @@ void starve_everywhere(scenario *what)
         at++;
     print_message("%llu allocations\n", (unsigned long long)at - 1);
     assert_true(at > 10);
+    at = 1;
+    while (run_with(what, inject_long_starvation, at, "allocations from"))
+        at++;
 }
 
 void fail_reads_everywhere(scenario *what)

@@ -229,6 +229,7 @@ static void test_recovered_is_durable(void **state)
 
 static void test_failing_calls(void **state)
 {
+    crash_recovery_everywhere(scenario_truncate);
     fail_everywhere(scenario_append);
     fail_everywhere(scenario_roll);
     fail_everywhere(scenario_truncate);
