@@ -19,7 +19,7 @@ enum {
 enum fetch_kind {
     FETCH_SNAPSHOT = 1, /* pins what is merged: its number u64, description */
     FETCH_CHUNK,        /* crc32 u32, bytes of one of its files */
-    FETCH_CLOSE,        /* it is not needed any more: nothing */
+    FETCH_CLOSE,        /* it is installed, its files may go: nothing */
     FETCH_RECORD,       /* a version of a key: the record */
     FETCH_ENTRY,        /* (index, term): the entry */
 };
@@ -67,7 +67,6 @@ void fetch_tick(struct node *n, uint64_t now_us);
 
 void serve_frame(struct node *n, struct wire_connection *c, const struct wire_frame *f);
 void serve_forget(struct node *n, struct wire_connection *c);
-void serve_tick(struct node *n, uint64_t now_us);
 void serve_pin_due(struct node *n); /* the merge thread has no task */
 void serve_release(struct node *n);
 

@@ -362,7 +362,7 @@ static void ticked(evutil_socket_t fd, short what, void *arg)
     log_thread_tick(n, now_us);
     leader_tick(n);
     fetch_tick(n, now_us);
-    serve_tick(n, now_us);
+    pins_tick(n, now_us);
     tick_phase(n, now_us);
     store_set_retention(n->store, raft_floor(n->driver.raft) + 1);
     merge_thread_kick(n);

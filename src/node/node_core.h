@@ -30,7 +30,7 @@ enum {
     NODE_READ_PATIENCE_US = 5000 * 1000, /* for the state to be complete, for repairs */
     NODE_REPAIRS = 16,                   /* asked for at once */
     NODE_SERVINGS = 16, /* questions of one node that are being answered */
-    NODE_SNAPSHOT_IDLE_US = 60 * 1000 * 1000, /* without a question: unpinned */
+    NODE_SNAPSHOT_IDLE_US = 60 * 1000 * 1000, /* without a question, or progress */
     NODE_SNAPSHOT_RETRY_US = 30 * 1000 * 1000, /* between tries, at most */
 };
 
@@ -151,6 +151,31 @@ void snapshot_install_failed(struct node *n);
 /* Of the one that is being fetched; 0, 0: none. */
 void snapshot_progress(const struct node *n, uint64_t *ret_bytes, uint64_t *ret_total);
 void snapshot_release(struct node *n);
+
+/* ---- pins.c: snapshots that other nodes fetch from this one -------------------------- */
+
+struct pinned {
+    struct pinned *next;
+    uint64_t number, peer, used_us;
+    uint64_t base; /* the log's, when it was pinned */
+    unsigned reading;
+    bool closed;    /* gone at the next tick */
+    bool installed; /* there: only the log is kept, */
+    struct store_snapshot *snapshot;
+    struct store_pin *log; /* ... by this instead, */
+    uint64_t first;        /* from here on */
+};
+
+/* That of `peer` which is being fetched; NULL: another, or none. */
+struct pinned *pins_find(struct node *n, uint64_t peer, uint64_t number);
+struct pinned *pins_still(struct node *n, uint64_t peer); /* ... if it is of use yet */
+/* That, or a new one; merging must not be under way. -ENOENT: nothing is merged. */
+int pins_take(struct node *n, uint64_t peer, struct pinned **ret);
+void pins_read(struct pinned *p); /* another thread reads it, until: */
+void pins_have_read(struct pinned *p, int error);
+void pins_installed(struct pinned *p); /* by who fetched it */
+void pins_tick(struct node *n, uint64_t now_us);
+void pins_release(struct node *n);
 
 /* ---- state.c: what the node knows from entries alone, kept with what is merged -------- */
 

@@ -55,6 +55,7 @@ static void open_store(struct node *n, struct store_recovery *recovery)
                               .save_state = state_save,
                               .load_state = state_load,
                               .damaged = repair_damaged,
+                              .retain_bytes = LIMIT_ENTRY_BYTES, /* little to write */
                               .context = n};
     memcpy(o.cluster_id, n->directory.cluster_id, sizeof(o.cluster_id));
     if (store_open(&n->store, &o, recovery, error) < 0)
@@ -96,6 +97,7 @@ static void tick(evutil_socket_t fd, short what, void *arg)
     client_tick(n, node_now());
     leader_tick(n);
     fetch_tick(n, node_now());
+    pins_tick(n, node_now());
     store_set_retention(n->store, raft_floor(n->driver.raft) + 1);
     merge_thread_kick(n);
     driver_flush_soon(n);
