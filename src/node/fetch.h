@@ -22,12 +22,13 @@ enum fetch_kind {
     FETCH_CLOSE,        /* it is installed, its files may go: nothing */
     FETCH_RECORD,       /* a version of a key: the record */
     FETCH_ENTRY,        /* (index, term): the entry */
+    FETCH_KEEP,         /* all of it is there, and is being checked: nothing */
 };
 
 struct fetch_request {
     uint64_t id; /* the asker's own, for the answer */
     enum fetch_kind kind;
-    uint64_t snapshot; /* CHUNK, CLOSE */
+    uint64_t snapshot; /* CHUNK, CLOSE, KEEP */
     uint32_t file;     /* CHUNK */
     uint64_t offset;
     uint32_t length;       /* at most STORE_CHUNK_BYTES */

@@ -30,7 +30,9 @@ enum {
     NODE_READ_PATIENCE_US = 5000 * 1000, /* for the state to be complete, for repairs */
     NODE_REPAIRS = 16,                   /* asked for at once */
     NODE_SERVINGS = 16, /* questions of one node that are being answered */
-    NODE_SNAPSHOT_IDLE_US = 60 * 1000 * 1000, /* without a question, or progress */
+    NODE_SNAPSHOT_IDLE_US = 60 * 1000 * 1000, /* without progress: unpinned */
+    NODE_SNAPSHOT_KEEP_US = 20 * 1000 * 1000, /* said so often that there is some */
+    NODE_PINS_BYTES = 1 << 30, /* of log beyond twice what is live, that pins keep */
     NODE_SNAPSHOT_RETRY_US = 30 * 1000 * 1000, /* between tries, at most */
 };
 
@@ -144,6 +146,7 @@ void repair_release(struct node *n);
 
 /* By the leader, for a log that ends before `index`. */
 void snapshot_offered(struct node *n, uint64_t from, uint64_t index);
+void snapshot_tick(struct node *n, uint64_t now_us);
 void snapshot_install_due(struct node *n); /* the merge thread has no task */
 bool snapshot_is_installing(const struct node *n);
 void snapshot_installed(struct node *n); /* by a job */
@@ -159,6 +162,8 @@ struct pinned {
     uint64_t number, peer, used_us;
     uint64_t base; /* the log's, when it was pinned */
     unsigned reading;
+    uint32_t file;   /* the farthest chunk that was read, */
+    uint64_t offset; /* ... its end */
     bool closed;    /* gone at the next tick */
     bool installed; /* there: only the log is kept, */
     struct store_snapshot *snapshot;
@@ -169,11 +174,14 @@ struct pinned {
 /* That of `peer` which is being fetched; NULL: another, or none. */
 struct pinned *pins_find(struct node *n, uint64_t peer, uint64_t number);
 struct pinned *pins_still(struct node *n, uint64_t peer); /* ... if it is of use yet */
-/* That, or a new one; merging must not be under way. -ENOENT: nothing is merged. */
+/* That, or a new one; merging must not be under way. -ENOENT: nothing is merged; -EBUSY:
+ * too much of the log is kept already. */
 int pins_take(struct node *n, uint64_t peer, struct pinned **ret);
 void pins_read(struct pinned *p); /* another thread reads it, until: */
-void pins_have_read(struct pinned *p, int error);
+void pins_have_read(struct pinned *p, uint32_t file, uint64_t end, int error);
+void pins_keep(struct pinned *p);      /* by who has all of it, and checks it */
 void pins_installed(struct pinned *p); /* by who fetched it */
+void pins_init(struct node *n);
 void pins_tick(struct node *n, uint64_t now_us);
 void pins_release(struct node *n);
 
@@ -483,6 +491,7 @@ struct node {
     uint64_t next_fetch;
     struct serving *servings; /* serve.c */
     struct pinned *pinned;
+    uint64_t pins_bytes; /* NODE_PINS_BYTES */
     struct repair *repairs;
     size_t repair_count;
     uint64_t repair_logged_us;

@@ -11,7 +11,14 @@
  * goes on where it was cut off. Once it is installed there the files may go, but the log
  * only as far as the node has received it: were a merge to take what was written during a
  * long transfer, the next snapshot would have to follow, and the next.
+ *
+ * What is kept from merges makes the log grow. So a pin lasts only while the other node
+ * gets on, not while it asks for the same again and again; and all of them go where the
+ * log has become longer than it is worth: than twice what is live, and some, after which
+ * the other node would not catch up by it either; or on a nearly full disk, by what a
+ * merge would give back. Then none is made anew before merges have shortened it.
  */
+#include "control.h"
 #include "node_core.h"
 
 #include <errno.h>
@@ -37,8 +44,21 @@ static struct pinned *pinned_by(struct node *n, uint64_t peer)
     return p;
 }
 
+/* Of the log. On a nearly full disk what is kept for who is behind (G8) is no reason. */
+static bool is_too_much(struct node *n)
+{
+    struct store_stats stats;
+    store_stats(n->store, &stats);
+    if (store_space(n->store) == STORE_SPACE_LOW)
+        return stats.log_bytes >
+               stats.live_bytes + STORE_RETAIN_BYTES + 2 * n->directory.segment_bytes;
+    return stats.log_bytes > 2 * stats.live_bytes + n->pins_bytes;
+}
+
 static int pin(struct node *n, uint64_t peer, struct pinned **ret)
 {
+    if (is_too_much(n))
+        return -EBUSY;
     struct pinned *p = calloc(1, sizeof(*p));
     if (!p)
         return -ENOMEM;
@@ -76,10 +96,7 @@ struct pinned *pins_still(struct node *n, uint64_t peer)
 int pins_take(struct node *n, uint64_t peer, struct pinned **ret)
 {
     *ret = pins_still(n, peer);
-    int error = *ret ? 0 : pin(n, peer, ret);
-    if (error == 0)
-        (*ret)->used_us = node_now();
-    return error;
+    return *ret ? 0 : pin(n, peer, ret);
 }
 
 void pins_read(struct pinned *p)
@@ -87,9 +104,18 @@ void pins_read(struct pinned *p)
     p->reading++;
 }
 
-void pins_have_read(struct pinned *p, int error)
+void pins_have_read(struct pinned *p, uint32_t file, uint64_t end, int error)
 {
     p->reading--;
+    if (error < 0 || file < p->file || (file == p->file && end <= p->offset))
+        return;
+    p->file = file;
+    p->offset = end;
+    p->used_us = node_now();
+}
+
+void pins_keep(struct pinned *p)
+{
     p->used_us = node_now();
 }
 
@@ -132,8 +158,28 @@ static void follow(struct node *n, struct pinned *p, uint64_t now_us)
         p->used_us = now_us;
 }
 
+void pins_init(struct node *n)
+{
+    n->pins_bytes = NODE_PINS_BYTES;
+}
+
+/* Backups keep the log as well. */
+static void give_up_all(struct node *n)
+{
+    for (struct pinned *p = n->pinned; p; p = p->next) {
+        if (!p->closed)
+            log_warn("node %016llx does not keep up with what is written here, and its "
+                     "snapshot is given up: too much of the log would have to be kept",
+                     (unsigned long long)p->peer);
+        p->closed = true;
+    }
+    control_backups_unpin(n);
+}
+
 void pins_tick(struct node *n, uint64_t now_us)
 {
+    if (is_too_much(n))
+        give_up_all(n);
     struct pinned *next;
     for (struct pinned *p = n->pinned; p; p = next) {
         next = p->next;

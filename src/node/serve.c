@@ -54,7 +54,8 @@ static void serving_end(struct serving *s)
     if (s->to)
         answer(s->to, s->asked.id, s->error, &s->out);
     if (s->pinned)
-        pins_have_read(s->pinned, s->error);
+        pins_have_read(s->pinned, s->asked.file, s->asked.offset + s->asked.length,
+                       s->error);
     store_read_free(s->read);
     buf_release(&s->out);
     free(s);
@@ -177,16 +178,33 @@ static void serve_chunk(struct node *n, struct wire_connection *c,
     merge_thread_submit(n, &s->task);
 }
 
+static void answer_nothing(struct wire_connection *c, const struct fetch_request *q)
+{
+    struct buf none = {0};
+    buf_extend(&none, FETCH_HEAD_BYTES);
+    answer(c, q->id, 0, &none);
+    buf_release(&none);
+}
+
 static void serve_close(struct node *n, struct wire_connection *c,
                         const struct fetch_request *q)
 {
     struct pinned *p = pins_find(n, wire_peer_id(c), q->snapshot);
     if (p)
         pins_installed(p);
-    struct buf none = {0};
-    buf_extend(&none, FETCH_HEAD_BYTES);
-    answer(c, q->id, 0, &none);
-    buf_release(&none);
+    answer_nothing(c, q);
+}
+
+static void serve_keep(struct node *n, struct wire_connection *c,
+                       const struct fetch_request *q)
+{
+    struct pinned *p = pins_find(n, wire_peer_id(c), q->snapshot);
+    if (p) {
+        pins_keep(p);
+        answer_nothing(c, q);
+    } else {
+        refuse(c, q, -ESTALE);
+    }
 }
 
 /* ---- Repairs ----------------------------------------------------------------------- */
@@ -259,7 +277,7 @@ static void (*const kinds[])(struct node *n, struct wire_connection *c,
                              const struct fetch_request *q) = {
     [FETCH_SNAPSHOT] = serve_snapshot, [FETCH_CHUNK] = serve_chunk,
     [FETCH_CLOSE] = serve_close,       [FETCH_RECORD] = serve_record,
-    [FETCH_ENTRY] = serve_entry,
+    [FETCH_ENTRY] = serve_entry,       [FETCH_KEEP] = serve_keep,
 };
 
 void serve_frame(struct node *n, struct wire_connection *c, const struct wire_frame *f)

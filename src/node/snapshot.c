@@ -55,6 +55,7 @@ struct snapshot {
     unsigned first, count;
     uint64_t index; /* it must reach so far */
     uint64_t retry_us, backoff_us;
+    uint64_t keep_us; /* PREPARING and after: when to say there that it goes on */
 };
 
 static void drop_chunks(struct node *n, struct snapshot *s)
@@ -119,20 +120,33 @@ static bool worked(struct snapshot *s, const char *what)
     return false;
 }
 
-/* ---- Installing -------------------------------------------------------------------- */
+/* ---- What is told to the peer while it has nothing to send -------------------------- */
 
-/* The peer may forget it. Nobody waits for the answer. */
-static void closed_there(struct node *n, struct fetch *f, int error, const uint8_t *bytes,
-                         size_t length)
+/* Nobody waits for the answer. */
+static void was_told(struct node *n, struct fetch *f, int error, const uint8_t *bytes,
+                     size_t length)
 {
 }
 
-static void close_there(struct node *n, struct snapshot *s)
+static void tell_there(struct node *n, struct snapshot *s, enum fetch_kind kind)
 {
-    struct fetch_request q = {.kind = FETCH_CLOSE, .snapshot = s->number};
-    s->question.done = closed_there;
+    struct fetch_request q = {.kind = kind, .snapshot = s->number};
+    fetch_cancel(n, &s->question);
+    s->question.done = was_told;
     fetch_start(n, &s->question, s->from, &q, FETCH_SOON_US);
 }
+
+/* Checking a large snapshot takes long, and it is to stay pinned. */
+void snapshot_tick(struct node *n, uint64_t now_us)
+{
+    struct snapshot *s = n->snapshot;
+    if (!s || s->state < SNAPSHOT_PREPARING || now_us < s->keep_us)
+        return;
+    s->keep_us = now_us + NODE_SNAPSHOT_KEEP_US;
+    tell_there(n, s, FETCH_KEEP);
+}
+
+/* ---- Installing -------------------------------------------------------------------- */
 
 static struct raft_event installed_event(struct node *n, const struct store_manifest *m,
                                          struct raft_config *config)
@@ -202,8 +216,8 @@ void snapshot_installed(struct node *n)
     n->members = n->members_applied;
     log_info("the snapshot of node %016llx is installed: the log begins after %llu",
              (unsigned long long)s->from, (unsigned long long)m.merged_index);
-    close_there(n, s);
     reset(n, s);
+    tell_there(n, s, FETCH_CLOSE);
     s->retry_us = 0;
     driver_step(n, &ev);
     peers_refresh(n);

@@ -130,6 +130,7 @@ struct node *one_node_start(void)
     assert_int_equal(merge_thread_start(n), 0);
     gate_init(n);
     repair_init(n);
+    pins_init(n);
     mount_init(n);
     n->phase = NODE_RUNNING;
     n->tick = event_new(n->loop, -1, EV_PERSIST, tick, n);

@@ -151,11 +151,81 @@ static void test_the_log_stays_until_the_other_has_caught_up(void **state)
     assert_null(n->pinned);
 }
 
+/* ---- Who does not get on ----------------------------------------------------------- */
+
+static void read_to(struct pinned *p, uint32_t file, uint64_t end, int error)
+{
+    pins_read(p);
+    pins_have_read(p, file, end, error);
+}
+
+static void test_asking_for_the_same_again_is_no_progress(void **state)
+{
+    struct pinning *t = *state;
+    struct node *n = t->node;
+    struct pinned *p, *again;
+    assert_int_equal(pins_take(n, t->peer, &p), 0);
+    read_to(p, 1, 100, 0);
+    n->pinned->used_us -= NODE_SNAPSHOT_IDLE_US;
+    read_to(p, 1, 200, 0); /* farther */
+    pins_tick(n, node_now());
+    assert_ptr_equal(n->pinned, p);
+    n->pinned->used_us -= NODE_SNAPSHOT_IDLE_US;
+    pins_keep(p); /* it says that it is busy with it */
+    pins_tick(n, node_now());
+    assert_ptr_equal(n->pinned, p);
+    n->pinned->used_us -= NODE_SNAPSHOT_IDLE_US;
+    read_to(p, 2, 50, 0); /* the next file */
+    pins_tick(n, node_now());
+    assert_ptr_equal(n->pinned, p);
+    n->pinned->used_us -= NODE_SNAPSHOT_IDLE_US;
+    assert_int_equal(pins_take(n, t->peer, &again), 0);
+    assert_ptr_equal(again, p);
+    read_to(p, 1, 200, 0);
+    read_to(p, 2, 50, 0);
+    pins_tick(n, node_now() + 1);
+    assert_null(n->pinned);
+}
+
+static void test_a_node_that_does_not_apply_the_log_loses_it(void **state)
+{
+    struct pinning *t = *state;
+    struct pinned *p;
+    assert_int_equal(pins_take(t->node, t->peer, &p), 0);
+    merge_in_vain(t);
+    pins_installed(p);
+    pins_tick(t->node, node_now());
+    assert_ptr_equal(t->node->pinned, p);
+    pins_tick(t->node, node_now() + NODE_SNAPSHOT_IDLE_US + NODE_SECOND_US);
+    assert_null(t->node->pinned);
+}
+
+/* However well it gets on: what is written here is faster. */
+static void test_no_more_of_the_log_is_kept_than_it_is_worth(void **state)
+{
+    struct pinning *t = *state;
+    struct node *n = t->node;
+    struct pinned *p;
+    assert_int_equal(pins_take(n, t->peer, &p), 0);
+    n->pins_bytes = (uint64_t)WRITES * BIG / 2;
+    merge(t); /* all the same */
+    assert_null(n->pinned);
+    assert_int_equal(pins_take(n, t->peer, &p), 0);
+    n->pins_bytes = 0;
+    overwrite(t, 10);
+    pins_tick(n, node_now());
+    assert_null(n->pinned);
+    assert_int_equal(pins_take(n, t->peer, &p), -EBUSY); /* merges are to come first */
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_the_log_stays_until_the_other_has_caught_up),
+        TEST(test_asking_for_the_same_again_is_no_progress),
+        TEST(test_a_node_that_does_not_apply_the_log_loses_it),
+        TEST(test_no_more_of_the_log_is_kept_than_it_is_worth),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
