@@ -107,6 +107,9 @@ void pins_read(struct pinned *p)
 void pins_have_read(struct pinned *p, uint32_t file, uint64_t end, int error)
 {
     p->reading--;
+    /* Damage of what is dead here is repaired by nobody but the merge that leaves it out,
+     * and what was merged is what the next snapshot is of. */
+    p->closed |= error == -EBADMSG || error == -EIO;
     if (error < 0 || file < p->file || (file == p->file && end <= p->offset))
         return;
     p->file = file;

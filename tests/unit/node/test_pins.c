@@ -200,6 +200,29 @@ static void test_a_node_that_does_not_apply_the_log_loses_it(void **state)
     assert_null(t->node->pinned);
 }
 
+/* What is damaged here, and dead, is in no later snapshot. */
+static void test_what_cannot_be_read_is_pinned_anew(void **state)
+{
+    struct pinning *t = *state;
+    struct node *n = t->node;
+    const int errors[] = {-EBADMSG, -EIO};
+    for (size_t i = 0; i < array_length(errors); i++) {
+        struct pinned *p, *again;
+        uint64_t base = n->base;
+        assert_int_equal(pins_take(n, t->peer, &p), 0);
+        uint64_t number = p->number;
+        read_to(p, 0, 100, errors[i]);
+        assert_null(pins_find(n, t->peer, number));
+        merge(t); /* it is not kept from it */
+        assert_int_equal(pins_take(n, t->peer, &again), 0);
+        assert_true(again->base > base);
+        assert_int_not_equal(again->number, number);
+        read_to(again, 0, 100, -ENOMEM); /* another time, perhaps */
+        assert_ptr_equal(pins_find(n, t->peer, again->number), again);
+        again->closed = true;
+    }
+}
+
 /* However well it gets on: what is written here is faster. */
 static void test_no_more_of_the_log_is_kept_than_it_is_worth(void **state)
 {
@@ -225,6 +248,7 @@ int main(void)
         TEST(test_the_log_stays_until_the_other_has_caught_up),
         TEST(test_asking_for_the_same_again_is_no_progress),
         TEST(test_a_node_that_does_not_apply_the_log_loses_it),
+        TEST(test_what_cannot_be_read_is_pinned_anew),
         TEST(test_no_more_of_the_log_is_kept_than_it_is_worth),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
