@@ -29,6 +29,8 @@ enum {
     NODE_HUNG_US = 2000 * 1000,   /* a job of the log this old: others are to lead */
     NODE_READ_PATIENCE_US = 5000 * 1000, /* for the state to be complete, for repairs */
     NODE_REPAIRS = 16,                   /* asked for at once */
+    NODE_LOG_AGAIN_US = 10 * 1000 * 1000, /* of what is tried at each tick */
+    NODE_HAND_AGAIN_US = 60 * 1000 * 1000, /* leadership, for damage that stays */
     NODE_SERVINGS = 16, /* questions of one node that are being answered */
     NODE_SNAPSHOT_IDLE_US = 60 * 1000 * 1000, /* without progress: unpinned */
     NODE_SNAPSHOT_KEEP_US = 20 * 1000 * 1000, /* said so often that there is some */
@@ -245,6 +247,7 @@ struct peer {
     int64_t clock_ahead_us; /* peer's minus ours */
     /* entries read from disk for a peer that is behind */
     bool reading, read_failed;
+    uint64_t unread_logged_us;
     struct store_bytes *block;
     uint64_t block_first, block_last;
 };
@@ -494,7 +497,7 @@ struct node {
     uint64_t pins_bytes; /* NODE_PINS_BYTES */
     struct repair *repairs;
     size_t repair_count;
-    uint64_t repair_logged_us;
+    uint64_t repair_logged_us, repair_handed_us;
     struct mail damage_mail;
     struct snapshot *snapshot;
     struct event *tick, *sigterm, *sigint, *ending;

@@ -85,6 +85,27 @@ static bool ask_next(struct node *n, struct repair *r)
     return false;
 }
 
+/* A member that lacks an entry which no other can give has to get a snapshot: from a
+ * leader that has merged the entry, as is likely where it has it no more. */
+static void hand_over(struct node *n, const struct store_damage *d)
+{
+    uint64_t now_us = node_now();
+    struct raft_peer_status status;
+    bool needed = false;
+    for (uint32_t i = 0; i < n->members.count; i++)
+        needed |=
+            raft_peer_status(n->driver.raft, n->members.list[i].id, now_us, &status) &&
+            status.reachable && !status.snapshot && status.match < d->index;
+    if (d->kind != STORE_DAMAGED_ENTRY || !needed || !node_is_leader(n) ||
+        (n->repair_handed_us && now_us - n->repair_handed_us < NODE_HAND_AGAIN_US))
+        return;
+    n->repair_handed_us = now_us;
+    log_warn("entry %llu, which another node needs, cannot be read here: another one is "
+             "to lead",
+             (unsigned long long)d->index);
+    driver_step(n, &(struct raft_event){.type = RAFT_TRANSFER});
+}
+
 static void go_on(struct node *n, struct repair *r)
 {
     if (ask_next(n, r))
@@ -98,6 +119,7 @@ static void go_on(struct node *n, struct repair *r)
             "scrub",
             what, n->directory.path);
     store_damage_stays(n->store, &r->damage);
+    hand_over(n, &r->damage);
     repair_end(n, r);
     tell(n, false);
 }
@@ -136,6 +158,9 @@ static void begin(struct node *n, const struct store_damage *d)
     struct repair *r = calloc(1, sizeof(*r));
     node_must(r ? 0 : -ENOMEM, "repairing");
     r->damage = *d;
+    /* Where its head is bad the store cannot tell, but others find it by index and term. */
+    if (d->kind == STORE_DAMAGED_ENTRY && d->term == 0)
+        r->damage.term = raft_term_of(n->driver.raft, d->index);
     r->fetch.done = answered;
     r->next = n->repairs;
     n->repairs = r;
