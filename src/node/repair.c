@@ -2,7 +2,7 @@
  * repair.c - bytes that went bad on this disk are fetched from other nodes, which have
  * the same, and written back (G9).
  *
- *   found (any thread) --mail--> ASKING one member after another
+ *   found (any thread) --mail--> ASKING one member after another <--in vain--.
  *                                  |--right-------> WRITTEN, by the log thread's job
  *                                  '--none has it-> told, and counted
  */
@@ -200,6 +200,18 @@ void repair_issued(struct node *n)
         r->issued = r->written;
 }
 
+/* The disk did not take it, or it did not fit what stands around it: another node's may. */
+static void written_in_vain(struct node *n, struct repair *r)
+{
+    char what[256];
+    describe(&r->damage, what, sizeof(what));
+    if (may_log(n))
+        log_error("%s is damaged on the disk of %s, and could not be written back there",
+                  what, n->directory.path);
+    r->written = r->issued = false;
+    go_on(n, r);
+}
+
 void repair_job_done(struct node *n)
 {
     bool any = false;
@@ -208,6 +220,10 @@ void repair_job_done(struct node *n)
         next = r->next;
         if (!r->issued)
             continue;
+        if (store_is_damaged(n->store, &r->damage)) {
+            written_in_vain(n, r);
+            continue;
+        }
         char what[256];
         describe(&r->damage, what, sizeof(what));
         log_info("%s was damaged on the disk of %s, and is repaired", what,
