@@ -362,6 +362,7 @@ static void ticked(evutil_socket_t fd, short what, void *arg)
     log_thread_tick(n, now_us);
     leader_tick(n);
     fetch_tick(n, now_us);
+    repair_tick(n);
     pins_tick(n, now_us);
     snapshot_tick(n, now_us);
     tick_phase(n, now_us);

@@ -29,6 +29,7 @@ enum {
     NODE_HUNG_US = 2000 * 1000,   /* a job of the log this old: others are to lead */
     NODE_READ_PATIENCE_US = 5000 * 1000, /* for the state to be complete, for repairs */
     NODE_REPAIRS = 16,                   /* asked for at once */
+    NODE_REPAIR_WAIT_US = 1000 * 1000, /* for a connection to anybody */
     NODE_LOG_AGAIN_US = 10 * 1000 * 1000, /* of what is tried at each tick */
     NODE_HAND_AGAIN_US = 60 * 1000 * 1000, /* leadership, for damage that stays */
     NODE_SERVINGS = 16, /* questions of one node that are being answered */
@@ -140,6 +141,7 @@ void gate_note_repairs(struct node *n, bool repairing, bool repaired);
 void repair_init(struct node *n);
 void repair_damaged(void *context); /* any thread: store_options.damaged */
 void repair_pump(struct node *n);
+void repair_tick(struct node *n);
 void repair_issued(struct node *n);   /* what was collected is a job now */
 void repair_job_done(struct node *n); /* ... and done */
 void repair_release(struct node *n);

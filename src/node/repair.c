@@ -15,8 +15,11 @@ struct repair {
     struct store_damage damage;
     struct fetch fetch;
     uint32_t next_member; /* in n->members: to be asked next */
-    bool written;         /* the store has it for the pending job */
-    bool issued;          /* ... which runs */
+    uint64_t begun_us;
+    bool asked;   /* anybody, yet */
+    bool waiting; /* for a connection to whom to ask */
+    bool written; /* the store has it for the pending job */
+    bool issued;  /* ... which runs */
 };
 
 static void describe(const struct store_damage *d, char *to, size_t size)
@@ -79,10 +82,19 @@ static bool ask_next(struct node *n, struct repair *r)
     while (r->next_member < n->members.count) {
         uint64_t id = n->members.list[r->next_member++].id;
         if (id != n->directory.node_id &&
-            fetch_start(n, &r->fetch, id, &q, FETCH_SOON_US) == 0)
+            fetch_start(n, &r->fetch, id, &q, FETCH_SOON_US) == 0) {
+            r->asked = true;
             return true;
+        }
     }
     return false;
+}
+
+/* A node that has just begun, or was cut off, is connected to the others in a moment. */
+static bool may_wait(const struct node *n, const struct repair *r)
+{
+    return !r->asked && n->members.count > 1 &&
+           node_now() - r->begun_us < NODE_REPAIR_WAIT_US;
 }
 
 /* A member that lacks an entry which no other can give has to get a snapshot: from a
@@ -108,8 +120,14 @@ static void hand_over(struct node *n, const struct store_damage *d)
 
 static void go_on(struct node *n, struct repair *r)
 {
+    r->waiting = false;
     if (ask_next(n, r))
         return;
+    if (may_wait(n, r)) {
+        r->waiting = true;
+        r->next_member = 0;
+        return;
+    }
     char what[256];
     describe(&r->damage, what, sizeof(what));
     if (may_log(n))
@@ -162,6 +180,7 @@ static void begin(struct node *n, const struct store_damage *d)
     if (d->kind == STORE_DAMAGED_ENTRY && d->term == 0)
         r->damage.term = raft_term_of(n->driver.raft, d->index);
     r->fetch.done = answered;
+    r->begun_us = node_now();
     r->next = n->repairs;
     n->repairs = r;
     n->repair_count++;
@@ -187,6 +206,19 @@ void repair_damaged(void *context)
     struct node *n = context;
     if (gate_note_damage(n))
         mail_post(n, &n->damage_mail);
+}
+
+void repair_tick(struct node *n)
+{
+    struct repair *next;
+    if (!n->repairs)
+        return;
+    for (struct repair *r = n->repairs; r; r = next) {
+        next = r->next;
+        if (r->waiting)
+            go_on(n, r);
+    }
+    repair_pump(n);
 }
 
 void repair_init(struct node *n)

@@ -97,6 +97,7 @@ static void tick(evutil_socket_t fd, short what, void *arg)
     client_tick(n, node_now());
     leader_tick(n);
     fetch_tick(n, node_now());
+    repair_tick(n);
     pins_tick(n, node_now());
     store_set_retention(n->store, raft_floor(n->driver.raft) + 1);
     merge_thread_kick(n);
