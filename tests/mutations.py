@@ -134,13 +134,6 @@ MUTATIONS = [
     if (rc != 0)
         return store_fail_call(error, rc, "sync", directory.text);
     return 0;''', '''    return 0;''', ('crash',)),
-    Mutation('seal-after-roll', 'I3', 'the next segment gets its name before the former is sealed',
-             'job.c', '''    int rc = truncate_segment(job, op->segment, op->offset, error);
-    if (op->adopt)
-        return rc;''',
-             '''    int rc = 0;
-    if (op->adopt)
-        return truncate_segment(job, op->segment, op->offset, error);''', ('crash',)),
     Mutation('create-renames-early', 'I3', 'a store\'s state has its name before it is synced',
              'store.c', '''    if (rc == 0)
         rc = hard_state_write(io, fd, &state, 1);
@@ -195,7 +188,12 @@ MUTATIONS = [
     Mutation('victims-go-first', 'G7', 'victims are removed before the manifest is published',
              'merge.c', '''    int rc = manifest_write(m->task.store, &m->manifest, error);
     if (rc == 0) {
-        m->phase''', '''    int rc = run_remove(m, ret_wait_us, error);
+        m->phase''', '''    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < m->victim_count; i++)
+        rc = remove_file(m->task.store, m->victims[i].segment->kind,
+                         m->victims[i].segment->file_id, error);
+    if (rc == 0)
+        rc = sync_directory(m->task.store, error);
     if (rc == 0)
         rc = manifest_write(m->task.store, &m->manifest, error);
     if (rc == 0) {
@@ -211,8 +209,18 @@ MUTATIONS = [
              'merge_copy.c', 'if (n == (ssize_t)length && is_right(m, at))',
              'if (n == (ssize_t)length && (is_right(m, at) || true))', ('merge', 'merge_faults')),
     Mutation('relocate-any-version', 'G7', 'a pointer moves to another version\'s copy',
-             'merge.c', 'if (!node || node->timestamp_us != record->timestamp_us)', 'if (!node)',
-             ('crash_merge', 'merge')),
+             'merge.c', '''    if (!node || node->timestamp_us != record->timestamp_us)
+        return;
+    uint64_t place = keydir_place(node);
+    if (place == PLACE_GONE)
+        return;
+    const struct segment *segment = place_segment(keydir->slots, place);
+    if (atomic_load_explicit(&segment->merging, memory_order_relaxed))
+''', '''    if (!node)
+        return;
+    uint64_t place = keydir_place(node);
+    if (place != PLACE_GONE)
+''', ('crash_merge', 'merge')),
     Mutation('relocate-blindly', 'G7', 'a pointer moves though the loop has taken the node out',
              'keydir.c', '''    bool done = atomic_compare_exchange_strong_explicit(
         &moved->place, &from, to, memory_order_acq_rel, memory_order_acquire);''',

@@ -190,7 +190,7 @@ part_includes() {
 
 part_unit() {
     build build -Dwerror=true || { fail_one 'build'; return; }
-    meson_tests unit 180 build
+    meson_tests unit 600 build
 }
 
 part_asan() {
@@ -198,7 +198,7 @@ part_asan() {
     # An allocation of absurd size is to fail, as it does without the sanitizer: it is tested.
     ASAN_OPTIONS=detect_stack_use_after_return=1:allocator_may_return_null=1 \
         UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-        meson_tests asan 240 build-asan --timeout-multiplier 3
+        meson_tests asan 900 build-asan --timeout-multiplier 3
 }
 
 part_tsan() {
@@ -209,7 +209,7 @@ part_tsan() {
         fail_one 'tsan: no test has one of its names'
         return
     fi
-    TSAN_OPTIONS=$tsan_options meson_tests tsan 240 build-tsan --timeout-multiplier 5 \
+    TSAN_OPTIONS=$tsan_options meson_tests tsan 900 build-tsan --timeout-multiplier 5 \
         --wrapper 'setarch -R' "${tests[@]}"
 }
 

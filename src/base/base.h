@@ -88,14 +88,6 @@ struct reader {
 };
 
 struct reader reader_of(const void *data, size_t length);
-size_t reader_left(const struct reader *r);
-uint8_t reader_u8(struct reader *r);
-uint16_t reader_u16(struct reader *r); /* little-endian */
-uint32_t reader_u32(struct reader *r);
-uint64_t reader_u64(struct reader *r);
-uint64_t reader_be64(struct reader *r); /* big-endian: keys, so that they sort */
-/* `length` bytes, pointing into the reader's memory; NULL where there are fewer. */
-const uint8_t *reader_bytes(struct reader *r, size_t length);
 /* A u16 length and that many bytes. */
 const uint8_t *reader_string(struct reader *r, size_t *ret_length);
 /* A string copied to a NUL-terminated array; bad where it does not fit or holds a NUL. */
@@ -183,6 +175,57 @@ static inline uint64_t get_be64(const uint8_t *from)
     uint64_t v;
     memcpy(&v, from, sizeof(v));
     return be64toh(v);
+}
+
+/* ---- The bounded reader's numbers: little-endian, but for be64 ----------------------- */
+
+static inline size_t reader_left(const struct reader *r)
+{
+    return (size_t)(r->end - r->at);
+}
+
+/* `length` bytes, pointing into the reader's memory; NULL where there are fewer. */
+static inline const uint8_t *reader_bytes(struct reader *r, size_t length)
+{
+    if (reader_left(r) < length) {
+        r->bad = true;
+        r->at = r->end;
+        return NULL;
+    }
+    const uint8_t *at = r->at;
+    r->at += length;
+    return at;
+}
+
+static inline uint8_t reader_u8(struct reader *r)
+{
+    const uint8_t *at = reader_bytes(r, 1);
+    return at ? at[0] : 0;
+}
+
+static inline uint16_t reader_u16(struct reader *r)
+{
+    const uint8_t *at = reader_bytes(r, 2);
+    return at ? get_u16(at) : 0;
+}
+
+static inline uint32_t reader_u32(struct reader *r)
+{
+    const uint8_t *at = reader_bytes(r, 4);
+    return at ? get_u32(at) : 0;
+}
+
+static inline uint64_t reader_u64(struct reader *r)
+{
+    const uint8_t *at = reader_bytes(r, 8);
+    return at ? get_u64(at) : 0;
+}
+
+/* Big-endian, as keys are, so that they sort. */
+static inline uint64_t reader_be64(struct reader *r)
+{
+    const uint8_t *at = reader_bytes(r, 8);
+    return at ? get_be64(at) : 0;
 }
 
 /* ---- Checksum, clocks, chance ---------------------------------------------------------- */

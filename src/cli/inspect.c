@@ -17,7 +17,8 @@ static int depth_of(const char *kind)
     static const struct {
         const char *kind;
         int depth;
-    } depths[] = {{"entry", 1}, {"manifest_file", 1}, {"record", 2}};
+    } depths[] = {
+        {"entry", 1}, {"manifest_file", 1}, {"incoming_file", 1}, {"record", 2}};
     for (size_t i = 0; i < array_length(depths); i++)
         if (!strcmp(depths[i].kind, kind))
             return depths[i].depth;

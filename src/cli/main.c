@@ -152,9 +152,10 @@ static const struct cli_command commands[] = {
      .summary = "show what is in a stopped node's files, and what is wrong with them",
      .help =
          "Without FILE: a line for each file of the store. With FILE (a segment, merged\n"
-         "file, hint, MANIFEST, raft.state or commit.hint, in DIR or anywhere; or a\n"
-         "backup): all that is in it. What is wrong is a line that begins with \"problem\";\n"
-         "a \"note\" is what the next start sees to. Nothing is changed.\n",
+         "file, hint, MANIFEST, raft.state, commit.hint, scrub.state or incoming/STATE,\n"
+         "in DIR or anywhere; or a backup): all that is in it. What is wrong is a line that\n"
+         "begins with \"problem\"; a \"note\" is what the next start sees to, or what is bad\n"
+         "and not needed. Nothing is changed.\n",
      .options = CLI_DATA | CLI_VERIFY | CLI_JSON,
      .arguments = {"FILE"},
      .run = cli_inspect},

@@ -1,10 +1,10 @@
 /*
  * control_backup.c - a running node gives a backup of the cluster, piece by piece:
  *
- *   BACKUP           what is applied now is A; the log after A stays while the connection
- * does BACKUP_RECORDS   live records in key order, each as it is when it is read: A or
- * later BACKUP_ENTRIES   the entries after A, up to B, which is what is applied at the
- * first call
+ *   BACKUP          what is applied now is A; the log after A stays while the
+ *                   connection does
+ *   BACKUP_RECORDS  live records in key order, each as it is when it is read: A or later
+ *   BACKUP_ENTRIES  the entries after A, up to B: what is applied at the first call
  *
  * Entries laid over records give the state as of B, so nothing has to stand still
  * meanwhile. Keys of the cluster itself (its CA's private key is one) are left out.
@@ -13,8 +13,6 @@
 #include "control.h"
 
 #include <errno.h>
-
-enum { IDLE_S = 60 }; /* a caller that stands still must not keep the log for ever */
 
 /* A connection that is given a backup. Of this process; on the loop; few at a time. */
 struct backup {
@@ -82,9 +80,11 @@ static void stands_still(int fd, short events, void *arg)
     wire_close(c);
 }
 
+/* A caller that stands still must not keep the log for ever. */
 static void moves(struct backup *b)
 {
-    const struct timeval wait = {.tv_sec = IDLE_S};
+    uint32_t idle_ms = node_backup_idle_ms(b->node);
+    const struct timeval wait = {idle_ms / 1000, idle_ms % 1000 * 1000};
     event_add(b->idle, &wait);
 }
 

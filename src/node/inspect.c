@@ -110,7 +110,7 @@ static void directory_of(const char *file, char ret[PATH_MAX])
     }
     *slash = 0;
     slash = strrchr(ret, '/');
-    if (slash && !strcmp(slash, "/log"))
+    if (slash && (!strcmp(slash, "/log") || !strcmp(slash, "/incoming")))
         *slash = 0;
 }
 

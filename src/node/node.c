@@ -45,6 +45,11 @@ struct event_base *node_loop(struct node *n)
     return n->loop;
 }
 
+uint32_t node_backup_idle_ms(const struct node *n)
+{
+    return NODE_BACKUP_IDLE_MS;
+}
+
 struct wire_endpoint *node_endpoint(struct node *n)
 {
     return n->endpoint;

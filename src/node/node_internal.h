@@ -274,6 +274,9 @@ struct store *node_store(struct node *n);
 const struct fs_view *
 node_view(struct node *n); /* any thread; its get may wait for the disk */
 struct event_base *node_loop(struct node *n);
+enum { NODE_BACKUP_IDLE_MS = 60 * 1000 };
+/* After so long without a request the connection of a backup is closed. */
+uint32_t node_backup_idle_ms(const struct node *n);
 struct wire_endpoint *node_endpoint(struct node *n);
 const struct directory *node_directory(const struct node *n);
 const struct members *node_members(const struct node *n);

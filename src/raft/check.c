@@ -41,7 +41,8 @@ static void check_roles(const struct raft *r) /* R3, R4 */
 static void check_claim(const struct raft *r) /* R10 */
 {
     ensure(!r->claim_index == !r->claim_term && r->claim_term <= r->term);
-    ensure(!r->claim_index || r->claim_index > runs_last_index(&r->log));
+    ensure(!r->claim_index || (r->claim_index > runs_last_index(&r->log) &&
+                               r->claim_term >= runs_last_term(&r->log)));
     ensure(!r->claim_index || r->role == RAFT_FOLLOWER);
 }
 

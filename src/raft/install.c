@@ -13,7 +13,10 @@ void claim_note(struct raft *r, uint64_t index, uint64_t term)
         r->claim_index = index;
         r->claim_term = term;
     }
-    if (r->claim_index <= runs_last_index(&r->log))
+    /* A log that ends in a later term is the more current one: what was claimed beyond it
+     * was never committed, for the leader of that term would have it. */
+    if (r->claim_index <= runs_last_index(&r->log) ||
+        r->claim_term < runs_last_term(&r->log))
         r->claim_index = r->claim_term = 0;
 }
 

@@ -25,7 +25,8 @@
  * has published them (RAFT_COMPACTED), and replace log and state by another node's merged
  * files (RAFT_INSTALLED). A *claim* is what this node can prove to have been committed here
  * beyond the end of its log: behind a hole in the log (G6), or at the index E > last at
- * which merged files were made (G7). Until the log has reached it, this node votes only for
+ * which merged files were made (G7). Until the log has reached it, or ends in a later term
+ * (whose leader would have what was committed), this node votes only for
  * logs that are at least as current, and is no candidate itself.
  *
  * Times are microseconds of a clock that does not go back (CLOCK_BOOTTIME). Indexes start at

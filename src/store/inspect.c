@@ -14,7 +14,7 @@
 enum {
     PATH_NAMES_BYTES = 64,
     MAGIC_BYTES = 8,
-    MANIFEST_BYTES = 64 << 20 /* a larger one is none */
+    MANIFEST_BYTES = 256 << 20 /* a larger one is none */
 };
 
 /* ---- Facts ------------------------------------------------------------------------- */
@@ -393,6 +393,8 @@ static const struct file_kind {
     {"tierceSG", ".seg", inspect_segment_file},
     {"tierceMS", ".mrg", inspect_merged_file},
     {"tierceHT", ".hint", inspect_hint_file},
+    {"tierceSC", "scrub.state", inspect_scrub_file},
+    {"tierceIN", "STATE", inspect_incoming_file},
 };
 
 static int inspect_image(struct inspection *x, const char *path, inspect_fn *inspect)
@@ -408,9 +410,8 @@ static int inspect_image(struct inspection *x, const char *path, inspect_fn *ins
     return rc;
 }
 
-/* A file of the data directory that need not be there: `ret_missing`. */
-static int inspect_small(struct inspection *x, const char *path, inspect_fn *inspect,
-                         bool *ret_missing)
+int inspect_small(struct inspection *x, const char *path, inspect_fn *inspect,
+                  bool *ret_missing)
 {
     int fd = x->io->open(x->io->context, path, O_RDONLY, 0);
     *ret_missing = fd == -ENOENT || fd == -ENOTDIR;
@@ -433,6 +434,19 @@ static int id_add(struct file_id_list *list, uint64_t id)
     return 0;
 }
 
+/* Where the name is 16 digits and this suffix. */
+static int add_named(struct file_id_list *list, const char *name, const char *suffix)
+{
+    char digits[17];
+    uint8_t bytes[8];
+    if (strlen(name) < 16 || strcmp(name + 16, suffix) != 0)
+        return 0;
+    memcpy(digits, name, 16);
+    digits[16] = 0;
+    return hex_parse(digits, bytes, sizeof(bytes)) == 0 ? id_add(list, get_be64(bytes))
+                                                        : 0;
+}
+
 static int sort_name(void *arg, const char *name)
 {
     struct inspection *x = arg;
@@ -442,18 +456,15 @@ static int sort_name(void *arg, const char *name)
     } lists[] = {{".seg", &x->segments},       {".mrg", &x->merged},
                  {".hint", &x->hints},         {".new", &x->unfinished},
                  {".mrg.new", &x->unfinished}, {".hint.new", &x->unfinished}};
-    char digits[17];
-    uint8_t bytes[8];
-    if (strlen(name) < 16)
-        return 0;
-    memcpy(digits, name, 16);
-    digits[16] = 0;
-    if (hex_parse(digits, bytes, sizeof(bytes)) != 0)
-        return 0;
-    for (size_t i = 0; i < array_length(lists); i++)
-        if (strcmp(name + 16, lists[i].suffix) == 0)
-            return id_add(lists[i].list, get_be64(bytes));
-    return 0;
+    int rc = 0;
+    for (size_t i = 0; i < array_length(lists) && rc == 0; i++)
+        rc = add_named(lists[i].list, name, lists[i].suffix);
+    return rc;
+}
+
+static int add_part(void *arg, const char *name)
+{
+    return add_named(arg, name, ".part");
 }
 
 static int compare_ids(const void *a, const void *b)
@@ -472,7 +483,12 @@ static int list_files(struct inspection *x, bool *ret_missing)
         return 0;
     if (rc != 0)
         return store_fail_call(x->error, rc, "list", path.text);
-    struct file_id_list *lists[] = {&x->segments, &x->merged, &x->hints, &x->unfinished};
+    incoming_path(&path, x->place.path, "");
+    rc = x->io->list(x->io->context, path.text, add_part, &x->parts);
+    if (rc != 0 && rc != -ENOENT && rc != -ENOTDIR)
+        return store_fail_call(x->error, rc, "list", path.text);
+    struct file_id_list *lists[] = {&x->segments, &x->merged, &x->hints, &x->unfinished,
+                                    &x->parts};
     for (size_t i = 0; i < array_length(lists); i++)
         if (lists[i]->count > 0)
             qsort(lists[i]->ids, lists[i]->count, sizeof(uint64_t), compare_ids);
@@ -528,6 +544,8 @@ static int inspect_all(struct inspection *x)
         rc = inspect_log(x);
     if (rc == 0)
         rc = say_unfinished(x);
+    if (rc == 0)
+        rc = inspect_lost(x);
     if (rc != 0 || !x->options->verify)
         return rc;
     fact_begin(x, "verified");
@@ -561,6 +579,7 @@ static void inspection_free(struct inspection *x)
     free(x->merged.ids);
     free(x->hints.ids);
     free(x->unfinished.ids);
+    free(x->parts.ids);
     free(x->place.path);
     free(x);
 }
@@ -598,7 +617,8 @@ static int inspect_by_kind(struct inspection *x, const char *file, const uint8_t
         }
     return store_fail(x->error, -EINVAL,
                       "%s does not begin as a file of the store does (tierce..): give a "
-                      "segment, merged file, hint, MANIFEST, raft.state or commit.hint",
+                      "segment, merged file, hint, MANIFEST, raft.state, commit.hint, "
+                      "scrub.state or incoming/STATE",
                       file);
 }
 

@@ -35,7 +35,7 @@ struct inspection {
     bool has_state;
     uint64_t state_term;          /* of raft.state */
     uint64_t commit, commit_term; /* the highest of commit.hint; term 0: not told */
-    struct file_id_list segments, merged, hints, unfinished;
+    struct file_id_list segments, merged, hints, unfinished, parts;
 };
 
 /* ---- Facts */
@@ -84,6 +84,10 @@ void image_close(struct image *image);
 /* Tells all that is in one file. */
 typedef int inspect_fn(struct inspection *x, const char *path, struct image *image);
 
+/* A file that need not be there: *ret_missing. */
+int inspect_small(struct inspection *x, const char *path, inspect_fn *inspect,
+                  bool *ret_missing);
+
 /* ---- inspect_log.c: segments */
 
 int inspect_log(struct inspection *x); /* all, in order, as one chain */
@@ -131,5 +135,12 @@ int inspect_hint(struct inspection *x, uint64_t file_id, enum segment_kind kind,
 
 int inspect_merged(struct inspection *x); /* all that MANIFEST names */
 inspect_fn inspect_merged_file;
+/* Bytes of the record that begins here, by its sizes; 0: those make no sense. */
+size_t inspect_record_bytes(const uint8_t *data, size_t length);
+
+/* ---- inspect_lost.c: what may be lost */
+
+int inspect_lost(struct inspection *x); /* scrub.state, and incoming/ */
+inspect_fn inspect_scrub_file, inspect_incoming_file;
 
 #endif

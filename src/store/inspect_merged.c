@@ -66,8 +66,7 @@ static int take_record(struct merged_walk *w, const struct store_record *record,
     return rc ? rc : x->stopped;
 }
 
-/* Bytes of the record at the look's beginning, by its sizes; 0: those make no sense. */
-static size_t record_length(const uint8_t *data, size_t length)
+size_t inspect_record_bytes(const uint8_t *data, size_t length)
 {
     if (length < STORE_RECORD_HEADER)
         return 0;
@@ -88,7 +87,7 @@ static int walk_record(struct merged_walk *w, uint64_t *offset)
     int rc = image_look(w->image, *offset, STORE_RECORD_HEADER, &data, &length);
     if (rc != 0)
         return inspect_unreadable(w->x, w->path, rc);
-    whole = record_length(data, length);
+    whole = inspect_record_bytes(data, length);
     w->broken = whole == 0 || whole > w->image->size - *offset;
     if (w->broken)
         return inspect_problem(w->x, w->path, *offset,

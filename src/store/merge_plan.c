@@ -41,6 +41,7 @@ struct plan {
     struct candidate *merged; /* the best first */
     size_t merged_count, merged_taken;
     uint64_t live, dead, bytes; /* of what is taken */
+    uint64_t behind; /* dead in the log's best prefix, behind what is taken of it */
     uint64_t live_max;
     uint64_t dead_min; /* what makes a round worth it */
     uint64_t share_min;
@@ -65,14 +66,18 @@ static int compare_share(const void *a, const void *b)
     return (x->share < y->share) - (x->share > y->share);
 }
 
-/* The share of the best prefix of what is left of the log. */
-static uint64_t log_share(const struct plan *p)
+/* The share of the best prefix of what is left of the log, and its dead bytes. */
+static uint64_t log_share(const struct plan *p, uint64_t *ret_dead)
 {
     uint64_t best = 0, dead = 0, bytes = 0;
+    *ret_dead = 0;
     for (size_t i = p->log_taken; i < p->log_count; i++) {
         dead += p->log[i]->used - live_of(p->log[i]);
         bytes += p->log[i]->used;
-        best = max_u64(best, share_of(dead, bytes));
+        if (share_of(dead, bytes) > best) {
+            best = share_of(dead, bytes);
+            *ret_dead = dead;
+        }
     }
     return best;
 }
@@ -104,8 +109,10 @@ static void choose(struct plan *p)
     bool log_fits = true;
     uint64_t least = p->share_min;
     for (;;) {
-        uint64_t log = log_fits && p->log_taken < p->log_count ? log_share(p) : 0;
+        uint64_t prefix_dead, log = log_share(p, &prefix_dead);
         uint64_t merged = merged_share(p);
+        if (!log_fits)
+            log = 0;
         if (max_u64(log, merged) < least)
             return;
         bool from_log = log >= merged;
@@ -119,6 +126,8 @@ static void choose(struct plan *p)
         }
         if (p->dead < p->dead_min)
             least = max_u64(p->share_min, max_u64(log, merged) * 3 / 4);
+        if (from_log)
+            p->behind = prefix_dead - (next->used - live_of(next));
         take(p, next);
         *(from_log ? &p->log_taken : &p->merged_taken) += 1;
     }
@@ -199,7 +208,7 @@ bool merge_plan(struct store *s, struct merge *m, uint64_t now_us)
                      .dead_min = s->segment_bytes / (low ? 64 : 16),
                      .share_min = low ? SHARE_MIN_LOW : SHARE_MIN};
     if (low)
-        p.live_max = min_u64(p.live_max, s->stats.disk_free_bytes / 4 * 3);
+        p.live_max = min_u64(p.live_max, s->stats.disk_free_bytes / 8 * 7);
     p.merged = calloc(s->merged_count + 1, sizeof(*p.merged));
     if (!p.merged)
         return false;
@@ -213,7 +222,10 @@ bool merge_plan(struct store *s, struct merge *m, uint64_t now_us)
     choose(&p);
     if (p.bytes > 0)
         add_small(&p);
-    bool planned = p.bytes > 0 && (worn || p.dead >= p.dead_min) && fill(s, m, &p);
+    /* A round that only copies live segments is worth it where the next ones come to what
+     * is dead behind them: each such segment is copied once. */
+    bool worth = worn || p.dead + p.behind >= p.dead_min;
+    bool planned = p.bytes > 0 && worth && fill(s, m, &p);
     free(p.merged);
     return planned;
 }

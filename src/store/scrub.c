@@ -69,7 +69,7 @@ struct scrub_task {
 
 /* ---- State ------------------------------------------------------------------------- */
 
-static void state_path(struct path *ret, const char *directory)
+void scrub_state_path(struct path *ret, const char *directory)
 {
     snprintf(ret->text, sizeof(ret->text), "%s/scrub.state", directory);
 }
@@ -101,7 +101,7 @@ void scrub_load(struct store *s)
 {
     struct path path;
     uint8_t data[STATE_BYTES];
-    state_path(&path, s->path);
+    scrub_state_path(&path, s->path);
     int fd = s->io->open(s->io->context, path.text, O_RDONLY, 0);
     if (fd < 0)
         return;
@@ -116,7 +116,7 @@ static void state_save(struct store *s)
     struct path path;
     uint8_t data[STATE_BYTES];
     struct iovec iov = {data, sizeof(data)};
-    state_path(&path, s->path);
+    scrub_state_path(&path, s->path);
     state_encode(s, data);
     int fd = s->io->open(s->io->context, path.text, O_RDWR | O_CREAT, 0600);
     if (fd < 0)

@@ -20,7 +20,9 @@ enum {
     SLOT_BYTES = 64,    /* one slot of a state file */
     SLOT_STRIDE = 4096, /* slots stand apart, so that no torn block holds both */
     SEGMENT_MIN = 4096, /* smaller ones make no sense; only tests go below the contract */
-    RESERVE_SEGMENTS = 2, /* of disk held back: below it only deletes are taken */
+    /* Of disk held back: below it only deletes are taken. Two for those, and one for the
+     * output of a merge. */
+    RESERVE_SEGMENTS = 3,
     TAIL_CACHE_BYTES = 8 << 20,
     WINDOW_BYTES = 1 << 20, /* recovery reads this much at a time */
     BATCH_IOV = 512,        /* entries in one pwritev */
@@ -666,6 +668,7 @@ struct scrub { /* the loop's, and its task's while there is one */
     bool unsaved;
 };
 
+void scrub_state_path(struct path *ret, const char *directory);
 void scrub_load(struct store *s);   /* what scrub.state says */
 void scrub_forget(struct store *s); /* the file that is being scrubbed */
 /* Any thread: something in this file is wrong: it is scrubbed soon. */
@@ -700,6 +703,7 @@ struct store_incoming {
     struct buf former;    /* { file_id u64, kind u8 } of what goes */
 };
 
+void incoming_path(struct path *ret, const char *directory, const char *name);
 void incoming_part_path(struct path *ret, const char *directory, uint64_t file_id);
 /* Removes all files of it. */
 int incoming_drop(struct store_incoming *in, char error[STORE_ERROR_BYTES]);

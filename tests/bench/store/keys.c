@@ -71,7 +71,8 @@ static void open_without_hints(struct bench *b)
     open_again(b, false);
 }
 
-/* CPU time: what is read is in the page cache, so that nothing waits. */
+/* What is read is in the page cache. Without hints each segment is read, and its hint made
+ * again and synced. */
 void row_keys(struct bench *b)
 {
     opened_s = mmap(NULL, 2 * sizeof(*opened_s), PROT_READ | PROT_WRITE,

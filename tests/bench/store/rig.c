@@ -30,11 +30,6 @@ uint64_t now_ns(void)
     return clock_ns(CLOCK_MONOTONIC);
 }
 
-uint64_t process_cpu_ns(void)
-{
-    return clock_ns(CLOCK_PROCESS_CPUTIME_ID);
-}
-
 uint64_t thread_cpu_ns(void)
 {
     return clock_ns(CLOCK_THREAD_CPUTIME_ID);
@@ -146,10 +141,10 @@ void rig_open(struct rig *rig, const char *path)
     int rc = store_create(&rig->options, error);
     if (rc != 0 && rc != -EEXIST)
         die("create", error);
-    uint64_t begun = process_cpu_ns();
+    uint64_t begun = now_ns();
     if (store_open(&rig->s, &rig->options, &rig->recovery, error) != 0)
         die("open", error);
-    rig->opened_ns = process_cpu_ns() - begun;
+    rig->opened_ns = now_ns() - begun;
 }
 
 void rig_make(struct rig *rig, const char *path)

@@ -18,7 +18,6 @@ struct bench {
 _Noreturn void die(const char *what, const char *why);
 uint64_t now_ns(void);
 uint64_t thread_cpu_ns(void);
-uint64_t process_cpu_ns(void);
 /* Of `count` numbers, which are sorted. */
 double median(double *numbers, size_t count);
 /* Fields of /proc/self: bytes of write calls; resident bytes. */
@@ -52,7 +51,7 @@ struct rig {
     struct store_recovery recovery;
     struct store_builder builder;
     uint32_t records;
-    uint64_t opened_ns; /* CPU time of store_open */
+    uint64_t opened_ns; /* how long store_open took */
 };
 
 void rig_make(struct rig *rig, const char *path); /* an empty store, open */

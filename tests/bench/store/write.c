@@ -12,7 +12,7 @@ enum {
     LARGE_BYTES = 1 << 20,
     BATCH = 8,  /* values of LARGE_BYTES in one sync */
     ROUNDS = 9, /* the plain file and the store take turns */
-    SEGMENTS_A_ROUND = 4,
+    SEGMENTS_A_ROUND = 8,
     SINGLES = 100, /* in one turn */
     OVERWRITE_KEYS = 1000000,
     SMOKE_KEYS = 20000,

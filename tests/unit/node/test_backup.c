@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/stat.h>
 
 static struct node *twin;
@@ -587,6 +588,53 @@ static void test_two_at_once(void **state)
     free(file);
 }
 
+static int begin_backup(void)
+{
+    char *socket = directory_file(data, DIRECTORY_SOCKET);
+    struct buf answer = {0};
+    int fd = -1;
+    assert_int_equal(wire_call_local_open(socket, &fd), 0);
+    assert_int_equal(ask(fd, CONTROL_BACKUP, 0, &answer), 0);
+    assert_int_equal(answer.data[0], WIRE_OK);
+    buf_release(&answer);
+    free(socket);
+    return fd;
+}
+
+static bool is_closed(int fd, int wait_ms)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    char byte;
+    return poll(&p, 1, wait_ms) == 1 && read(fd, &byte, 1) <= 0;
+}
+
+/* One that moves on keeps its log, however long it takes; one that stands still does not,
+ * though it began later. */
+static void test_who_stands_still_is_closed(void **state)
+{
+    enum { LIMIT_MS = 1000, PATIENCE_MS = 60 * 1000 };
+    const uint32_t before = twin->backup_idle_ms;
+    struct buf answer = {0};
+    twin->backup_idle_ms = LIMIT_MS;
+    uint64_t start = clock_boot_us();
+    int moving = begin_backup(), still = begin_backup();
+    while (!is_closed(still, 10)) {
+        assert_int_equal(ask(moving, CONTROL_BACKUP_RECORDS, 2, &answer), 0);
+        assert_true(clock_boot_us() - start < PATIENCE_MS * 1000);
+    }
+    assert_true(clock_boot_us() - start >= LIMIT_MS * 1000);
+    assert_int_equal(ask(moving, CONTROL_BACKUP_RECORDS, 2, &answer), 0);
+    assert_int_equal(answer.data[0], WIRE_OK);
+    /* What the other one had is gone with it. */
+    assert_true(ask(still, CONTROL_BACKUP_RECORDS, 2, &answer) < 0);
+    /* Then this one stands still. */
+    assert_true(is_closed(moving, PATIENCE_MS));
+    twin->backup_idle_ms = before;
+    close(moving);
+    close(still);
+    buf_release(&answer);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -595,6 +643,7 @@ int main(void)
         cmocka_unit_test(test_what_is_refused),
         cmocka_unit_test(test_commands_out_of_order),
         cmocka_unit_test(test_two_at_once),
+        cmocka_unit_test(test_who_stands_still_is_closed),
         cmocka_unit_test(test_entries_are_laid_over_records),
         cmocka_unit_test(test_one_moment_under_writes),
     };

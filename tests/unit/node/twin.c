@@ -145,6 +145,11 @@ struct event_base *node_loop(struct node *n)
     return n->loop;
 }
 
+uint32_t node_backup_idle_ms(const struct node *n)
+{
+    return n->backup_idle_ms;
+}
+
 struct store *node_store(struct node *n)
 {
     return n->store;
@@ -271,6 +276,7 @@ struct node *twin_start(const char *data)
     ensure(!evthread_use_pthreads());
     n->loop = event_base_new();
     ensure(n->loop);
+    n->backup_idle_ms = NODE_BACKUP_IDLE_MS;
     open_store(n);
     open_socket(n);
     ensure(!pthread_create(&n->thread, NULL, run_loop, n));

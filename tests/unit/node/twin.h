@@ -15,6 +15,7 @@ struct node {
     struct store *store;
     struct fs_view view;
     pthread_t thread;
+    _Atomic uint32_t backup_idle_ms; /* as a node's, unless a test sets it */
     /* What the next operations and stops meet: */
     _Atomic int error;        /* of every operation; 0: none */
     _Atomic bool busy;        /* stop: files are open */

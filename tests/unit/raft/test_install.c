@@ -111,6 +111,20 @@ static void test_a_claim_ends_where_the_log_reaches_it(void **state)
     solo_free(&s);
 }
 
+/* Else a node that has everything there is would wait for entries that never come. */
+static void test_a_claim_ends_where_a_later_term_begins(void **state)
+{
+    struct solo s = claiming(3, 7, 3);
+    solo_append(&s, 2, 5, 3, 2, TERMS(3), 0);
+    assert_int_equal(raft_claim(s.raft), 7);
+    solo_append(&s, 2, 5, 4, 3, TERMS(5), 0);
+    assert_int_equal(raft_claim(s.raft), 0);
+    assert_false(granted(&s, true, 7, 3));
+    solo_tick(&s, 2 * T_US);
+    assert_int_equal(raft_role(s.raft), RAFT_CANDIDATE);
+    solo_free(&s);
+}
+
 static void test_claims_contradict(void **state)
 {
     struct raft *r = NULL;
@@ -481,6 +495,7 @@ int main(void)
         cmocka_unit_test(test_a_claim_gives_no_vote_away),
         cmocka_unit_test(test_who_has_a_claim_is_no_candidate),
         cmocka_unit_test(test_a_claim_ends_where_the_log_reaches_it),
+        cmocka_unit_test(test_a_claim_ends_where_a_later_term_begins),
         cmocka_unit_test(test_claims_contradict),
         cmocka_unit_test(test_a_follower_compacts),
         cmocka_unit_test(test_an_offer_is_a_heartbeat),

@@ -37,6 +37,7 @@ struct crash_op {
 struct crash_entry { /* one that was appended at some time */
     uint64_t index;
     uint32_t crc;
+    bool going, gone; /* a truncation is to take it; has taken it */
     unsigned count;
     struct crash_op ops[CRASH_OPS];
 };
@@ -61,6 +62,7 @@ struct scenario_run {
     struct fixture f;
     struct truth truth;
     uint64_t injected; /* faults that a call answered with an error */
+    bool lying;        /* the disk: what is damaged is tried again and again */
     bool cut;          /* the power went, or a call failed: nothing more is done */
 };
 
@@ -126,5 +128,9 @@ void fail_everywhere(scenario *what);
  * changed, the same call then succeeds, and nothing leaks. */
 void starve_everywhere(scenario *what);
 void fail_reads_everywhere(scenario *what);
+/* Each write in turn lands elsewhere; one bit rots, anywhere: what is read is right, or an
+ * error (lies.c). */
+void lie_everywhere(scenario *what);
+void rot_everywhere(scenario *what);
 
 #endif

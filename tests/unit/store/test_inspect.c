@@ -2,15 +2,15 @@
  * test_inspect.c - what inspect says of stores that are whole, torn, damaged in every
  * byte, and lack a file; and that it changes nothing.
  */
-#include "fixture.h"
-#include "store_internal.h"
+#include "transfer.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
 
 struct seen {
     unsigned problems, notes, segments, merged, hints, entries, records, states;
-    unsigned commit_hints, manifests;
+    unsigned commit_hints, manifests, scrubs, incoming, incoming_files;
+    uint64_t received;
     char problem[STORE_ERROR_BYTES], note[STORE_ERROR_BYTES];
     uint64_t last_index, first_file;
     int stop_at, facts; /* returns -EPIPE at the stop_at-th fact */
@@ -39,7 +39,10 @@ static int see(void *context, const struct fact *fact)
                   {"record", &seen->records},
                   {"hard_state", &seen->states},
                   {"commit_hint", &seen->commit_hints},
-                  {"manifest", &seen->manifests}};
+                  {"manifest", &seen->manifests},
+                  {"scrub", &seen->scrubs},
+                  {"incoming", &seen->incoming},
+                  {"incoming_file", &seen->incoming_files}};
     for (size_t i = 0; i < array_length(counts); i++)
         *counts[i].count += strcmp(counts[i].kind, fact->kind) == 0;
     const struct fact_field *what = field_of(fact, "what");
@@ -50,6 +53,9 @@ static int see(void *context, const struct fact *fact)
     const struct fact_field *last = field_of(fact, "last_index");
     if (last)
         seen->last_index = last->number;
+    const struct fact_field *received = field_of(fact, "received");
+    if (received && strcmp(fact->kind, "incoming") == 0)
+        seen->received = received->number;
     const struct fact_field *first = field_of(fact, "first_file");
     if (first)
         seen->first_file = first->number;
@@ -494,6 +500,114 @@ static void test_notices_another_commit_hint(void **state)
     fixture_release(&f);
 }
 
+/* ---- What may be lost -------------------------------------------------------------- */
+
+enum { PARTS_SEGMENT = 16 << 10 };
+
+/* Of the first of its files all is here, and of the others nothing. */
+static void make_incoming(struct fixture *a, struct fixture *b)
+{
+    struct transfer t;
+    sender_init(a, 60, 500, 9000);
+    fixture_init(b, PARTS_SEGMENT);
+    fixture_reopen(b);
+    transfer_open(&t, a, b);
+    uint32_t file = 0, length;
+    uint64_t offset;
+    while (store_incoming_next(t.in, &file, &offset, &length) && file == 0)
+        transfer_run(&t, b, 1);
+    assert_true(file > 0);
+    transfer_close(&t, a);
+    fixture_close(b);
+}
+
+static struct seen verify_lost(struct fixture *f)
+{
+    struct seen seen = verify(f);
+    if (seen.problems)
+        fail_msg("%s", seen.problem);
+    return seen;
+}
+
+static void test_shows_a_snapshot_on_its_way(void **state)
+{
+    static const char file[] = "d/incoming/STATE";
+    struct fixture a, b;
+    make_incoming(&a, &b);
+    struct seen seen = verify_lost(&b);
+    assert_int_equal(seen.incoming, 1);
+    assert_true(seen.incoming_files > 1 && seen.received > 500);
+    assert_int_equal(seen.notes, 0);
+    assert_int_equal(inspect_on(b.disk, false, file).incoming_files, seen.incoming_files);
+    assert_int_equal(inspect_copy(&b, file, "copy").incoming, 1);
+    for (uint64_t at = 0; at < memory_disk_size(b.disk, file); at++) {
+        memory_disk_flip(b.disk, file, at, (unsigned)(at % 8));
+        seen = verify_lost(&b);
+        assert_int_equal(seen.incoming, 0);
+        assert_true(seen.notes > 1); /* its parts */
+        assert_non_null(strstr(seen.note, "means nothing, and may be removed"));
+        memory_disk_flip(b.disk, file, at, (unsigned)(at % 8));
+    }
+    memory_disk_remove(b.disk, file);
+    seen = verify_lost(&b);
+    assert_non_null(strstr(seen.note, "does not tell of it"));
+    fixture_release(&a);
+    fixture_release(&b);
+}
+
+static void test_judges_the_parts_of_a_snapshot(void **state)
+{
+    struct fixture a, b;
+    struct path part;
+    make_incoming(&a, &b);
+    incoming_part_path(&part, "d", a.s->manifest.files[0].file_id);
+    uint64_t size = memory_disk_size(b.disk, part.text);
+    assert_true(size > 1000);
+    for (uint64_t at = SEGMENT_HEADER; at < size; at += 7) {
+        memory_disk_flip(b.disk, part.text, at, (unsigned)(at % 8));
+        struct seen seen = verify_lost(&b);
+        assert_int_equal(seen.notes, 1);
+        assert_non_null(strstr(seen.note, "is damaged"));
+        assert_int_equal(inspect_on(b.disk, false, NULL).notes, 0); /* not read */
+        memory_disk_flip(b.disk, part.text, at, (unsigned)(at % 8));
+    }
+    memory_disk_resize(b.disk, part.text, size - 1);
+    assert_non_null(strstr(verify_lost(&b).note, "STATE says"));
+    memory_disk_remove(b.disk, part.text);
+    assert_non_null(strstr(verify_lost(&b).note, "missing"));
+    fixture_release(&a);
+    fixture_release(&b);
+}
+
+static void test_shows_how_far_a_scrub_was(void **state)
+{
+    static const char file[] = "d/scrub.state";
+    struct fixture f;
+    uint8_t block[64] = "tierceSC";
+    make_log(&f, 10);
+    put_u32(block + 8, 1);
+    memcpy(block + 16, f.options.cluster_id, STORE_CLUSTER_ID_BYTES);
+    put_u64(block + 32, 1234567);
+    put_u32(block + 60, crc32_of(0, block, 60));
+    f.io.close(f.io.context, f.io.open(f.io.context, file, O_RDWR | O_CREAT, 0600));
+    memory_disk_resize(f.disk, file, sizeof(block));
+    memory_disk_poke(f.disk, file, 0, block, sizeof(block));
+    struct seen seen = verify_lost(&f);
+    assert_int_equal(seen.scrubs, 1);
+    assert_int_equal(seen.notes, 0);
+    assert_int_equal(inspect_copy(&f, file, "copy").scrubs, 1);
+    for (uint64_t at = 0; at < sizeof(block); at++) {
+        memory_disk_flip(f.disk, file, at, (unsigned)(at % 8));
+        seen = verify_lost(&f);
+        assert_int_equal(seen.notes, 1);
+        assert_non_null(strstr(seen.note, "may be removed"));
+        memory_disk_flip(f.disk, file, at, (unsigned)(at % 8));
+    }
+    memory_disk_resize(f.disk, file, 63);
+    assert_int_equal(verify_lost(&f).notes, 1);
+    fixture_release(&f);
+}
+
 /* ---- What cannot be looked at ------------------------------------------------------ */
 
 static void test_says_what_it_cannot_read(void **state)
@@ -550,6 +664,9 @@ int main(void)
         cmocka_unit_test(test_notices_what_is_missing),
         cmocka_unit_test(test_notices_an_old_state),
         cmocka_unit_test(test_notices_another_commit_hint),
+        cmocka_unit_test(test_shows_a_snapshot_on_its_way),
+        cmocka_unit_test(test_judges_the_parts_of_a_snapshot),
+        cmocka_unit_test(test_shows_how_far_a_scrub_was),
         cmocka_unit_test(test_says_what_it_cannot_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -50,10 +50,10 @@ static bool is_low(struct fixture *f)
 }
 
 /* Puts of new keys until only deletes are taken; how many there are then. */
-static unsigned fill_disk(struct fixture *f, unsigned key)
+static unsigned fill_disk(struct fixture *f, unsigned key, size_t size)
 {
     while (!is_low(f)) {
-        put_key(f, key++, 0, 1000);
+        put_key(f, key++, 0, size);
         run_tasks(f);
     }
     return key;
@@ -64,7 +64,7 @@ static void test_a_full_disk_recovers_by_itself(void **state)
     struct fixture f;
     open_new(&f, SEGMENT);
     memory_disk_set_capacity(f.disk, STATE_FILES + 24 * SEGMENT);
-    unsigned last = fill_disk(&f, 0), first = 0;
+    unsigned last = fill_disk(&f, 0, 1000), first = 0;
     assert_true(last > 200);
     for (int round = 0; round < 5; round++) {
         unsigned deleted = 0;
@@ -76,12 +76,39 @@ static void test_a_full_disk_recovers_by_itself(void **state)
             run_tasks(&f);
         }
         unsigned former = last;
-        last = fill_disk(&f, last);
+        last = fill_disk(&f, last, 1000);
         assert_true(last > former + deleted / 2); /* what was made room for */
     }
     for (unsigned key = 0; key < last; key++)
         assert_value(f.s, key_of(key), key < first ? NULL : value_of(key, 0, 1000));
     assert_true(stats_of(&f).merges > 5);
+    store_check(f.s);
+    check_names(&f);
+    fixture_release(&f);
+}
+
+/* What people remove first is the newest: then the log begins with what stays. */
+static void test_a_full_disk_recovers_when_the_newest_goes(void **state)
+{
+    enum { LARGE_SEGMENT = 128 << 10, LARGE = 16000 };
+    struct fixture f;
+    open_new(&f, LARGE_SEGMENT);
+    memory_disk_set_capacity(f.disk, STATE_FILES + 16 * LARGE_SEGMENT);
+    unsigned last = fill_disk(&f, 0, LARGE);
+    assert_true(last > 80);
+    for (int round = 0; round < 3; round++) {
+        unsigned former = last;
+        while (last > former / 2) {
+            assert_int_equal(store_has_room(f.s, 200), 0);
+            put_one(&f, key_of(--last), NULL);
+            run_tasks(&f);
+        }
+        assert_false(is_low(&f));
+        last = fill_disk(&f, last, LARGE);
+        assert_true(last > former - former / 8);
+    }
+    for (unsigned key = 0; key < last; key++)
+        assert_value(f.s, key_of(key), value_of(key, 0, LARGE));
     store_check(f.s);
     check_names(&f);
     fixture_release(&f);
@@ -352,6 +379,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_lack_of_room_costs_nothing),
         cmocka_unit_test(test_a_full_disk_recovers_by_itself),
+        cmocka_unit_test(test_a_full_disk_recovers_when_the_newest_goes),
         cmocka_unit_test(test_a_bad_record_is_not_copied),
         cmocka_unit_test(test_damaged_hints_are_made_anew),
         cmocka_unit_test(test_a_cut_at_every_call),

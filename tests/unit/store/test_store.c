@@ -277,6 +277,11 @@ static void test_record_of_another_version(void **state)
     put_u32(record, crc32_of(0, record + 4, sizeof(record) - 4));
     memory_disk_poke(f.disk, file, second, record, sizeof(record));
     assert_int_equal(store_get(f.s, "kez", 3, 0, &got, NULL), 0);
+    /* Another key, of the same timestamp. */
+    memcpy(record + 20, "kex", 3);
+    put_u32(record, crc32_of(0, record + 4, sizeof(record) - 4));
+    memory_disk_poke(f.disk, file, second, record, sizeof(record));
+    assert_int_equal(store_get(f.s, "kez", 3, 0, &got, NULL), -EBADMSG);
     buf_release(&got);
     fixture_release(&f);
 }
