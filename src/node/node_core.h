@@ -154,7 +154,7 @@ void snapshot_tick(struct node *n, uint64_t now_us);
 void snapshot_install_due(struct node *n); /* the merge thread has no task */
 bool snapshot_is_installing(const struct node *n);
 void snapshot_installed(struct node *n); /* by a job */
-void snapshot_install_failed(struct node *n);
+void snapshot_install_failed(struct node *n, struct store_incoming *incoming);
 /* Of the one that is being fetched; 0, 0: none. */
 void snapshot_progress(const struct node *n, uint64_t *ret_bytes, uint64_t *ret_total);
 void snapshot_release(struct node *n);

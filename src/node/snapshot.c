@@ -226,10 +226,11 @@ void snapshot_installed(struct node *n)
     client_applied(n);
 }
 
-void snapshot_install_failed(struct node *n)
+void snapshot_install_failed(struct node *n, struct store_incoming *incoming)
 {
     struct snapshot *s = n->snapshot;
     ensure(snapshot_is_installing(n));
+    s->incoming = incoming;
     give_up(n, s, -ENOSPC, "installed");
     gate_set(n, store_is_ready(n->store));
 }
@@ -239,7 +240,10 @@ void snapshot_install_failed(struct node *n)
 static void prepare(struct pager_task *task)
 {
     struct snapshot *s = container_of(task, struct snapshot, task);
-    s->error = store_incoming_prepare(s->incoming, s->why);
+    uint64_t wait_us;
+    do
+        s->error = store_incoming_prepare(s->incoming, &wait_us, s->why);
+    while (s->error == 1);
 }
 
 static void prepared(struct pager_task *task)

@@ -47,7 +47,7 @@ static struct segment *take_spare(struct store *s)
 
 int store_install(struct store *s, struct store_incoming *in)
 {
-    ensure(in->prepared && in->s == s && !s->installing);
+    ensure(in->step == INCOMING_READY && in->s == s && !s->installing);
     uint64_t index = in->installed.merged.index;
     if (index <= s->applied.index || index <= min_u64(s->hint, s->end.index))
         return -ESTALE;
@@ -221,16 +221,18 @@ static void replace_keydir(struct store *s, struct store_incoming *in)
     keydir_free_deferred(former);
 }
 
-bool install_finish(struct store *s, struct op *op)
+bool install_finish(struct store *s, struct op *op, struct store_incoming **ret_failed)
 {
     struct store_incoming *in = op->install;
     op->install = NULL;
     s->installing = false;
-    if (!op->failed) {
-        replace_keydir(s, in);
-        replace_log(s, in);
-        replace_merged(s, in);
+    if (op->failed) {
+        *ret_failed = in;
+        return false;
     }
-    store_incoming_free(in);
-    return !op->failed;
+    replace_keydir(s, in);
+    replace_log(s, in);
+    replace_merged(s, in);
+    store_incoming_free(in); /* nothing but memory is left of it */
+    return true;
 }

@@ -487,6 +487,12 @@ struct load_source {
  * part loaded and of no use. */
 int keydir_load_all(struct keydir *keydir, const struct load_source *sources,
                     size_t count, size_t *ret_bad);
+/* The same in steps of so many records; 1: call again; 0: done. `sources` must stay. */
+struct keydir_loader;
+int keydir_loader_new(struct keydir *keydir, const struct load_source *sources,
+                      size_t count, struct keydir_loader **ret);
+int keydir_loader_step(struct keydir_loader *load, size_t records, size_t *ret_bad);
+void keydir_loader_free(struct keydir_loader *load);
 
 /* ---- Ahead: what a leader has appended and not applied ----------------------------- */
 
@@ -674,8 +680,15 @@ void scrub_forget(struct store *s); /* the file that is being scrubbed */
 /* Any thread: something in this file is wrong: it is scrubbed soon. */
 void scrub_suspect(struct store *s, struct segment *segment);
 
-/* ---- A snapshot that comes in; see incoming.c, install.c -----------------------------
- */
+/* ---- A snapshot that comes in; see incoming.c, incoming_ready.c, install.c ------------- */
+
+enum incoming_step {
+    INCOMING_BEGIN,
+    INCOMING_HINT,  /* of file `at`: reads all of it */
+    INCOMING_CHECK, /* of file `at`: what the hint says */
+    INCOMING_LOAD,
+    INCOMING_READY,
+};
 
 struct incoming_file {
     struct manifest_file from; /* as the sender has it */
@@ -692,8 +705,15 @@ struct store_incoming {
     struct incoming_file *files;
     size_t count;
     bool dropped; /* its files are gone */
+    /* On the way to being prepared: */
+    enum incoming_step step;
+    size_t at;
+    struct hint_builder *builder;
+    struct hint_reader *reader;
+    struct manifest_file found;   /* by the reader */
+    struct load_source *sources;  /* with their hints */
+    struct keydir_loader *loader; /* into keydir */
     /* Prepared: */
-    bool prepared;
     bool hints_stay; /* they are the store's, or gone */
     struct segment **segments;
     struct keydir *keydir;
@@ -708,8 +728,11 @@ void incoming_part_path(struct path *ret, const char *directory, uint64_t file_i
 /* Removes all files of it. */
 int incoming_drop(struct store_incoming *in, char error[STORE_ERROR_BYTES]);
 void incoming_remove_hints(struct store_incoming *in);
+/* As if it had not been begun to be prepared. */
+void incoming_unprepare(struct store_incoming *in);
 int install_run(struct store_job *job, struct op *op, char error[STORE_ERROR_BYTES]);
-bool install_finish(struct store *s, struct op *op);
+/* False: nothing has changed, and it is the caller's to be freed, where it may wait. */
+bool install_finish(struct store *s, struct op *op, struct store_incoming **ret_failed);
 
 /* ---- Tasks: background work in stretches; see task.c ------------------------------- */
 

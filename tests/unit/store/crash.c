@@ -1,5 +1,6 @@
 /* crash.c - see the header. */
 #include "crash.h"
+#include "transfer.h"
 
 enum {
     KEYS = 7,
@@ -308,6 +309,7 @@ bool do_run(struct scenario_run *r)
         return false;
     }
     struct store_done done = store_finish_job(r->f.s, job);
+    store_incoming_free(done.incoming);
     t->lowest = UINT64_MAX;
     for (size_t i = 0; i < t->count; i++) /* G3: they never come back */
         t->entries[i].gone = t->entries[i].going;
@@ -453,7 +455,7 @@ static int receive(struct scenario_run *r, struct receiving *from)
                                   r->f.error);
     }
     if (rc == 0)
-        rc = store_incoming_prepare(from->in, r->f.error);
+        rc = prepare_all(from->in, r->f.error);
     alloc_disarm();
     buf_release(&piece);
     if (rc != 0) {

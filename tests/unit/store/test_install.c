@@ -98,6 +98,8 @@ static void check_finished(struct fixture *a, struct fixture *b, struct store_do
 {
     assert_true(done.installed != done.install_failed);
     assert_true(done.installed || failed);
+    assert_true(done.installed == !done.incoming);
+    store_incoming_free(done.incoming);
     store_check(b->s);
     if (done.installed)
         assert_same(a, b);
@@ -212,7 +214,7 @@ static void test_power_cuts_while_receiving(void **state)
             rc = store_incoming_write(in, file, offset, piece.data, length, b.error);
         }
         if (rc == 0)
-            rc = store_incoming_prepare(in, b.error);
+            rc = prepare_all(in, b.error);
         cut = rc != 0;
         assert_true(rc == 0 || rc == -EIO);
         assert_true(rc == 0 || strstr(b.error, " d/"));
@@ -256,7 +258,7 @@ static int receive_all(struct store_snapshot *snapshot, const struct buf *descri
         return rc;
     rc = receive(snapshot, *ret, b->error);
     if (rc == 0)
-        rc = store_incoming_prepare(*ret, b->error);
+        rc = prepare_all(*ret, b->error);
     if (rc != 0)
         store_incoming_free(*ret);
     return rc;
@@ -277,6 +279,7 @@ static int install_all(struct store_snapshot *snapshot, const struct buf *descri
     struct store_job *job = store_take_job(b->s);
     ensure(store_run_job(job, b->error) == 0);
     struct store_done done = store_finish_job(b->s, job);
+    store_incoming_free(done.incoming);
     return done.installed ? 0 : -ENOMEM;
 }
 
