@@ -9,7 +9,7 @@
  *    |                                                    PREPARING
  *    |                                                        v
  *    +-- RAFT_INSTALLED -- INSTALLING <-- no task runs --- READY
- *                          (the log thread's job)
+ *                          (the log thread's job)      until the core takes it
  *
  * Wherever it fails it goes back to NONE, what is on disk stays, and the next offer goes
  * on with it. Reading, writing and checking are the merge thread's; the loop never waits.
@@ -140,10 +140,13 @@ static void tell_there(struct node *n, struct snapshot *s, enum fetch_kind kind)
 void snapshot_tick(struct node *n, uint64_t now_us)
 {
     struct snapshot *s = n->snapshot;
-    if (!s || s->state < SNAPSHOT_PREPARING || now_us < s->keep_us)
+    if (!s || s->state < SNAPSHOT_PREPARING)
         return;
-    s->keep_us = now_us + NODE_SNAPSHOT_KEEP_US;
-    tell_there(n, s, FETCH_KEEP);
+    if (now_us >= s->keep_us) {
+        s->keep_us = now_us + NODE_SNAPSHOT_KEEP_US;
+        tell_there(n, s, FETCH_KEEP);
+    }
+    snapshot_install_due(n);
 }
 
 /* ---- Installing -------------------------------------------------------------------- */
@@ -165,22 +168,33 @@ static struct raft_event installed_event(struct node *n, const struct store_mani
 /* The core must take it: nothing may change that answer until it is installed, so from
  * then on the core gets no message and knows no time (peers_frame, deadline_passed), and
  * nothing is applied (driver_apply). */
-static bool may_install(struct node *n, struct snapshot *s)
+static bool may_install(struct node *n, const struct store_manifest *m)
 {
     struct raft_config config;
-    struct store_manifest m;
-    store_incoming_manifest(s->incoming, &m);
-    struct raft_event ev = installed_event(n, &m, &config);
+    struct raft_event ev = installed_event(n, m, &config);
     return raft_may_install(n->driver.raft, &ev);
+}
+
+/* Whether it is only refused for now: in an election, or before a message of the term in
+ * which it was made has come. What was made ready with much work stays then. */
+static bool may_install_later(const struct node *n, const struct store_manifest *m)
+{
+    const struct raft *raft = n->driver.raft;
+    enum raft_role role = raft_role(raft);
+    uint64_t term = max_u64(m->merged_term, m->applied_term);
+    return role != RAFT_LEADER && (role != RAFT_FOLLOWER || term > raft_term(raft));
 }
 
 void snapshot_install_due(struct node *n)
 {
     struct snapshot *s = n->snapshot;
+    struct store_manifest m;
     if (!s || s->state != SNAPSHOT_READY)
         return;
-    if (!may_install(n, s)) {
-        give_up(n, s, -ESTALE, "installed");
+    store_incoming_manifest(s->incoming, &m);
+    if (!may_install(n, &m)) {
+        if (!may_install_later(n, &m)) /* else at the next tick */
+            give_up(n, s, -ESTALE, "installed");
         return;
     }
     gate_set(n, false);
