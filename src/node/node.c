@@ -367,7 +367,9 @@ static void ticked(evutil_socket_t fd, short what, void *arg)
     log_thread_tick(n, now_us);
     leader_tick(n);
     fetch_tick(n, now_us);
-    serve_tick(n, now_us);
+    repair_tick(n);
+    pins_tick(n, now_us);
+    snapshot_tick(n, now_us);
     tick_phase(n, now_us);
     store_set_retention(n->store, raft_floor(n->driver.raft) + 1);
     merge_thread_kick(n);
@@ -563,6 +565,7 @@ static int start(struct node *n)
     gate_init(n);
     gate_set(n, false);
     repair_init(n);
+    pins_init(n);
     int ret = make_loop(n);
     if (ret == 0)
         ret = open_store(n, &recovery);

@@ -193,6 +193,17 @@ struct block_task {
     int error;
 };
 
+/* It is tried again at each tick. */
+static void log_unread(struct peer *p, uint64_t first, int error)
+{
+    uint64_t now_us = node_now();
+    if (p->unread_logged_us && now_us - p->unread_logged_us < NODE_LOG_AGAIN_US)
+        return;
+    p->unread_logged_us = now_us;
+    log_error("entries from %llu on cannot be read for node %016llx: %s",
+              (unsigned long long)first, (unsigned long long)p->id, strerror(-error));
+}
+
 static void block_read(struct pager_task *task)
 {
     struct block_task *t = container_of(task, struct block_task, task);
@@ -204,11 +215,9 @@ static void block_done(struct pager_task *task)
     struct block_task *t = container_of(task, struct block_task, task);
     struct node *n = t->node;
     struct peer *p = peers_find(n, t->peer_id);
-    if (t->error < 0)
-        log_error("entries from %llu on cannot be read for node %016llx: %s",
-                  (unsigned long long)t->first, (unsigned long long)t->peer_id,
-                  strerror(-t->error));
     if (p) {
+        if (t->error < 0)
+            log_unread(p, t->first, t->error);
         p->reading = false;
         p->read_failed = t->error < 0; /* tried again at the next tick */
         if (t->error == 0 && p->open) {
@@ -237,8 +246,7 @@ static void block_ask(struct node *n, struct peer *p, uint64_t first)
     t->first = first;
     int ret = store_read_plan(n->store, first, LIMIT_APPEND_BYTES, &t->read);
     if (ret < 0) {
-        log_error("entries from %llu on cannot be read for node %016llx: %s",
-                  (unsigned long long)first, (unsigned long long)p->id, strerror(-ret));
+        log_unread(p, first, ret);
         free(t);
         p->read_failed = true;
         return;

@@ -372,6 +372,8 @@ struct store_damage {
 bool store_next_damage(struct store *s, struct store_damage *ret);
 /* The loop: no peer has it; it is looked for again after the next scrub or read. */
 void store_damage_stays(struct store *s, const struct store_damage *damage);
+/* It was told by store_next_damage, and has neither been repaired nor superseded. */
+bool store_is_damaged(struct store *s, const struct store_damage *damage);
 /* Any thread that may wait: the whole record of this very version, for a peer. -ENOENT. */
 int store_get_raw(struct store *s, const void *key, size_t key_size, uint64_t timestamp_us,
                   struct buf *to);
