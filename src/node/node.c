@@ -353,6 +353,7 @@ static void tick_second(struct node *n, uint64_t now_us)
                      : "the disk of %s has room again",
                  n->directory.path);
     n->was_low = low;
+    client_note_room(n);
     peers_judge_eligibility(n);
     n->second_us = now_us;
 }
