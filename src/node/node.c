@@ -580,7 +580,11 @@ static int start(struct node *n)
     if (ret < 0)
         return ret;
     if (recovery.damage[0])
-        log_warn("%s: it is fetched from the other nodes", recovery.damage);
+        log_warn("%s", recovery.damage);
+    if (recovery.hints_rebuilt)
+        log_info("%llu hints were missing or damaged, and were made again from the files "
+                 "they belong to",
+                 (unsigned long long)recovery.hints_rebuilt);
     if (recovery.cut_bytes)
         log_info("%llu bytes of an unfinished write were cut from the log",
                  (unsigned long long)recovery.cut_bytes);

@@ -636,6 +636,9 @@ void damage_found_entry(struct store *s, uint64_t index, uint64_t term); /* 0: u
 void damage_ended_record(struct store *s, const struct store_record *record,
                          bool repaired);
 void damage_ended_entry(struct store *s, uint64_t index, bool repaired);
+/* The log ends before a hole; it has none any more. Counted once for each start. */
+void damage_found_hole(struct store *s);
+void damage_ended_hole(struct store *s);
 void damage_stays(struct store *s, const struct store_damage *damage);
 void damage_prune(struct store *s); /* forgets what nobody needs any more */
 void damage_clear(struct store *s);
