@@ -147,6 +147,8 @@ def test_one_moment_under_writes(t):
 
     for file, begun, ended in files:
         c.tierce('inspect', '--verify', file)
+        shown = c.tierce('inspect', file).text
+        check(shown.startswith('backup ') and shown.count('\nbackup ') == 0, shown[:200])
     file, begun, ended = files[-1]
     node, token = restore(c, file, 'restored')
     status = c.status(node.index)
