@@ -48,7 +48,8 @@ int store_fail_call(char error[STORE_ERROR_BYTES], int code, const char *what,
                     const char *path);
 
 #define STORE_REMEDY                                                                     \
-    "restore the disk, or remove this node's data directory and join the cluster again"
+    "restore the disk, or remove this node's data directory and join the cluster again " \
+    "under another name (--name)"
 
 /* A file that is of a newer format (-EPROTONOSUPPORT) or damaged (-EBADMSG: `what`). */
 int store_fail_format(char error[STORE_ERROR_BYTES], int code, const char *path,
