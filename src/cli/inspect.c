@@ -174,8 +174,9 @@ int cli_inspect(struct cli_call *call)
     if (result)
         return cli_fail("%s", error[0] ? error : strerror(-result));
     if (problems && what.verify)
-        return cli_fail("%llu problems were found in %s: see the lines that begin with "
+        return cli_fail("%llu problem%s found in %s: see the lines that begin with "
                         "\"problem\"",
-                        (unsigned long long)problems, what.file ? what.file : what.data);
+                        (unsigned long long)problems, problems == 1 ? " was" : "s were",
+                        what.file ? what.file : what.data);
     return CLI_OK;
 }

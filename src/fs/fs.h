@@ -258,6 +258,8 @@ struct fs_backend {
     void (*interrupt)(void *context, struct fs_request *request, bool fatal);
     /* False: no majority is reachable at this moment, as far as the node knows. */
     bool (*writable)(void *context);
+    /* False: what needs room would be refused with -ENOSPC, as far as the node knows. */
+    bool (*has_room)(void *context);
     /* A reserved inode number; 0: none at hand. */
     uint64_t (*take_inode)(void *context);
     void (*space)(void *context, uint64_t *ret_free_bytes, uint64_t *ret_total_bytes,

@@ -102,8 +102,9 @@ static void answer_writable(struct mount_call *call, int error)
     finish_open(call->req, call->handle, &call->fi, &call->attr, error);
 }
 
-/* Programs look at the error of open more often than at that of close: without a majority a
- * file is opened for writing only once an operation that changes nothing has come through. */
+/* Programs look at the error of open more often than at that of close: without a majority,
+ * or without room, a file is opened for writing only once an operation that changes nothing
+ * has come through. */
 static void open_when_writable(fuse_req_t req, struct handle *handle,
                                struct fuse_file_info *fi, const struct stat *attr)
 {
@@ -118,6 +119,17 @@ static void open_when_writable(fuse_req_t req, struct handle *handle,
     call->fi = *fi;
     call->attr = *attr;
     call_start(call, &(struct fs_op){.type = FS_SETATTR, .inode = handle->file->inode});
+}
+
+/* On a full disk a file may still be opened to be cut to nothing, which makes room; what
+ * opens to replace or to append will need some. */
+static bool must_ask_first(const struct fs_mount *m, int flags)
+{
+    const struct fs_backend *b = &m->backend;
+    if ((flags & (O_ACCMODE | O_TRUNC)) == O_RDONLY)
+        return false;
+    return !b->writable(b->context) ||
+           (flags & (O_TRUNC | O_APPEND) && !b->has_room(b->context));
 }
 
 /* The handle comes first, so that the record seen then is kept. What was removed since it
@@ -137,8 +149,7 @@ void on_open(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
         return;
     }
     int error = mount_attributes(m, inode, &attr);
-    bool writes = (fi->flags & (O_ACCMODE | O_TRUNC)) != O_RDONLY;
-    if (!error && writes && !m->backend.writable(m->backend.context))
+    if (!error && must_ask_first(m, fi->flags))
         open_when_writable(req, handle, fi, &attr);
     else
         finish_open(req, handle, fi, &attr, error);

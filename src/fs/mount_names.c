@@ -305,9 +305,10 @@ void on_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
     if (name_refused(req, name))
         return;
     mode = S_IFREG | (mode & 07777);
-    /* Without a majority it is made at once, or refused: see open_when_writable. */
+    /* Without a majority, or room, it is made at once, or refused: see open_when_writable. */
+    const struct fs_backend *b = &m->backend;
     int error = 1;
-    if (m->backend.writable(m->backend.context))
+    if (b->writable(b->context) && b->has_room(b->context))
         error = create_pending(m, req, parent, name, mode, fi->flags, &attr, &handle);
     if (error > 0) {
         make(req, parent, name, mode, 0, NULL, fi, answer_create);

@@ -131,6 +131,26 @@ static int read_head(struct reading *r)
     return 0;
 }
 
+/* What its end says, for who wants to know first; where it has none, that is told later. */
+static int visit_head(struct reading *r)
+{
+    uint8_t bytes[BACKUP_BLOCK_HEADER + BACKUP_TRAILER];
+    struct backup_summary s = r->summary;
+    if (!r->visitor->head || r->size < BACKUP_HEADER + sizeof(bytes) ||
+        pread(r->fd, bytes, sizeof(bytes), (off_t)(r->size - sizeof(bytes))) !=
+            sizeof(bytes) ||
+        bytes[0] != BACKUP_LAST || get_u32(bytes + 1) != BACKUP_TRAILER)
+        return 0;
+    struct reader t = reader_of(bytes + BACKUP_BLOCK_HEADER, BACKUP_TRAILER);
+    s.records = reader_u64(&t);
+    s.entries = reader_u64(&t);
+    s.end.index = reader_u64(&t);
+    s.end.term = reader_u64(&t);
+    s.end.timestamp_us = reader_u64(&t);
+    s.end.crc = reader_u32(&t);
+    return r->visitor->head(r->visitor->context, &s);
+}
+
 static int compare_keys(const void *a, size_t a_size, const void *b, size_t b_size)
 {
     int order = memcmp(a, b, min_u64(a_size, b_size));
@@ -255,6 +275,8 @@ int backup_read(const char *path, const struct backup_visitor *visitor,
     int result = open_file(r);
     if (!result)
         result = read_head(r);
+    if (!result)
+        result = visit_head(r);
     for (bool last = false; !result && !last;)
         result = read_block(r, &last);
     if (!result)

@@ -56,9 +56,11 @@ bool backup_continues(const struct store_point *end, const struct store_entry *e
 struct store_point backup_after(const struct store_entry *entry);
 
 /* Each gets bytes that were checked, and where they stand in the file; not 0 ends the
- * reading. Either may be NULL. */
+ * reading. Each may be NULL. `head` comes first, with what the header and the end of the
+ * file say: of the end nothing is checked yet. */
 struct backup_visitor {
     void *context;
+    int (*head)(void *context, const struct backup_summary *summary);
     int (*record)(void *context, const struct store_record *record, const uint8_t *bytes,
                   size_t length, uint64_t offset);
     int (*entry)(void *context, const struct store_entry *entry, const uint8_t *bytes,

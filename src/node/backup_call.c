@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 struct writing {
@@ -30,6 +31,48 @@ static int cannot_write(const struct writing *w, int result, char error[NODE_ERR
                       strerror(-result));
 }
 
+/* Whether /proc/self/mountinfo says that a mount of tierce has this device number. A line:
+ * id parent major:minor root mountpoint options [fields] - type source options */
+static bool is_on_tierce(dev_t device)
+{
+    FILE *mounts = fopen("/proc/self/mountinfo", "re");
+    char *line = NULL;
+    size_t size = 0;
+    bool found = false;
+    while (mounts && !found && getline(&line, &size, mounts) > 0) {
+        unsigned major_number, minor_number;
+        found = sscanf(line, "%*u %*u %u:%u", &major_number, &minor_number) == 2 &&
+                major_number == major(device) && minor_number == minor(device) &&
+                strstr(line, " - fuse.tierce ");
+    }
+    free(line);
+    if (mounts)
+        fclose(mounts);
+    return found;
+}
+
+/* A backup into what it is a backup of would go on until the disks are full: each byte
+ * written is one more to be read. */
+static int check_not_on_tierce(const struct writing *w, char error[NODE_ERROR_BYTES])
+{
+    struct stat st;
+    const char *slash = strrchr(w->file, '/');
+    char *directory =
+        slash ? strndup(w->file, (size_t)(slash + 1 - w->file)) : strdup(".");
+    if (!directory)
+        return node_error(error, -ENOMEM, "out of memory");
+    bool refused = stat(directory, &st) == 0 && is_on_tierce(st.st_dev);
+    free(directory);
+    if (!refused)
+        return 0; /* that there is no such directory, opening says */
+    return node_error(
+        error, -EINVAL,
+        "cannot write the backup %s: it lies in a mount of tierce, and would "
+        "become a part of what is backed up; give a file on a disk of this "
+        "host",
+        w->file);
+}
+
 static int check_place(const struct writing *w, char error[NODE_ERROR_BYTES])
 {
     struct stat st;
@@ -46,7 +89,9 @@ static int check_place(const struct writing *w, char error[NODE_ERROR_BYTES])
 
 static int begin_file(struct writing *w, char error[NODE_ERROR_BYTES])
 {
-    int result = check_place(w, error);
+    int result = check_not_on_tierce(w, error);
+    if (!result)
+        result = check_place(w, error);
     if (result)
         return result;
     w->hasher = wire_hasher_new();

@@ -221,6 +221,23 @@ static bool is_of_another_nonce(const struct client *c, const struct answer *a)
     return a->status == WIRE_OK && result.more != c->nonce;
 }
 
+void client_note_room(struct node *n)
+{
+    n->full = n->client.refused_room || store_space(n->store) == STORE_SPACE_LOW;
+}
+
+/* The leader's disk may be full while this one is not. */
+static void note_room_answer(struct node *n, const struct client_op *op)
+{
+    struct client *c = &n->client;
+    if (op->answer_error == -ENOSPC)
+        c->refused_room = true;
+    else if (c->refused_room && op->answer_error == 0 &&
+             evaluate_needs_room(op->op.data, op->op.length))
+        c->refused_room = false;
+    client_note_room(n);
+}
+
 void client_answer(struct node *n, const struct answer *a)
 {
     struct client *c = &n->client;
@@ -235,6 +252,7 @@ void client_answer(struct node *n, const struct answer *a)
         op->index = a->index;
         op->answer_error = a->status == WIRE_OK ? 0 : -a->error;
         memcpy(op->result, a->result, sizeof(op->result));
+        note_room_answer(n, op);
         settle(n, op);
         break;
     case WIRE_EXPIRED:

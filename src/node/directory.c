@@ -11,6 +11,8 @@
  *   listen = HOST:PORT
  *   advertise = HOST:PORT
  *   segment_mib = N            optional
+ *   scrub_days = N             optional
+ *   merge_mib_per_s = N        optional
  *   member = ID voter|learner HOST:PORT NAME     any number
  *
  * Blank lines and lines that begin with # are skipped. Each key but `member` stands once;
@@ -26,7 +28,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { DIRECTORY_FILE_BYTES = 64 * 1024 }; /* of tierce.conf or a PEM file, at most */
+enum {
+    DIRECTORY_FILE_BYTES = 64 * 1024, /* of tierce.conf or a PEM file, at most */
+    DIRECTORY_SCRUB_DAYS_MAX = 3650,
+    DIRECTORY_MERGE_MIB_MAX = 1024,
+};
+
+#define DAY_US ((uint64_t)24 * 3600 * 1000 * 1000)
 
 int node_error(char error[NODE_ERROR_BYTES], int result, const char *format, ...)
 {
@@ -145,19 +153,46 @@ static int conf_advertise(struct conf_parser *p, char *value)
     return 0;
 }
 
-static int conf_segment(struct conf_parser *p, char *value)
+static bool parse_number(const char *text, unsigned long min, unsigned long max,
+                         unsigned long *ret)
 {
     char *end;
-    unsigned long mib = strtoul(value, &end, 10);
-    if (!isdigit((unsigned char)value[0]) || *end || mib < NODE_SEGMENT_MIB_MIN ||
-        mib > NODE_SEGMENT_MIB_MAX)
+    *ret = strtoul(text, &end, 10);
+    return isdigit((unsigned char)text[0]) && !*end && *ret >= min && *ret <= max;
+}
+
+static int conf_segment(struct conf_parser *p, char *value)
+{
+    unsigned long mib;
+    if (!parse_number(value, NODE_SEGMENT_MIB_MIN, NODE_SEGMENT_MIB_MAX, &mib))
         return conf_bad(p, "segment_mib \"%.40s\" is not a number from 16 to 1024",
                         value);
     p->d->segment_bytes = mib * MiB;
     return 0;
 }
 
-_Static_assert(NODE_SEGMENT_MIB_MIN == 16 && NODE_SEGMENT_MIB_MAX == 1024,
+static int conf_scrub(struct conf_parser *p, char *value)
+{
+    unsigned long days;
+    if (!parse_number(value, 0, DIRECTORY_SCRUB_DAYS_MAX, &days))
+        return conf_bad(p, "scrub_days \"%.40s\" is not a number from 0 (never) to 3650",
+                        value);
+    p->d->scrub_period_us = days ? days * DAY_US : STORE_NEVER;
+    return 0;
+}
+
+static int conf_merge(struct conf_parser *p, char *value)
+{
+    unsigned long mib;
+    if (!parse_number(value, 1, DIRECTORY_MERGE_MIB_MAX, &mib))
+        return conf_bad(p, "merge_mib_per_s \"%.40s\" is not a number from 1 to 1024",
+                        value);
+    p->d->merge_bytes_per_s = mib * MiB;
+    return 0;
+}
+
+_Static_assert(NODE_SEGMENT_MIB_MIN == 16 && NODE_SEGMENT_MIB_MAX == 1024 &&
+                   DIRECTORY_SCRUB_DAYS_MAX == 3650 && DIRECTORY_MERGE_MIB_MAX == 1024,
                "the bounds that the message names");
 
 static int conf_member(struct conf_parser *p, char *value)
@@ -195,6 +230,8 @@ static const struct conf_key {
     {"listen", conf_listen, true, false},
     {"advertise", conf_advertise, true, false},
     {"segment_mib", conf_segment, false, false},
+    {"scrub_days", conf_scrub, false, false},
+    {"merge_mib_per_s", conf_merge, false, false},
     {"member", conf_member, false, true},
 };
 
@@ -257,6 +294,8 @@ int directory_conf_parse(const char *text, const char *file, struct directory *r
         strcpy(ret->listen, d->listen);
         strcpy(ret->advertise, d->advertise);
         ret->segment_bytes = d->segment_bytes;
+        ret->scrub_period_us = d->scrub_period_us;
+        ret->merge_bytes_per_s = d->merge_bytes_per_s;
         ret->members = d->members;
     }
 out:
@@ -276,6 +315,14 @@ void directory_conf_format(const struct directory *d, struct buf *to)
     buf_printf(to, "listen = %s\n", d->listen);
     buf_printf(to, "advertise = %s\n", d->advertise);
     buf_printf(to, "segment_mib = %llu\n", (unsigned long long)(d->segment_bytes / MiB));
+    if (d->scrub_period_us)
+        buf_printf(to, "scrub_days = %llu\n",
+                   d->scrub_period_us == STORE_NEVER
+                       ? 0ull
+                       : (unsigned long long)(d->scrub_period_us / DAY_US));
+    if (d->merge_bytes_per_s)
+        buf_printf(to, "merge_mib_per_s = %llu\n",
+                   (unsigned long long)(d->merge_bytes_per_s / MiB));
     for (uint32_t i = 0; i < d->members.count; i++) {
         const struct member *m = &d->members.list[i];
         buf_printf(to, "member = %016llx %s %s %s\n", (unsigned long long)m->id,
@@ -469,8 +516,11 @@ struct wire_hello directory_hello(const struct directory *d)
 
 struct store_options directory_store_options(const struct directory *d)
 {
-    struct store_options options = {
-        .io = &store_io_posix, .path = d->path, .segment_bytes = d->segment_bytes};
+    struct store_options options = {.io = &store_io_posix,
+                                    .path = d->path,
+                                    .segment_bytes = d->segment_bytes,
+                                    .scrub_period_us = d->scrub_period_us,
+                                    .merge_bytes_per_s = d->merge_bytes_per_s};
     _Static_assert((int)STORE_CLUSTER_ID_BYTES == (int)WIRE_CLUSTER_ID_BYTES,
                    "one cluster id");
     memcpy(options.cluster_id, d->cluster_id, sizeof(options.cluster_id));

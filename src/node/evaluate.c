@@ -277,6 +277,13 @@ static bool is_allowed_when_low(const struct fs_op *op)
            (op->type == FS_SETATTR && (op->set & FS_SET_SIZE) && op->size == 0);
 }
 
+bool evaluate_needs_room(const uint8_t *op, size_t length)
+{
+    struct fs_op decoded;
+    return op[0] < NODE_OP_FIRST && fs_op_decode(op, length, &decoded) == 0 &&
+           !is_allowed_when_low(&decoded);
+}
+
 int evaluate(struct node *n, uint64_t session, const uint8_t *op, size_t length,
              struct evaluation *e)
 {

@@ -5,6 +5,7 @@
 
 struct look {
     const struct node_inspect *what;
+    const char *file;
     char *error;
 };
 
@@ -64,10 +65,11 @@ static int see_entry(void *context, const struct store_entry *entry, const uint8
     return result ? result : store_entry_each(bytes, entry->length, see_change, &e);
 }
 
-static int tell_summary(struct look *l, const char *file, const struct backup_summary *s)
+static int tell_summary(void *context, const struct backup_summary *s)
 {
+    struct look *l = context;
     const struct fact_field fields[] = {
-        {.name = "file", .type = FACT_TEXT, .data = file},
+        {.name = "file", .type = FACT_TEXT, .data = l->file},
         {.name = "bytes", .type = FACT_NUMBER, .number = s->bytes},
         {.name = "index", .type = FACT_NUMBER, .number = s->end.index},
         {.name = "term", .type = FACT_NUMBER, .number = s->end.term},
@@ -94,18 +96,19 @@ int inspect_backup(const struct node_inspect *what, const char *file,
                    uint64_t *ret_problems, char error[NODE_ERROR_BYTES])
 {
     char text[NODE_ERROR_BYTES] = "";
-    struct look look = {.what = what, .error = text};
+    struct look look = {.what = what, .file = file, .error = text};
     struct backup_summary summary;
     struct backup_visitor visitor = {.context = &look};
     if (!what->verify) {
+        visitor.head = tell_summary;
         visitor.record = see_record;
         visitor.entry = see_entry;
     }
     int result = backup_read(file, &visitor, &summary, text);
     bool damaged = result == -EBADMSG;
     *ret_problems = damaged;
-    if (!result)
-        result = tell_summary(&look, file, &summary);
+    if (!result && what->verify)
+        result = tell_summary(&look, &summary);
     else if (damaged)
         result = tell_problem(&look, file, text);
     if (result)

@@ -86,6 +86,12 @@ static bool backend_writable(void *context)
     return n->writable;
 }
 
+static bool backend_has_room(void *context)
+{
+    struct node *n = context;
+    return !n->full;
+}
+
 static void backend_space(void *context, uint64_t *ret_free, uint64_t *ret_total,
                           uint64_t *ret_keys)
 {
@@ -228,6 +234,7 @@ void mount_init(struct node *n)
                                      .submit = backend_submit,
                                      .interrupt = backend_interrupt,
                                      .writable = backend_writable,
+                                     .has_room = backend_has_room,
                                      .take_inode = backend_take_inode,
                                      .space = backend_space,
                                      .unmounted = backend_unmounted};

@@ -353,6 +353,7 @@ static void tick_second(struct node *n, uint64_t now_us)
                      : "the disk of %s has room again",
                  n->directory.path);
     n->was_low = low;
+    client_note_room(n);
     peers_judge_eligibility(n);
     n->second_us = now_us;
 }
@@ -582,7 +583,11 @@ static int start(struct node *n)
     if (ret < 0)
         return ret;
     if (recovery.damage[0])
-        log_warn("%s: it is fetched from the other nodes", recovery.damage);
+        log_warn("%s", recovery.damage);
+    if (recovery.hints_rebuilt)
+        log_info("%llu hints were missing or damaged, and were made again from the files "
+                 "they belong to",
+                 (unsigned long long)recovery.hints_rebuilt);
     if (recovery.cut_bytes)
         log_info("%llu bytes of an unfinished write were cut from the log",
                  (unsigned long long)recovery.cut_bytes);

@@ -399,6 +399,8 @@ struct evaluation {
     struct members members; /* config_changed: the new ones */
 };
 
+/* Whether a disk that is nearly full refuses it. */
+bool evaluate_needs_room(const uint8_t *op, size_t length);
 /* 0, an errno of the caller's, -EAGAIN (n->missed: a key to be read in), -EBUSY: a
  * membership change is under way, evaluate again when it is applied. */
 int evaluate(struct node *n, uint64_t session, const uint8_t *op, size_t length,
@@ -418,6 +420,7 @@ struct client {
     bool pumping;
     uint64_t open_at_us;         /* try again to open a session */
     uint64_t no_quorum_since_us; /* 0: there is one */
+    bool refused_room;           /* the leader's last answer to what needs room */
 };
 
 int client_start(struct node *n);
@@ -427,6 +430,7 @@ void client_pump(struct node *n);
 void client_tick(struct node *n, uint64_t now_us);
 void client_answer(struct node *n, const struct answer *a);
 void client_applied(struct node *n);
+void client_note_room(struct node *n); /* sets n->full */
 /* done() with -EINTR, now or when that is right (K14). */
 void client_interrupt(struct node *n, struct client_op *op, bool fatal);
 void client_fail_all(struct node *n, int error);
@@ -505,6 +509,7 @@ struct node {
     struct event *tick, *sigterm, *sigint, *ending;
     bool eligible; /* to lead */
     _Atomic bool writable; /* a leader with a majority is reachable */
+    _Atomic bool full;     /* this disk is low, or the leader refused what needs room */
     enum node_phase phase;
     uint64_t started_us, phase_us;
     uint64_t hinted_commit, second_us;

@@ -56,6 +56,7 @@ struct directory {
     char listen[LIMIT_ADDRESS_BYTES + 1];
     char advertise[LIMIT_ADDRESS_BYTES + 1];
     uint64_t segment_bytes;
+    uint64_t scrub_period_us, merge_bytes_per_s; /* as store_options: 0: not told */
     char *ca_pem, *cert_pem, *key_pem;
     struct members members; /* as of joining: whom to ask before the log says */
 };

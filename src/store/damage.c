@@ -162,6 +162,21 @@ void damage_ended_entry(struct store *s, uint64_t index, bool repaired)
           repaired);
 }
 
+/* It is in no list: nobody asks for its entries, the leader sends them. */
+void damage_found_hole(struct store *s)
+{
+    pthread_mutex_lock(&s->damage.lock);
+    s->damage.found++;
+    pthread_mutex_unlock(&s->damage.lock);
+}
+
+void damage_ended_hole(struct store *s)
+{
+    pthread_mutex_lock(&s->damage.lock);
+    s->damage.repaired++;
+    pthread_mutex_unlock(&s->damage.lock);
+}
+
 /* Whether the log or the keydir still has what is damaged. */
 static bool is_needed(const struct store *s, const struct store_damage *damage)
 {

@@ -46,6 +46,8 @@ void hole_close(struct store *s)
     if (s->behind)
         log_cut_active(s, s->end.index);
     s->behind = false;
+    if (s->claim_index > 0)
+        damage_ended_hole(s);
     s->claim_index = s->claim_term = 0;
 }
 

@@ -26,7 +26,7 @@ static const char magic[8] = {'t', 'i', 'e', 'r', 'c', 'e', 'I', 'N'};
 
 enum { FIXED_BYTES = 44 };
 
-#define SYNC_BYTES  ((uint64_t)8 << 20)   /* of a file, between two syncs */
+#define SYNC_BYTES  ((uint64_t)2 << 20)   /* of a file, between two syncs */
 #define STATE_BYTES ((uint64_t)300 << 20) /* it is read whole */
 
 void incoming_path(struct path *ret, const char *directory, const char *name)

@@ -447,15 +447,21 @@ static int add_named(struct file_id_list *list, const char *name, const char *su
                                                         : 0;
 }
 
+static const char *const unfinished_suffixes[INSPECT_UNFINISHED] = {".new", ".mrg.new",
+                                                                    ".hint.new"};
+
 static int sort_name(void *arg, const char *name)
 {
     struct inspection *x = arg;
     const struct {
         const char *suffix;
         struct file_id_list *list;
-    } lists[] = {{".seg", &x->segments},       {".mrg", &x->merged},
-                 {".hint", &x->hints},         {".new", &x->unfinished},
-                 {".mrg.new", &x->unfinished}, {".hint.new", &x->unfinished}};
+    } lists[] = {{".seg", &x->segments},
+                 {".mrg", &x->merged},
+                 {".hint", &x->hints},
+                 {unfinished_suffixes[0], &x->unfinished[0]},
+                 {unfinished_suffixes[1], &x->unfinished[1]},
+                 {unfinished_suffixes[2], &x->unfinished[2]}};
     int rc = 0;
     for (size_t i = 0; i < array_length(lists) && rc == 0; i++)
         rc = add_named(lists[i].list, name, lists[i].suffix);
@@ -487,12 +493,28 @@ static int list_files(struct inspection *x, bool *ret_missing)
     rc = x->io->list(x->io->context, path.text, add_part, &x->parts);
     if (rc != 0 && rc != -ENOENT && rc != -ENOTDIR)
         return store_fail_call(x->error, rc, "list", path.text);
-    struct file_id_list *lists[] = {&x->segments, &x->merged, &x->hints, &x->unfinished,
-                                    &x->parts};
+    struct file_id_list *lists[] = {
+        &x->segments,      &x->merged,        &x->hints, &x->unfinished[0],
+        &x->unfinished[1], &x->unfinished[2], &x->parts};
     for (size_t i = 0; i < array_length(lists); i++)
         if (lists[i]->count > 0)
             qsort(lists[i]->ids, lists[i]->count, sizeof(uint64_t), compare_ids);
     return 0;
+}
+
+/* One that is damaged was told of. Where the log begins with entry 1 there need be none. */
+static int judge_manifest(struct inspection *x, const char *path, bool missing)
+{
+    uint64_t first;
+    x->lost_manifest = !missing && !x->has_manifest;
+    if (!missing || x->segments.count == 0 ||
+        inspect_first_index(x, x->segments.ids[0], &first) != 0 || first == 1)
+        return x->stopped;
+    x->lost_manifest = true;
+    return inspect_problem(x, path, UINT64_MAX,
+                           "missing, and the log begins with entry %llu: the node cannot "
+                           "be started",
+                           (unsigned long long)first);
 }
 
 /* ---- The whole --------------------------------------------------------------------- */
@@ -521,17 +543,26 @@ static int inspect_small_files(struct inspection *x)
     if (rc == 0 && missing)
         rc = inspect_note(x, path.text, "missing: as good as 0");
     manifest_path(&path, x->place.path, "");
-    return rc ? rc : inspect_small(x, path.text, inspect_manifest, &missing);
+    if (rc == 0)
+        rc = inspect_small(x, path.text, inspect_manifest, &missing);
+    return rc ? rc : judge_manifest(x, path.text, missing);
 }
 
 static int say_unfinished(struct inspection *x)
 {
+    struct path path, name;
     int rc = 0;
-    for (size_t i = 0; i < x->unfinished.count && rc == 0; i++) {
-        fact_begin(x, "unfinished");
-        fact_id(x, "file_id", x->unfinished.ids[i]);
-        rc = fact_end(x);
-    }
+    log_directory_path(&path, x->place.path);
+    for (size_t kind = 0; kind < INSPECT_UNFINISHED; kind++)
+        for (size_t i = 0; i < x->unfinished[kind].count && rc == 0; i++) {
+            snprintf(name.text, sizeof(name.text), "%s/%016llx%s",
+                     inspect_name(x, path.text),
+                     (unsigned long long)x->unfinished[kind].ids[i],
+                     unfinished_suffixes[kind]);
+            fact_begin(x, "unfinished");
+            fact_text(x, "file", name.text);
+            rc = fact_end(x);
+        }
     return rc;
 }
 
@@ -578,7 +609,8 @@ static void inspection_free(struct inspection *x)
     free(x->segments.ids);
     free(x->merged.ids);
     free(x->hints.ids);
-    free(x->unfinished.ids);
+    for (size_t i = 0; i < INSPECT_UNFINISHED; i++)
+        free(x->unfinished[i].ids);
     free(x->parts.ids);
     free(x->place.path);
     free(x);

@@ -8,7 +8,7 @@
 
 #include "store_internal.h"
 
-enum { FACT_FIELDS = 24 };
+enum { FACT_FIELDS = 24, INSPECT_UNFINISHED = 3 };
 
 struct file_id_list {
     uint64_t *ids;
@@ -35,7 +35,9 @@ struct inspection {
     bool has_state;
     uint64_t state_term;          /* of raft.state */
     uint64_t commit, commit_term; /* the highest of commit.hint; term 0: not told */
-    struct file_id_list segments, merged, hints, unfinished, parts;
+    struct file_id_list segments, merged, hints, parts;
+    struct file_id_list unfinished[INSPECT_UNFINISHED]; /* by suffix */
+    bool lost_manifest; /* there must be one, and it is missing or damaged */
 };
 
 /* ---- Facts */
@@ -91,6 +93,8 @@ int inspect_small(struct inspection *x, const char *path, inspect_fn *inspect,
 /* ---- inspect_log.c: segments */
 
 int inspect_log(struct inspection *x); /* all, in order, as one chain */
+/* Of the header; an error where it has no right one. */
+int inspect_first_index(struct inspection *x, uint64_t file_id, uint64_t *ret);
 inspect_fn inspect_segment_file;
 void inspect_say_record(struct inspection *x, const struct store_record *record,
                         uint64_t offset);
@@ -127,9 +131,11 @@ void summary_release(struct summary *s);
 
 inspect_fn inspect_hint_file;
 /* The hint beside a data file, if there is one; against `summary`, unless NULL, which is
- * sorted. `active`: the file is written to, so that a hint may be an old one. */
+ * sorted. `active`: the file is written to, so that a hint may be an old one, or none. *ret_usable: it is there, and
+ * intact as far as it was looked at. */
 int inspect_hint(struct inspection *x, uint64_t file_id, enum segment_kind kind,
-                 uint64_t data_bytes, bool active, struct summary *summary);
+                 uint64_t data_bytes, bool active, struct summary *summary,
+                 bool *ret_usable);
 
 /* ---- inspect_merged.c: merged files */
 

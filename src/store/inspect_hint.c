@@ -174,15 +174,42 @@ static int bad_hint(struct inspection *x, const char *path, bool expected,
     return inspect_problem(x, path, UINT64_MAX, "%s: the next start makes it anew", what);
 }
 
+/* Against itself, where there is nothing to compare it with: as compare_hint(). */
+static int walk_hint(struct hint_reader *reader)
+{
+    struct hint_record record;
+    struct store_entry entry;
+    uint32_t offset;
+    int rc = 1;
+    while (rc > 0)
+        rc = hint_reader_next(reader, &record);
+    if (rc == 0)
+        rc = 1;
+    while (rc > 0)
+        rc = hint_reader_entry(reader, &entry, &offset);
+    return rc < 0 ? rc : 1;
+}
+
+static int look_into_hint(struct inspection *x, struct hint_reader *reader,
+                          struct summary *summary)
+{
+    if (summary)
+        return compare_hint(reader, summary);
+    return x->options->verify ? walk_hint(reader) : 1;
+}
+
 int inspect_hint(struct inspection *x, uint64_t file_id, enum segment_kind kind,
-                 uint64_t data_bytes, bool active, struct summary *summary)
+                 uint64_t data_bytes, bool active, struct summary *summary,
+                 bool *ret_usable)
 {
     struct path path;
     struct hint_reader *reader;
+    *ret_usable = false;
     hint_path(&path, x->place.path, file_id);
     int rc = hint_reader_new(&x->place, file_id, kind, data_bytes, &reader);
     if (rc == -ENOENT)
-        return 0;
+        return active ? 0
+                      : inspect_note(x, path.text, "missing: the next start makes it");
     if (rc == -EBADMSG)
         return bad_hint(x, path.text, active, "damaged, or not of the file as it is now");
     if (rc != 0)
@@ -190,8 +217,9 @@ int inspect_hint(struct inspection *x, uint64_t file_id, enum segment_kind kind,
     x->files++;
     x->bytes += hint_reader_bytes(reader);
     rc = say_hint(x, path.text, reader, false);
-    int same = rc == 0 && summary ? compare_hint(reader, summary) : 1;
+    int same = rc == 0 ? look_into_hint(x, reader, summary) : 1;
     hint_reader_free(reader);
+    *ret_usable = same == 1;
     if (rc == 0 && same == 0)
         rc = bad_hint(x, path.text, false, "it does not say what is in its data file");
     if (rc == 0 && same == -EBADMSG)

@@ -320,7 +320,7 @@ static int walk_entries(struct walk *w)
 
 /* ---- The log ----------------------------------------------------------------------- */
 
-static int read_first_index(struct inspection *x, uint64_t file_id, uint64_t *ret)
+int inspect_first_index(struct inspection *x, uint64_t file_id, uint64_t *ret)
 {
     struct path path;
     struct image image;
@@ -394,9 +394,10 @@ static int walk_segment(struct walk *w)
     if (rc == 0)
         rc = say_segment(w);
     bool compare = w->whole && x->problems == before && !w->pending;
+    bool usable;
     return rc ? rc
               : inspect_hint(x, w->file_id, SEGMENT_LOG, w->image->size, w->last,
-                             compare ? w->summary : NULL);
+                             compare ? w->summary : NULL, &usable);
 }
 
 static int inspect_segment(struct walk *w, size_t i)
@@ -410,7 +411,7 @@ static int inspect_segment(struct walk *w, size_t i)
     w->entries = w->records = 0;
     segment_path(&path, x->place.path, w->file_id);
     w->path = path.text;
-    if (!w->last && read_first_index(x, x->segments.ids[i + 1], &w->next_first) != 0)
+    if (!w->last && inspect_first_index(x, x->segments.ids[i + 1], &w->next_first) != 0)
         w->next_first = 0; /* that one's own problem */
     int rc = image_open(x, path.text, w->whole ? WINDOW_BYTES : HEAD_WINDOW, &image);
     if (rc != 0)
@@ -428,8 +429,11 @@ static int inspect_segment(struct walk *w, size_t i)
 
 int inspect_log(struct inspection *x)
 {
-    struct walk w = {
-        .x = x, .whole = x->options->verify, .chained = true, .end = x->manifest.merged};
+    struct walk w = {.x = x,
+                     .whole = x->options->verify,
+                     .chained = !x->lost_manifest, /* where the log begins is not known */
+                     .begun = x->lost_manifest,
+                     .end = x->manifest.merged};
     int rc = 0;
     for (size_t i = 0; i < x->segments.count && rc == 0; i++) {
         struct path path;

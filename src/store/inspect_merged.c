@@ -146,12 +146,29 @@ static int check_counts(struct merged_walk *w, const struct manifest_file *file)
         (unsigned long long)file->records, (unsigned long long)file->tombstones);
 }
 
-static int walk_listed(struct merged_walk *w, const struct manifest_file *file)
+/* A hint that is missing or damaged is made from the file: not from a damaged one. */
+static int judge_with_hint(struct merged_walk *w, uint64_t file_id, bool damaged)
+{
+    struct inspection *x = w->x;
+    bool usable;
+    int rc = inspect_hint(x, file_id, SEGMENT_MERGED, w->image->size, false,
+                          damaged || !x->options->verify ? NULL : &w->summary, &usable);
+    if (rc == 0 && damaged && !usable)
+        rc =
+            inspect_problem(x, w->path, UINT64_MAX,
+                            "damaged, and its hint is missing or damaged too, and cannot "
+                            "be made from it: the node cannot be started");
+    return rc;
+}
+
+/* `file`: what MANIFEST says of it; NULL: MANIFEST is lost. */
+static int walk_listed(struct merged_walk *w, uint64_t file_id,
+                       const struct manifest_file *file)
 {
     struct inspection *x = w->x;
     bool good, verify = x->options->verify;
     int rc = 0;
-    if (w->image->size != file->bytes)
+    if (file && w->image->size != file->bytes)
         rc = inspect_problem(
             x, w->path, UINT64_MAX, "of %llu bytes, and MANIFEST says %llu",
             (unsigned long long)w->image->size, (unsigned long long)file->bytes);
@@ -159,27 +176,25 @@ static int walk_listed(struct merged_walk *w, const struct manifest_file *file)
         rc = take_merged_head(w, &good);
     if (rc != 0 || !good)
         return rc;
-    if (w->file_id != file->file_id)
+    if (w->file_id != file_id)
         return inspect_problem(x, w->path, 32, "its header is that of file %016llx",
                                (unsigned long long)w->file_id);
     uint64_t before = x->problems;
     if (verify)
         rc = walk_merged(w);
-    if (rc == 0 && verify)
+    if (rc == 0 && verify && file)
         rc = check_counts(w, file);
     if (rc == 0)
         rc = say_merged(w, file);
-    bool compare = verify && x->problems == before;
-    return rc ? rc
-              : inspect_hint(x, file->file_id, SEGMENT_MERGED, w->image->size, false,
-                             compare ? &w->summary : NULL);
+    return rc ? rc : judge_with_hint(w, file_id, x->problems != before);
 }
 
-static int inspect_listed(struct inspection *x, const struct manifest_file *file)
+static int inspect_listed(struct inspection *x, uint64_t file_id,
+                          const struct manifest_file *file)
 {
     struct path path;
     struct image image;
-    merged_path(&path, x->place.path, file->file_id);
+    merged_path(&path, x->place.path, file_id);
     int rc = image_open(x, path.text, x->options->verify ? WINDOW_BYTES : SEGMENT_HEADER,
                         &image);
     if (rc == -ENOENT)
@@ -194,7 +209,7 @@ static int inspect_listed(struct inspection *x, const struct manifest_file *file
         *w = (struct merged_walk){.x = x, .path = path.text, .image = &image};
         x->files++;
         x->bytes += image.size;
-        rc = walk_listed(w, file);
+        rc = walk_listed(w, file_id, file);
         summary_release(&w->summary);
     }
     free(w);
@@ -244,8 +259,12 @@ int inspect_merged(struct inspection *x)
 {
     int rc = 0;
     for (size_t i = 0; i < x->manifest.count && rc == 0; i++)
-        rc = inspect_listed(x, &x->manifest.files[i]);
-    return rc ? rc : note_leftovers(x);
+        rc = inspect_listed(x, x->manifest.files[i].file_id, &x->manifest.files[i]);
+    if (!x->lost_manifest)
+        return rc ? rc : note_leftovers(x);
+    for (size_t i = 0; i < x->merged.count && rc == 0; i++)
+        rc = inspect_listed(x, x->merged.ids[i], NULL);
+    return rc;
 }
 
 /* ---- One file ---------------------------------------------------------------------- */

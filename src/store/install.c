@@ -217,8 +217,10 @@ static void replace_log(struct store *s, struct store_incoming *in)
     retire(s, s->beyond + s->beyond_first, s->beyond_count - s->beyond_first);
     s->segment_count = s->beyond_first = s->beyond_count = 0;
     s->behind = false;
-    if (s->claim_index <= in->installed.merged.index)
+    if (s->claim_index > 0 && s->claim_index <= in->installed.merged.index) {
+        damage_ended_hole(s);
         s->claim_index = s->claim_term = 0;
+    }
     store_add_segment(s, in->next);
     in->next = NULL;
     while (s->tail.count > 0)

@@ -340,6 +340,7 @@ static int keep_beyond(struct recovery *r)
         return store_fail_call(r->error, -ENOMEM, "read the log in", s->path);
     for (size_t i = r->walked; i < r->file_count; i++)
         s->beyond[s->beyond_count++] = segment_ref(r->files[i].segment);
+    damage_found_hole(s);
     return 0;
 }
 

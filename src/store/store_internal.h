@@ -50,7 +50,8 @@ int store_fail_call(char error[STORE_ERROR_BYTES], int code, const char *what,
                     const char *path);
 
 #define STORE_REMEDY                                                                     \
-    "restore the disk, or remove this node's data directory and join the cluster again"
+    "restore the disk, or remove this node's data directory and join the cluster again " \
+    "under another name (--name)"
 
 /* A file that is of a newer format (-EPROTONOSUPPORT) or damaged (-EBADMSG: `what`). */
 int store_fail_format(char error[STORE_ERROR_BYTES], int code, const char *path,
@@ -644,6 +645,9 @@ void damage_found_entry(struct store *s, uint64_t index, uint64_t term); /* 0: u
 void damage_ended_record(struct store *s, const struct store_record *record,
                          bool repaired);
 void damage_ended_entry(struct store *s, uint64_t index, bool repaired);
+/* The log ends before a hole; it has none any more. Counted once for each start. */
+void damage_found_hole(struct store *s);
+void damage_ended_hole(struct store *s);
 void damage_stays(struct store *s, const struct store_damage *damage);
 void damage_prune(struct store *s); /* forgets what nobody needs any more */
 void damage_clear(struct store *s);

@@ -7,6 +7,7 @@ import shutil
 import socket
 import stat
 import struct
+import subprocess
 import sys
 import threading
 
@@ -147,6 +148,8 @@ def test_one_moment_under_writes(t):
 
     for file, begun, ended in files:
         c.tierce('inspect', '--verify', file)
+        shown = c.tierce('inspect', file).text
+        check(shown.startswith('backup ') and shown.count('\nbackup ') == 0, shown[:200])
     file, begun, ended = files[-1]
     node, token = restore(c, file, 'restored')
     status = c.status(node.index)
@@ -275,6 +278,23 @@ def test_the_log_stays_while_a_backup_lasts(t):
     before = c.status(0)['log_bytes']
     overwrite(c, t, 2)
     wait_for(lambda: c.status(0)['log_bytes'] < before, 'the log is shortened again')
+
+
+def test_not_into_the_mount_itself(t):
+    """It would feed on itself, by whatever path, and before a byte is written."""
+    c = t.cluster(1)
+    with open(c.path(0, 'k'), 'w') as f:
+        f.write('v')
+    os.mkdir(c.path(0, 'd'))
+    os.symlink(c.path(0), f'{c.base}/link')
+    for file in (c.path(0, 'backup'), c.path(0, 'd/backup'), f'{c.base}/link/backup'):
+        into = c.tierce('backup', file, data=0, code=1)
+        check('lies in a mount of tierce' in into.error and file in into.error, str(into))
+    check_equal(sorted(os.listdir(c.path(0))), ['d', 'k'], 'what is in the mount')
+    c.tierce('backup', f'{c.base}/backup', data=0)
+    here = subprocess.run([c.binary, 'backup', '--data', c.nodes[0].data, 'backup'],
+                          cwd=c.path(0), env=c.environment, capture_output=True, text=True)
+    check_equal(here.returncode, 1, 'a backup into the current directory')
 
 
 def test_what_is_refused(t):

@@ -456,6 +456,10 @@ def test_rot_in_the_log_of_a_node_that_starts(t):
     c.start(victim)
     c.wait_ready()
     check(os.stat(segments[-1]).st_size >= size, 'the log was not cut')
+    status = c.status(victim)
+    check_equal((status['damaged'], status['repaired']), (1, 1), 'damage found, repaired')
+    log = read_file(f'{c.nodes[victim].data}/node.log').decode()
+    check_equal(log.count('it is fetched from the other nodes'), 1, 'said once')
     for number in range(100):
         check_equal(read_file(c.path(victim, f'f{number}')), content(number, 3), f'f{number}')
     check_equal(find_on_disk(c.nodes[victim].data, content(50, 2)[100:1000])[:1], places,

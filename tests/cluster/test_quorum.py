@@ -231,6 +231,16 @@ def test_full_disk(t):
     print(f'# ENOSPC after {len(written)} files of 1 MiB')
     check_equal(timed(write_value, c.path(0, 'more'), piece)[0], errno.ENOSPC, 'one more')
 
+    # A shell does not look at the error of close: opening is what must fail.
+    for i in range(3):
+        check_equal(timed(write_value, c.path(i, 'more'), piece)[0], errno.ENOSPC, 'more')
+        for shell, to in (('bash', '>'), ('dash', '>'), ('bash', '>>')):
+            script = f'echo hi {to} {c.path(i, "shell")}'
+            run = subprocess.run([shell, '-c', script], capture_output=True, text=True)
+            check(run.returncode != 0, f'{script}: success on a full disk ({shell})')
+            check('No space left' in run.stderr, f'{script}: {run.stderr}')
+        check(not os.path.exists(c.path(i, 'shell')), 'a file that could not be written')
+
     def holds(k, i):
         with open(c.path(i, f'fill-{k:03}'), 'rb') as f:
             return f.read() == piece[k:] + piece[:k]

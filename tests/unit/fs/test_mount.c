@@ -864,6 +864,32 @@ static void test_open_without_a_majority(void **state)
     backend.alone = false;
 }
 
+/* Without room so does what opens to replace or to append; what frees is let through. */
+static void test_open_without_room(void **state)
+{
+    backend_put(&backend, "f", "old", 3);
+    backend.full = true;
+    backend_fail(&backend, FS_SETATTR, -ENOSPC);
+    assert_int_equal(open(at("f"), O_WRONLY | O_TRUNC), -1);
+    assert_int_equal(errno, ENOSPC);
+    assert_int_equal(open(at("f"), O_WRONLY | O_APPEND), -1);
+    assert_int_equal(errno, ENOSPC);
+    must(close(must_open("f", O_RDONLY)));
+    must(close(must_open("f", O_WRONLY)));
+    backend_fail(&backend, FS_MAKE, -ENOSPC);
+    assert_int_equal(open(at("new"), O_WRONLY | O_CREAT | O_TRUNC, 0644), -1);
+    assert_int_equal(errno, ENOSPC);
+    backend_fail(&backend, 0, 0);
+    assert_reads("f", "old");
+    must(truncate(at("f"), 0));
+    assert_reads("f", "");
+    int fd = must_open("f", O_WRONLY | O_TRUNC);
+    must_write(fd, "new", 3);
+    must(close(fd));
+    assert_reads("f", "new");
+    backend.full = false;
+}
+
 static void test_sticky_errors(void **state)
 {
     backend_put(&backend, "f", "old", 3);
@@ -1644,6 +1670,7 @@ int main(int argc, char **argv)
         mounted(test_mapped_writes),
         mounted(test_failed_commits),
         mounted(test_open_without_a_majority),
+        mounted(test_open_without_room),
         mounted(test_sticky_errors),
         mounted(test_failed_making),
         mounted(test_removed_while_open),

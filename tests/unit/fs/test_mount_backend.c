@@ -175,6 +175,12 @@ static bool on_writable(void *context)
     return !b->alone;
 }
 
+static bool on_has_room(void *context)
+{
+    struct backend *b = context;
+    return !b->full;
+}
+
 static uint64_t on_take_inode(void *context)
 {
     struct backend *b = context;
@@ -230,6 +236,7 @@ void backend_start(struct backend *b)
         .submit = on_submit,
         .interrupt = on_interrupt,
         .writable = on_writable,
+        .has_room = on_has_room,
         .take_inode = on_take_inode,
         .space = on_space,
         .unmounted = on_unmounted,

@@ -24,6 +24,7 @@ struct backend {
     int fail_error;        /* ... with this */
     bool no_inodes;        /* take_inode gives none */
     _Atomic bool alone;    /* no majority */
+    _Atomic bool full;     /* no room */
     unsigned queued_count; /* submitted, not done */
     unsigned interrupts, fatal_interrupts;
     unsigned counts[16], total; /* done, without those that failed by fail_type */

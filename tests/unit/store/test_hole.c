@@ -71,6 +71,14 @@ static void send(struct log *l, uint64_t first, uint64_t last)
     }
 }
 
+static void expect_counts(struct log *l, uint64_t damaged, uint64_t repaired)
+{
+    struct store_stats stats;
+    store_stats(l->f.s, &stats);
+    assert_int_equal(stats.damaged, damaged);
+    assert_int_equal(stats.repaired, repaired);
+}
+
 static unsigned segment_files(struct fixture *f)
 {
     unsigned count = 0;
@@ -114,10 +122,14 @@ static void test_two_holes(void **state)
     expect_open(&l, 4, 13);
     send(&l, 5, 5);
     run(&l.f);
+    expect_counts(&l, 1, 0);
     expect_open(&l, 10, 13);
+    expect_counts(&l, 1, 0);
     send(&l, 11, 13);
     run(&l.f);
+    expect_counts(&l, 1, 1);
     expect_open(&l, 13, 0);
+    expect_counts(&l, 0, 0);
     log_release(&l);
 }
 

@@ -128,8 +128,10 @@ static void make_import_at(struct fixture *f, unsigned records, uint64_t timesta
                          0);
         store_bytes_unref(bytes);
     }
-    *end = (struct store_point){
-        .index = 77, .term = 3, .timestamp_us = timestamp_us + records + 100, .crc = 0x1234};
+    *end = (struct store_point){.index = 77,
+                                .term = 3,
+                                .timestamp_us = timestamp_us + records + 100,
+                                .crc = 0x1234};
     assert_int_equal(store_import_finish(import, end, "state", 5, f->error), 0);
     store_import_free(import);
     store_builder_release(&b);
@@ -150,8 +152,9 @@ static void test_says_what_is_there(void **state)
     struct seen seen = verify(&f);
     if (seen.problems)
         fail_msg("%s", seen.problem);
-    assert_int_equal(seen.notes, 0);
     assert_true(seen.segments >= 3);
+    assert_int_equal(seen.notes, seen.segments - 1); /* no task has made hints yet */
+    assert_non_null(strstr(seen.note, "missing: the next start makes it"));
     assert_int_equal(seen.states, 2);
     assert_int_equal(seen.last_index, 60);
     seen = inspect_on(f.disk, false, NULL);
@@ -366,6 +369,50 @@ static void test_notices_a_hint_of_another_file(void **state)
     assert_non_null(strstr(seen.problem, "does not say what is in"));
     fixture_release(&f);
     fixture_release(&other);
+}
+
+/* Each alone is mended by the next start, or by other nodes; both are not. */
+static void test_notices_a_merged_file_and_its_hint(void **state)
+{
+    static const char file[] = "d/log/0000000000000001.mrg";
+    static const char hint[] = "d/log/0000000000000001.hint";
+    struct fixture f;
+    struct store_point end;
+    make_import(&f, 20, &end);
+    memory_disk_flip(f.disk, file, 64 + 30, 0); /* in a record */
+    struct seen seen = verify(&f);
+    assert_int_equal(seen.problems, 1);
+    memory_disk_flip(f.disk, hint, 64 + 40, 0); /* in its records */
+    seen = verify(&f);
+    assert_int_equal(seen.problems, 3);
+    assert_null(strstr(seen.problem, "cannot be started"));
+    memory_disk_remove(f.disk, hint);
+    seen = verify(&f);
+    assert_int_equal(seen.problems, 2);
+    assert_non_null(strstr(seen.note, "missing: the next start makes it"));
+    memory_disk_flip(f.disk, file, 64 + 30, 0);
+    seen = verify(&f);
+    assert_int_equal(seen.problems, 0);
+    assert_int_equal(seen.notes, 1);
+    fixture_release(&f);
+}
+
+/* Nothing is removed by a start that is refused, and the files are verified as ever. */
+static void test_without_a_manifest(void **state)
+{
+    struct fixture f;
+    struct store_point end;
+    make_import(&f, 120, &end);
+    unsigned merged = verify(&f).merged;
+    memory_disk_flip(f.disk, "d/log/MANIFEST", 20, 0);
+    struct seen seen = verify(&f);
+    assert_int_equal(seen.problems, 1);
+    assert_non_null(strstr(seen.problem, "the node cannot be started"));
+    assert_int_equal(seen.notes, 0);
+    assert_int_equal(seen.merged, merged);
+    memory_disk_flip(f.disk, "d/log/0000000000000001.mrg", 64 + 30, 0);
+    assert_int_equal(verify(&f).problems, 2);
+    fixture_release(&f);
 }
 
 static void test_notices_a_file_of_another_cluster(void **state)
@@ -658,6 +705,8 @@ int main(void)
         cmocka_unit_test(test_notices_every_byte_of_what_was_merged),
         cmocka_unit_test(test_notices_another_manifest),
         cmocka_unit_test(test_notices_a_hint_of_another_file),
+        cmocka_unit_test(test_notices_a_merged_file_and_its_hint),
+        cmocka_unit_test(test_without_a_manifest),
         cmocka_unit_test(test_notices_a_file_of_another_cluster),
         cmocka_unit_test(test_notices_a_length_at_a_glance),
         cmocka_unit_test(test_tells_torn_from_damaged),

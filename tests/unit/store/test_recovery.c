@@ -82,6 +82,7 @@ static void expect_damaged(struct fixture *f, const char *proof)
 {
     expect_refused(f, -EBADMSG, proof);
     assert_non_null(strstr(f->error, "remove this node's data directory"));
+    assert_non_null(strstr(f->error, "under another name (--name)"));
     assert_non_null(strstr(f->error, "d/log"));
 }
 

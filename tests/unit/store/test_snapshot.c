@@ -125,9 +125,9 @@ static void test_resume_within_a_file(void **state)
     fixture_reopen(&b);
     transfer_open(&t, &a, &b);
     assert_int_equal(t.in->count, 1);
-    transfer_run(&t, &b, 8);
+    transfer_run(&t, &b, 2);
     uint8_t more[1000] = {0}; /* is not synced, and lost */
-    assert_int_equal(store_incoming_write(t.in, 0, 8 << 20, more, sizeof(more), b.error),
+    assert_int_equal(store_incoming_write(t.in, 0, 2 << 20, more, sizeof(more), b.error),
                      0);
     size_t loose = memory_disk_loose(b.disk);
     bool *keep = calloc(loose + 1, sizeof(*keep));
@@ -138,7 +138,7 @@ static void test_resume_within_a_file(void **state)
     assert_int_equal(store_incoming_open(after.s, t.description.data,
                                          t.description.length, SENDER, &t.in, b.error),
                      0);
-    assert_int_equal(store_incoming_bytes(t.in, NULL), 8 << 20);
+    assert_int_equal(store_incoming_bytes(t.in, NULL), 2 << 20);
     transfer_run(&t, &after, SIZE_MAX);
     transfer_prepare(&t, &after);
     transfer_install(&t, &after);
