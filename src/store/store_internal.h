@@ -21,7 +21,7 @@ enum {
     SLOT_STRIDE = 4096, /* slots stand apart, so that no torn block holds both */
     SEGMENT_MIN = 4096, /* smaller ones make no sense; only tests go below the contract */
     RESERVE_SEGMENTS = 2, /* of disk held back: below it only deletes are taken */
-    TAIL_CACHE_BYTES = 8 << 20,
+    TAIL_CACHE_BYTES = LIMIT_OF(8 << 20, 32 << 10),
     WINDOW_BYTES = 1 << 20, /* recovery reads this much at a time */
     BATCH_IOV = 512,        /* entries in one pwritev */
     LIMIT_SEGMENTS = 65536, /* data files open at once, leftovers in use included */
