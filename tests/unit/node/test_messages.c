@@ -55,9 +55,10 @@ static void test_messages_round_trip(void **state)
         assert_int_equal(m.type, samples[i].type);
         struct buf again = {0};
         assert_int_equal(message_encode(&m, &again), type);
-        /* Less the clock at the end of an APPEND_REPLY. */
+        /* Less the clock at the end of a VOTE or an APPEND_REPLY (G2). */
+        bool clock = type == WIRE_RAFT_VOTE || type == WIRE_RAFT_APPEND_REPLY;
         assert_int_equal(again.length, b.length);
-        assert_memory_equal(again.data, b.data, type == WIRE_RAFT_APPEND_REPLY ? 49 : b.length);
+        assert_memory_equal(again.data, b.data, b.length - (clock ? 8 : 0));
         buf_release(&again);
         buf_release(&b);
     }
