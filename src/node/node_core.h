@@ -204,6 +204,9 @@ void session_record_encode(uint64_t node_id, uint64_t nonce, struct buf *to);
 
 struct peer {
     uint64_t id;
+    /* Of one that has come to us, and is no member as far as this log knows: it may be the
+     * leader that has what is missing here. "": a member. */
+    char guest[LIMIT_ADDRESS_BYTES + 1];
     struct wire_connection *connection; /* dialed from here; NULL: none */
     bool open;
     uint64_t dial_at_us, backoff_us;
