@@ -28,7 +28,7 @@ enum { FIXED_BYTES = 44 };
 #define SYNC_BYTES  ((uint64_t)8 << 20)   /* of a file, between two syncs */
 #define STATE_BYTES ((uint64_t)300 << 20) /* it is read whole */
 
-static void incoming_path(struct path *ret, const char *directory, const char *name)
+void incoming_path(struct path *ret, const char *directory, const char *name)
 {
     snprintf(ret->text, sizeof(ret->text), "%s/incoming%s%s", directory, *name ? "/" : "",
              name);

@@ -89,9 +89,13 @@ static int move_files(struct store_incoming *in, bool back, char error[STORE_ERR
     }
     log_directory_path(&directory, in->s->path);
     int rc = io->sync_dir(io->context, directory.text);
-    if (rc != 0)
-        return store_fail_call(error, rc, "sync", directory.text);
-    return 0;
+    /* Both: a part that had its former name, too, after a power cut would be received
+     * into again, by its new one. */
+    if (rc == 0) {
+        incoming_path(&directory, in->s->path, "");
+        rc = io->sync_dir(io->context, directory.text);
+    }
+    return rc == 0 ? 0 : store_fail_call(error, rc, "sync", directory.text);
 }
 
 static int remove_file(struct store *s, const struct path *path, bool must,
@@ -162,7 +166,7 @@ int install_run(struct store_job *job, struct op *op, char error[STORE_ERROR_BYT
         rc = segment_activate(s, in->next, error);
     if (rc == 0)
         rc = remove_former(job, in, error);
-    job->syncs += 4;
+    job->syncs += 5;
     if (rc == 0)
         rc = incoming_drop(in, error);
     return rc == -ENOMEM ? 0 : rc; /* what is left is removed by the next attempt */

@@ -700,6 +700,7 @@ struct store_incoming {
     struct buf former;    /* { file_id u64, kind u8 } of what goes */
 };
 
+void incoming_path(struct path *ret, const char *directory, const char *name);
 void incoming_part_path(struct path *ret, const char *directory, uint64_t file_id);
 /* Removes all files of it. */
 int incoming_drop(struct store_incoming *in, char error[STORE_ERROR_BYTES]);
