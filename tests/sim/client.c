@@ -426,7 +426,9 @@ static void look_up(struct caller *c, struct history *h)
 
 static void call_once(struct caller *c)
 {
-    unsigned at = (unsigned)chance_below(CHANCE_CLIENT, OBJECTS);
+    unsigned at =
+        (unsigned)((plan.first_object + chance_below(CHANCE_CLIENT, plan.objects)) %
+                   OBJECTS);
     struct history *h = objects[at];
     if (h->count >= OBJECT_CALLS)
         h = object_new(at);

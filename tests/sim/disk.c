@@ -6,6 +6,8 @@
  */
 #include "sim.h"
 
+#include "store_internal.h"
+
 #include <errno.h>
 #include <fcntl.h>
 
@@ -288,11 +290,44 @@ static int note_file(void *arg, const char *name)
     return 0;
 }
 
+static void rot(struct sim_node *n, const char *path, uint64_t from, uint64_t to)
+{
+    uint64_t offset = from + chance_below(CHANCE_DISK, to - from);
+    memory_disk_flip(n->disk, path, offset, (unsigned)chance_below(CHANCE_DISK, 8));
+    fault(bit_rotted);
+    trace("rot in %s at %llu", path, (unsigned long long)offset);
+}
+
+/* In the segment that is being written, below what a hint of a while ago proves to have
+ * been committed: a hole (G6). */
+static bool rot_active(struct sim_node *n)
+{
+    uint64_t proven = n->proven_life == n->life ? n->proven : 0;
+    if (!n->node || !n->node->store || !n->serves)
+        return false;
+    const struct segment *active = store_active(n->node->store);
+    n->proven = n->node->hinted_commit;
+    n->proven_life = n->life;
+    if (proven <= active->first_index || proven - active->first_index >= active->count ||
+        chance_below(CHANCE_DISK, 2))
+        return false;
+    char path[96];
+    snprintf(path, sizeof(path), "/%s/log/%016llx.seg", n->name,
+             (unsigned long long)active->file_id);
+    size_t i = chance_below(CHANCE_DISK, proven - active->first_index);
+    uint64_t from = active->offsets[i] + STORE_ENTRY_HEADER, to = active->offsets[i + 1];
+    if (from < to)
+        rot(n, path, from, to);
+    return from < to;
+}
+
 void sim_disk_rot(struct sim_node *n)
 {
     struct files files = {.count = 0};
     char directory[64], path[160];
     struct store_io io = memory_disk_io(n->disk);
+    if (!plan.rot_hints && rot_active(n))
+        return;
     snprintf(directory, sizeof(directory), "/%s/log", n->name);
     io.list(io.context, directory, note_file, &files);
     if (files.count == 0)
@@ -302,9 +337,5 @@ void sim_disk_rot(struct sim_node *n)
     uint64_t size = memory_disk_size(n->disk, path);
     if (size <= 64)
         return;
-    /* Beyond the header, whose loss is refused with a message. */
-    uint64_t offset = 64 + chance_below(CHANCE_DISK, size - 64);
-    memory_disk_flip(n->disk, path, offset, (unsigned)chance_below(CHANCE_DISK, 8));
-    fault(bit_rotted);
-    trace("rot in %s at %llu", path, (unsigned long long)offset);
+    rot(n, path, 64, size); /* beyond the header, whose loss is refused with a message */
 }

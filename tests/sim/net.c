@@ -49,6 +49,7 @@ struct frame {
 };
 
 static bool cuts[SIM_NODES][SIM_NODES];
+static uint64_t slow_us[SIM_NODES][SIM_NODES];
 static struct wire_connection *connections;
 static struct frame *stuck, **stuck_tail = &stuck; /* sent over links that are cut */
 
@@ -130,7 +131,7 @@ static void arrived(void *arg);
 static void dispatch(struct frame *f)
 {
     struct wire_connection *c = f->from;
-    uint64_t at = sim_now + latency();
+    uint64_t at = sim_now + latency() + slow_us[f->from_node->number][f->to_node->number];
     if (f->in_order) {
         at = max_u64(at, c->last_arrival + 1);
         c->last_arrival = at;
@@ -275,8 +276,14 @@ void net_cut(unsigned from, unsigned to, bool cut)
     }
 }
 
+void net_slow(unsigned from, unsigned to, uint64_t us)
+{
+    slow_us[from][to] = us;
+}
+
 void net_heal(void)
 {
+    memset(slow_us, 0, sizeof(slow_us));
     for (unsigned a = 0; a < SIM_NODES; a++)
         for (unsigned b = 0; b < SIM_NODES; b++)
             net_cut(a, b, false);

@@ -68,6 +68,7 @@ void plan_draw(uint64_t seed)
     plan.transfer_us = every(6 * SIM_S);
     plan.stop_us = every(8 * SIM_S);
     plan.full_us = every(20 * SIM_S);
+    plan.slow_us = every(1 * SIM_S);
     plan.hang_us = every(10 * SIM_S);
     plan.wipe_us = one_in(3) ? between(20, 60) * SIM_S : 0;
     plan.rot_hints = one_in(2);
@@ -75,6 +76,8 @@ void plan_draw(uint64_t seed)
     plan.segment_bytes = 2 * LIMIT_ENTRY_BYTES + between(0, 128) * KiB;
     plan.retain_bytes = between(16, 512) * KiB;
     plan.scrub_us = one_in(2) ? between(20, 100) * SIM_S : 0; /* a week */
+    plan.first_object = (unsigned)between(0, 5);
+    plan.objects = one_in(3) ? 1 : 6;
     plan.value_bytes = one_in(3) ? 12000 : one_in(2) ? 3000 : 200;
 }
 
@@ -208,6 +211,29 @@ static void do_link(void)
     story("%s to %s is cut%s", a->name, b->name, both ? ", both ways" : "");
 }
 
+static void end_slow(void *arg)
+{
+    uintptr_t link = (uintptr_t)arg;
+    net_slow((unsigned)(link / SIM_NODES), (unsigned)(link % SIM_NODES), 0);
+}
+
+/* All that one node sends, or all that one is sent: what a leader hears is old then. */
+static void do_slow(void)
+{
+    struct sim_node *n = victim();
+    if (!n)
+        return;
+    uint64_t us = between(50, 800) * SIM_MS, until = between(100, 4000) * SIM_MS;
+    bool sends = one_in(2);
+    fault(link_slow);
+    story("what %s %s is slow", n->name, sends ? "sends" : "is sent");
+    for (unsigned i = 0; i < SIM_NODES; i++) {
+        unsigned from = sends ? n->number : i, to = sends ? i : n->number;
+        net_slow(from, to, us);
+        sim_after(until, NULL, end_slow, (void *)(uintptr_t)(from * SIM_NODES + to));
+    }
+}
+
 static void do_partition(void)
 {
     uint64_t us = between(100, 6000) * SIM_MS, side = chance(CHANCE_PLAN) >> 20;
@@ -330,6 +356,7 @@ static struct process {
     {do_full, &plan.full_us},
     {do_hang, &plan.hang_us},
     {do_wipe, &plan.wipe_us},
+    {do_slow, &plan.slow_us},
 };
 
 static void act(void *arg)

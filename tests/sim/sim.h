@@ -107,17 +107,18 @@ enum { SIM_FAILED = 3 };
 #define SIM_FAULTS(X)                                                                    \
     X(message_lost)                                                                      \
     X(message_delayed)                                                                   \
-    X(message_doubled) X(message_reordered) X(link_cut_one_way) X(link_cut_two_ways)     \
-        X(connection_cut) X(frame_cut) X(partition) X(node_killed) X(node_paused)        \
-            X(node_restarted) X(node_stopped) X(node_wiped) X(unsynced_kept_all)         \
-                X(unsynced_lost_all) X(unsynced_subset) X(sector_torn) X(bit_rotted)     \
-                    X(write_misdirected) X(read_failed) X(write_failed)                  \
-                        X(write_shortened) X(sync_failed) X(disk_full) X(disk_hung)      \
-                            X(clock_jumped) X(clock_drifts) X(member_joined)             \
-                                X(member_promoted) X(transfer_asked) X(merge_done)       \
-                                    X(snapshot_installed) X(record_repaired)             \
-                                        X(killed_in_merge) X(killed_in_install)          \
-                                            X(cold_reads) X(session_opened)
+    X(message_doubled)                                                                   \
+    X(message_reordered)                                                                 \
+    X(link_cut_one_way) X(link_cut_two_ways) X(link_slow) X(connection_cut) X(frame_cut) \
+        X(partition) X(node_killed) X(node_paused) X(node_restarted) X(node_stopped)     \
+            X(node_wiped) X(unsynced_kept_all) X(unsynced_lost_all) X(unsynced_subset)   \
+                X(sector_torn) X(bit_rotted) X(write_misdirected) X(read_failed)         \
+                    X(write_failed) X(write_shortened) X(sync_failed) X(disk_full)       \
+                        X(disk_hung) X(clock_jumped) X(clock_drifts) X(member_joined)    \
+                            X(member_promoted) X(transfer_asked) X(merge_done)           \
+                                X(snapshot_installed) X(record_repaired)                 \
+                                    X(killed_in_merge) X(killed_in_install)              \
+                                        X(cold_reads) X(session_opened)
 
 enum sim_fault {
 #define X(name) FAULT_##name,
@@ -150,11 +151,12 @@ struct sim_plan {
     double cold, read_error, write_error, sync_error, shorten, misdirect;
     /* how often, in the mean; 0: never */
     uint64_t kill_us, pause_us, link_us, partition_us, rot_us, clock_us, join_us,
-        transfer_us, stop_us, full_us, hang_us, wipe_us, cut_us;
+        transfer_us, stop_us, slow_us, full_us, hang_us, wipe_us, cut_us;
     double drift; /* at most */
     /* the store */
     uint64_t segment_bytes, retain_bytes, scrub_us;
     unsigned value_bytes;
+    unsigned first_object, objects; /* of those that the clients share */
 };
 extern struct sim_plan plan;
 
@@ -200,6 +202,8 @@ struct sim_node {
     const struct fs_backend *backend;
     bool serves;
     uint64_t hang_until;
+    uint64_t proven; /* disk.c: the hint, a while ago, in that life */
+    unsigned proven_life;
     struct sim_held *held; /* events while it is paused */
 };
 extern struct sim_node sim_nodes[SIM_NODES];
@@ -222,6 +226,7 @@ struct sim_node *sim_leader(void);
 
 void net_cut(unsigned from, unsigned to, bool cut); /* one way */
 bool net_is_cut(unsigned from, unsigned to);
+void net_slow(unsigned from, unsigned to, uint64_t us); /* more for each frame */
 void net_heal(void);
 void net_drop_node(struct sim_node *n); /* it is gone: its peers hear of that */
 void net_break(struct sim_node *a, struct sim_node *b); /* their connections end */
