@@ -37,7 +37,7 @@ struct shadow {       /* what a node's log is, over its lives */
     bool lived;
     uint64_t merges;
     uint64_t config; /* the newest membership in it */
-    bool was_installing;
+    bool was_installing, was_merging;
 };
 
 static struct shadow shadows[SIM_NODES];
@@ -168,14 +168,15 @@ int __wrap_store_open(struct store **ret, const struct store_options *options,
 struct store_done __real_store_finish_job(struct store *s, struct store_job *job);
 struct store_done __wrap_store_finish_job(struct store *s, struct store_job *job);
 
-static void note_entry(struct shadow *s, const uint8_t *data, size_t length, bool leads)
+static void note_entry(struct shadow *s, const uint8_t *data, size_t length, bool leads,
+                       bool alone)
 {
     struct store_entry e;
     ensure(store_entry_decode(data, length, &e) == 0);
     uint64_t hash = ledger_hash(data, length);
     *seen_at(s, e.index) = (struct seen){e.term, hash};
     s->last = e.index;
-    ledger_write(&e, hash);
+    ledger_write(&e, hash, alone);
     struct members members;
     if (!entry_config(data, length, &members))
         return;
@@ -191,7 +192,8 @@ int __wrap_store_append(struct store *s, struct store_bytes *entry, bool ahead)
     struct sim_node *n = sim_at_node;
     if (ret < 0 || !n)
         return ret;
-    note_entry(shadow_of(n), entry->data, entry->length, ahead);
+    note_entry(shadow_of(n), entry->data, entry->length, ahead,
+               n->node->members.count == 1);
     if (ahead) {
         struct store_entry e;
         ensure(store_entry_decode(entry->data, entry->length, &e) == 0);
@@ -218,7 +220,7 @@ int __wrap_store_truncate(struct store *s, uint64_t index, uint64_t generation)
     if (shadow->config > index)
         shadow->config = 0;
     story("drops entries after %llu", (unsigned long long)index);
-    plan_tempt(n);
+    plan_tempt(n, 3);
     return __real_store_truncate(s, index, generation);
 }
 
@@ -427,11 +429,18 @@ void verify_sent(struct sim_node *n, uint8_t type, const uint8_t *data, size_t l
 /* ---- After each event ----------------------------------------------------------------
  */
 
+/* Nobody else is asked: it may lead before its hard state is on disk, and again in that
+ * term when that was lost with all that came of it. */
+static bool is_alone(const struct sim_node *n)
+{
+    return n->node->members.count == 1;
+}
+
 static void note_leader(struct sim_node *n, uint64_t term) /* V1 */
 {
     for (size_t i = leader_count; i-- > 0;)
         if (leaders[i].term == term) {
-            if (leaders[i].id != n->id || leaders[i].life != n->life)
+            if (leaders[i].id != n->id || (leaders[i].life != n->life && !is_alone(n)))
                 sim_fail("V1: term %llu has a second leader, %s",
                          (unsigned long long)term, n->name);
             return;
@@ -492,8 +501,11 @@ void verify_step(void)
         raft_check(r);
     bool installing = snapshot_is_installing(n->node);
     if (installing && !s->was_installing)
-        plan_tempt(n);
+        plan_tempt(n, 3);
     s->was_installing = installing;
+    if (n->node->merge.out && !s->was_merging)
+        plan_tempt(n, 20);
+    s->was_merging = n->node->merge.out != NULL;
 }
 
 /* ---- In full: V9, V12 -------------------------------------------------------------- */
@@ -622,7 +634,7 @@ void verify_first(const uint8_t *data, size_t length)
     ensure(store_entry_verify(data, length, &e) == 0);
     uint64_t hash = ledger_hash(data, length);
     ledger_decide(&e, data, length, hash);
-    ledger_write(&e, hash);
+    ledger_write(&e, hash, false);
     for (unsigned i = 0; i < SIM_NODES; i++)
         if (sim_nodes[i].made) {
             *seen_at(&shadows[i], 1) = (struct seen){e.term, hash};

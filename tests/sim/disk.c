@@ -12,7 +12,9 @@
 #include <fcntl.h>
 
 enum { DESCRIPTORS = 4096 };
-static bool is_log[SIM_NODES][DESCRIPTORS]; /* a segment of the log */
+/* A segment of the log, and the hard state: what is misdirected there twice is beyond
+ * repair. */
+static bool is_spared[SIM_NODES][DESCRIPTORS];
 
 static struct sim_node *node_at(void *context)
 {
@@ -55,8 +57,9 @@ static void maybe_fail_write(struct sim_node *n, int fd)
     } else if (roll(plan.shorten)) {
         fault(write_shortened);
         memory_disk_shorten_call(n->disk, next);
-    } else if (n->bad_disk && !is_log[n->number][fd] && roll(plan.misdirect)) {
+    } else if (n->bad_disk && !is_spared[n->number][fd] && roll(plan.misdirect)) {
         fault(write_misdirected);
+        trace("a write is misdirected");
         memory_disk_misdirect_call(n->disk, next,
                                    512 * (1 + chance_below(CHANCE_DISK, 8)));
     }
@@ -82,8 +85,9 @@ static int io_open(void *context, const char *path, int flags, int mode)
     if (flags & O_CREAT)
         trace("makes %s", path);
     if (fd >= 0)
-        is_log[n->number][fd] =
-            dot && (strcmp(dot, ".seg") == 0 || strcmp(dot, ".new") == 0);
+        is_spared[n->number][fd] =
+            dot && (strcmp(dot, ".seg") == 0 || strcmp(dot, ".new") == 0 ||
+                    strcmp(dot, ".state") == 0);
     return fd;
 }
 

@@ -20,8 +20,8 @@ struct decided {           /* an index that is committed */
 uint64_t ledger_hash(const void *data, size_t length);
 uint64_t ledger_mix(uint64_t a, uint64_t b);
 
-/* V3: fails where another entry has that index and term. */
-void ledger_write(const struct store_entry *e, uint64_t hash);
+/* V3: fails where another entry has that index and term, but for `again`. */
+void ledger_write(const struct store_entry *e, uint64_t hash, bool again);
 const struct written *ledger_written(uint64_t index, uint64_t term); /* NULL: never */
 
 /* The next one. V10: fails where its request was committed before. */

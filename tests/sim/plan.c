@@ -389,9 +389,9 @@ static void kill_tempted(void *arg)
 }
 
 /* It is at something that a crash could leave half done. */
-void plan_tempt(struct sim_node *n)
+void plan_tempt(struct sim_node *n, unsigned odds)
 {
-    if (plan.faults && plan.kill_us && one_in(3))
+    if (plan.faults && plan.kill_us && one_in(odds))
         sim_after(chance_below(CHANCE_PLAN, 4 * plan.sync_us), n, kill_tempted, n);
 }
 

@@ -163,7 +163,7 @@ extern struct sim_plan plan;
 void plan_draw(uint64_t seed);
 void plan_start_faults(void);
 void plan_run(void); /* both phases */
-void plan_tempt(struct sim_node *n);
+void plan_tempt(struct sim_node *n, unsigned odds);
 
 /* ---- scenario.c -----------------------------------------------------------------------
  */
