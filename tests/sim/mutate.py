@@ -70,7 +70,7 @@ def mutate(tree, mutation, options):
         taken, said = run(tree, options.seeds, options.jobs)
         if taken is None:
             trace = play(tree)
-            return (trace and "none", trace and f"golden trace {trace}")
+            return ("none", f"golden trace {trace}") if trace else (None, "")
         return taken, said
     finally:
         open(path, "w").write(text)

@@ -5,6 +5,8 @@
  */
 #include "sim.h"
 
+#include "store_internal.h"
+
 #include <errno.h>
 #include <sys/stat.h>
 
@@ -408,6 +410,19 @@ static void do_transfer(const char *to)
     sim_at_node = NULL;
 }
 
+/* In the body of an entry of the segment that is being written. */
+static void do_rot(char word[][LINE])
+{
+    struct sim_node *n = node_named(word[1]);
+    const struct segment *active = store_active(n->node->store);
+    uint64_t i = (uint64_t)atoi(word[2]) - active->first_index;
+    char path[96];
+    ensure(i < active->count);
+    snprintf(path, sizeof(path), "/%s/log/%016llx.seg", n->name,
+             (unsigned long long)active->file_id);
+    memory_disk_flip(n->disk, path, active->offsets[i] + STORE_ENTRY_HEADER + 3, 1);
+}
+
 static void do_state(void)
 {
     for (unsigned i = 0; i < SIM_NODES; i++) {
@@ -450,6 +465,8 @@ static bool do_fault(char word[][LINE], int words)
                                  memory_disk_used(node_named(word[1])->disk));
     else if (strcmp(verb, "room") == 0)
         memory_disk_set_capacity(node_named(word[1])->disk, UINT64_MAX);
+    else if (strcmp(verb, "rot") == 0)
+        do_rot(word);
     else if (strcmp(verb, "clock") == 0)
         node_named(word[1])->real_offset = (int64_t)atoi(word[2]) * 1000000;
     else
