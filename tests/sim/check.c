@@ -248,8 +248,9 @@ struct store_done __wrap_store_finish_job(struct store *s, struct store_job *job
         if (m.merged_index > ledger_last() ||
             ledger_at(m.merged_index)->term != m.merged_term)
             sim_fail("V5: %s installs what was not committed", n->name);
-        story("has installed a snapshot up to %llu, made at %llu",
-              (unsigned long long)m.merged_index, (unsigned long long)m.applied_index);
+        story("has installed a snapshot");
+        trace("up to %llu, made at %llu", (unsigned long long)m.merged_index,
+              (unsigned long long)m.applied_index);
         shadow->base = shadow->last = m.merged_index;
     }
     return done;

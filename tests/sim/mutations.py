@@ -54,13 +54,6 @@ MUTATIONS = [
      "    if (m->term > r->term) {\n        role_follow(r, m->term, 0);\n        return 0;\n    }\n", ""),
     ("a higher term keeps the old vote", "G5", "raft/role.c",
      "    r->term = term;\n    r->vote = 0;\n", "    r->term = term;\n"),
-    ("a leader never loses its quorum", "check-quorum", "raft/raft.c",
-     "    return heard > voters / 2;", "    return true;"),
-    ("an install keeps the former log's completions", "G3", "raft/install.c",
-     "    r->generation++; /* G3: what the former log's disk still says does not count */\n", ""),
-    ("a snapshot is installed over what is committed", "G7", "raft/install.c",
-     "return e->index > r->commit && e->index > r->follow.verified &&",
-     "return"),
     # the driver
     ("messages leave before the hard state is on disk", "G5", "node/driver.c",
      "        if (d->hard_states > 0)\n            hold(n, &u->messages[i]);\n        else\n", ""),
@@ -103,9 +96,6 @@ MUTATIONS = [
      "if (true) {"),
     ("a leader that nobody knows is not answered", "liveness", "node/peers.c",
      "        if (!p)\n            p = note_guest(n, hello);\n", ""),
-    ("a wild clock that was set right is not noticed", "G2", "node/messages.c",
-     "        clock_us = reader_u64(&r);\n        break;\n    case WIRE_RAFT_VOTE_REPLY:",
-     "        reader_u64(&r);\n        break;\n    case WIRE_RAFT_VOTE_REPLY:"),
     # the store
     ("an append is not synced", "S9", "store/job.c",
      "    if (rc == 0 && dirty)\n        rc = sync_segment(job, dirty, error);\n    return rc;",
