@@ -23,6 +23,13 @@
 #define MiB (1024 * KiB)
 #define GiB (1024 * MiB)
 
+/* The simulator is built with small bounds, so that what fills in hours fills in minutes. */
+#ifdef TIERCE_SMALL
+#define LIMIT_OF(usual, small) (small)
+#else
+#define LIMIT_OF(usual, small) (usual)
+#endif
+
 enum {
     LIMIT_NAME_BYTES = 255,           /* a file name, a node's name */
     LIMIT_PATH_BYTES = 4095,          /* a path, a symlink's target */
@@ -32,16 +39,16 @@ enum {
     LIMIT_EXTENT_BYTES = 64 * 1024,   /* one extent (G10) */
     LIMIT_KEYDIR_INLINE_BYTES = 16,   /* a value that sits in the keydir */
     LIMIT_KEY_BYTES = 512,            /* class byte, two u64 and a name, with room */
-    LIMIT_WRITE_BUFFER_BYTES = 1 << 20, /* buffered per inode before it is committed */
-    LIMIT_ENTRY_BYTES = 4 << 20,      /* one entry, entry record included (G2) */
+    LIMIT_WRITE_BUFFER_BYTES = LIMIT_OF(1 << 20, 64 << 10), /* buffered per inode before it is committed */
+    LIMIT_ENTRY_BYTES = LIMIT_OF(4 << 20, 224 << 10), /* one entry, entry record included (G2) */
     LIMIT_ENTRY_RECORDS = 4096,       /* data records of one entry */
     LIMIT_FRAME_BYTES = (4 << 20) + (64 << 10), /* value of one frame */
     LIMIT_JOIN_FRAME_BYTES = 8 << 10, /* a frame from a peer that has no certificate yet */
-    LIMIT_SESSION_WINDOW = 1024,      /* requests of a session that may be in flight (S2) */
+    LIMIT_SESSION_WINDOW = LIMIT_OF(1024, 32), /* requests of a session that may be in flight (S2) */
     LIMIT_CONNECTIONS = 2048,         /* of the TLS port, all together */
     LIMIT_UNPROVEN_CONNECTIONS = 256, /* of those: still in handshake, or before HELLO */
-    LIMIT_APPEND_BYTES = 1 << 20,     /* entries in one APPEND frame, unless one is larger */
-    LIMIT_SEND_QUEUE_BYTES = 8 << 20, /* unsent bytes of a connection before it is full */
+    LIMIT_APPEND_BYTES = LIMIT_OF(1 << 20, 16 << 10), /* entries in one APPEND frame, unless one is larger */
+    LIMIT_SEND_QUEUE_BYTES = LIMIT_OF(8 << 20, 64 << 10), /* unsent bytes of a connection before it is full */
     LIMIT_INFLIGHT_BYTES = 64 << 20,  /* proposed and not yet applied on a leader */
 };
 

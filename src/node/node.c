@@ -413,8 +413,10 @@ static void answer_frame(struct node *n, struct wire_connection *c,
     struct answer a;
     if (answer_decode(f->value, f->length, &a) < 0)
         wire_refuse(c, "a malformed answer");
-    else
+    else {
+        a.stream = f->stream;
         client_answer(n, &a);
+    }
 }
 
 static void frame(void *context, struct wire_connection *c, const struct wire_frame *f)
@@ -428,7 +430,7 @@ static void frame(void *context, struct wire_connection *c, const struct wire_fr
         join_frame(n, c, f);
         break;
     case WIRE_OPERATION:
-        leader_operation(n, c, f->value, f->length);
+        leader_operation(n, c, f);
         break;
     case WIRE_ANSWER:
         answer_frame(n, c, f);

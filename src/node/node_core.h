@@ -241,6 +241,9 @@ void session_record_encode(uint64_t node_id, uint64_t nonce, struct buf *to);
 
 struct peer {
     uint64_t id;
+    /* Of one that has come to us, and is no member as far as this log knows: it may be the
+     * leader that has what is missing here. "": a member. */
+    char guest[LIMIT_ADDRESS_BYTES + 1];
     struct wire_connection *connection; /* dialed from here; NULL: none */
     bool open;
     uint64_t dial_at_us, backoff_us;
@@ -286,6 +289,7 @@ int message_decode(uint8_t type, const void *data, size_t length,
 struct operation_head {
     uint64_t session, request;
     uint64_t lowest; /* the session's lowest unanswered request */
+    uint16_t stream; /* of its frame; the answer's too */
 };
 void operation_encode(const struct operation_head *head, const void *op, size_t length,
                       struct buf *to);
@@ -298,6 +302,7 @@ struct answer {
     uint64_t index;   /* to be applied at the origin before its caller is answered */
     int error;        /* FAILED: positive errno */
     uint8_t result[STORE_RESULT_BYTES];
+    uint16_t stream; /* of its frame: of which sending it is the answer */
 };
 void answer_encode(const struct answer *a, struct buf *to);
 int answer_decode(const void *data, size_t length, struct answer *ret);
@@ -373,8 +378,8 @@ struct leader {
     bool reclaim;               /* something may be there to be reclaimed */
 };
 
-void leader_operation(struct node *n, struct wire_connection *from, const uint8_t *data,
-                      size_t length);
+void leader_operation(struct node *n, struct wire_connection *from,
+                      const struct wire_frame *f);
 /* This node's own client; the bytes are copied. */
 void leader_own_operation(struct node *n, const struct operation_head *head,
                           const void *op, size_t length);
@@ -417,6 +422,7 @@ struct client {
     uint64_t next_request;
     uint64_t sent_to, sent_term; /* leader that has what is SENT */
     struct wire_connection *sent_by;
+    uint16_t sending; /* counts these targets: answers to earlier ones are void */
     bool pumping;
     uint64_t open_at_us;         /* try again to open a session */
     uint64_t no_quorum_since_us; /* 0: there is one */

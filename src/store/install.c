@@ -88,6 +88,12 @@ static int move_files(struct store_incoming *in, char error[STORE_ERROR_BYTES])
     }
     log_directory_path(&directory, in->s->path);
     int rc = io->sync_dir(io->context, directory.text);
+    /* Both: a part that had its former name, too, after a power cut would be received
+     * into again, by its new one. */
+    if (rc == 0) {
+        incoming_path(&directory, in->s->path, "");
+        rc = io->sync_dir(io->context, directory.text);
+    }
     return rc == 0 ? 0 : store_fail_call(error, rc, "sync", directory.text);
 }
 

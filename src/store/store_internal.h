@@ -23,7 +23,7 @@ enum {
     /* Of disk held back: below it only deletes are taken. Two for those, and one for the
      * output of a merge. */
     RESERVE_SEGMENTS = 3,
-    TAIL_CACHE_BYTES = 8 << 20,
+    TAIL_CACHE_BYTES = LIMIT_OF(8 << 20, 32 << 10),
     WINDOW_BYTES = 1 << 20, /* recovery reads this much at a time */
     BATCH_IOV = 512,        /* entries in one pwritev */
     LIMIT_SEGMENTS = 65536, /* data files open at once, leftovers in use included */
