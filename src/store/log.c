@@ -189,6 +189,26 @@ int store_adopt(struct store *s, struct store_bytes *entry,
     return 0;
 }
 
+/* Room that a hole had is room all the same where this entry closes it: what lay behind
+ * is removed before a spare is made of its space. */
+static int make_way(struct store *s, const struct store_entry *head)
+{
+    bool had_room = hole_has_room(s);
+    struct segment *spare = NULL;
+    if (had_room && !s->spare && !(spare = next_spare(s)))
+        return -ENOMEM;
+    int rc = hole_before_append(s, head);
+    bool rolls = rc == 0 && head->length > room_left(store_active(s));
+    ensure(!rolls || had_room || store_has_room(s, head->length) == 0);
+    if (rolls && spare) {
+        s->spare = spare;
+        s->spare_state = SPARE_PENDING;
+    } else {
+        segment_unref_unread(spare);
+    }
+    return rolls ? roll(s) : rc;
+}
+
 int store_append(struct store *s, struct store_bytes *entry, bool ahead)
 {
     struct store_entry head;
@@ -196,13 +216,8 @@ int store_append(struct store *s, struct store_bytes *entry, bool ahead)
     ensure(store_entry_decode(entry->data, entry->length, &head) == 0);
     ensure(head.length == entry->length);
     ensure(store_continues(s, &head));
-    if (hole_before_append(s, &head) != 0)
+    if (make_way(s, &head) != 0)
         return -ENOMEM;
-    if (head.length > room_left(store_active(s))) {
-        ensure(store_has_room(s, head.length) == 0);
-        if (roll(s) != 0)
-            return -ENOMEM;
-    }
     struct segment *active = store_active(s);
     uint64_t offset = active->used;
     if (job_reserve(s, 1) != 0 || store_adopt(s, entry, &head, ahead) != 0)

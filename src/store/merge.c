@@ -21,7 +21,7 @@ enum { RELOCATE_KEYS = 8192, RELOCATE_SECTION = 256 }; /* in a stretch; in a sec
 
 static bool can_give_up(int rc)
 {
-    return rc == -EBADMSG || rc == -ENOMEM || no_room(rc);
+    return rc == -EBADMSG || rc == -ENOMEM || no_room(rc) || no_descriptor(rc);
 }
 
 static int begin_give_up(struct merge *m)
@@ -219,7 +219,7 @@ static int run_publish(struct merge *m, uint64_t *ret_wait_us,
         m->phase = MERGE_RELOCATE;
         return 1;
     }
-    if ((rc == -ENOMEM || no_room(rc)) && !may_be_published(m))
+    if ((rc == -ENOMEM || no_room(rc) || no_descriptor(rc)) && !may_be_published(m))
         return begin_give_up(m);
     return rc;
 }
@@ -274,7 +274,7 @@ static int run_relocate(struct merge *m, uint64_t *ret_wait_us,
                              &m->relocating);
     if (rc == 0)
         rc = relocate_some(m, output);
-    if (rc == -ENOMEM) {
+    if (rc == -ENOMEM || no_descriptor(rc)) { /* it is published, and must go on */
         *ret_wait_us = TASK_RETRY_US;
         return 1;
     }

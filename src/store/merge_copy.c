@@ -128,7 +128,7 @@ static bool has_key(const struct merge *m, const struct merge_source *source)
  * file may hold an older record. */
 static int go_blind(struct merge_source *observer, int rc)
 {
-    if (rc != -EBADMSG && rc != -EMFILE && rc != -ENFILE)
+    if (rc != -EBADMSG && !no_descriptor(rc))
         return rc;
     observer->blind = true;
     return 0;

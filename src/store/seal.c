@@ -91,7 +91,7 @@ static int run(struct store_task *task, uint64_t *ret_wait_us,
         return 1;
     }
     seal->rc = rc;
-    if (rc == 0 || rc == -EBADMSG || rc == -ENOMEM || no_room(rc))
+    if (rc == 0 || rc == -EBADMSG || rc == -ENOMEM || no_room(rc) || no_descriptor(rc))
         return 0;
     struct path path;
     hint_path(&path, task->store->path, seal->segment->file_id);

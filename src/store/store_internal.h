@@ -785,6 +785,7 @@ bool task_stop(struct store *s);
 void task_gave_up(struct store *s, const struct store_task *task);
 /* ENOSPC and its like: what can be given up, is. */
 bool no_room(int rc);
+bool no_descriptor(int rc); /* the process has as many as it may: in a while it may not */
 
 /* ---- Space: what is on disk, and what of it is dead; see space.c ------------------- */
 

@@ -23,6 +23,11 @@ bool no_room(int rc)
     return rc == -ENOSPC || rc == -EDQUOT;
 }
 
+bool no_descriptor(int rc)
+{
+    return rc == -EMFILE || rc == -ENFILE;
+}
+
 /* ---- The loop ---------------------------------------------------------------------- */
 
 struct store_task *store_next_task(struct store *s, uint64_t now_us)

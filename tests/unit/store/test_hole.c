@@ -301,6 +301,28 @@ static void test_on_a_full_disk(void **state)
     log_release(&l);
 }
 
+/* The hole has room for the next entry, but that is another: what the hole held makes room
+ * for it. */
+static void test_closed_on_a_full_disk(void **state)
+{
+    struct log l;
+    log_init(&l, 1);
+    zero_entry(l.f.disk, 5);
+    memory_disk_set_capacity(l.f.disk, 0);
+    expect_open(&l, 4, 13);
+    send(&l, 5, 6);
+    run(&l.f);
+    memory_disk_set_capacity(l.f.disk, memory_disk_used(l.f.disk));
+    assert_null(l.f.s->spare);
+    assert_int_equal(store_has_room(l.f.s, sizeof(long_value) + 200), 0);
+    char value[sizeof(long_value)] = {0};
+    memset(value, 'y', sizeof(value) - 1);
+    append_one(&l.f, 2, "k", value);
+    assert_int_equal(run(&l.f).durable_index, 7);
+    expect_open(&l, 7, 0);
+    log_release(&l);
+}
+
 /* ---- The power goes ---------------------------------------------------------------- */
 
 /* Whatever is left: no entry that was acknowledged is gone for good, and filling goes on.
@@ -385,6 +407,7 @@ int main(void)
         cmocka_unit_test(test_replaced_late),
         cmocka_unit_test(test_truncated),
         cmocka_unit_test(test_on_a_full_disk),
+        cmocka_unit_test(test_closed_on_a_full_disk),
         cmocka_unit_test(test_power_cuts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

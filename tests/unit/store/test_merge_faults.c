@@ -40,6 +40,39 @@ static void test_a_lack_of_room_costs_nothing(void **state)
     assert_true(given_up >= 5);
 }
 
+static int (*open_file)(void *context, const char *path, int flags, int mode);
+static unsigned opens, failing_open;
+
+static int fail_open(void *context, const char *path, int flags, int mode)
+{
+    return ++opens == failing_open ? -EMFILE : open_file(context, path, flags, mode);
+}
+
+/* The process has as many files open as it may have, for a moment. */
+static void test_a_lack_of_descriptors_costs_nothing(void **state)
+{
+    unsigned stopped = 0;
+    for (failing_open = 1;; failing_open++) {
+        struct fixture f;
+        make_due(&f);
+        uint64_t merges = stats_of(&f).merges;
+        open_file = f.io.open;
+        opens = 0;
+        f.io.open = fail_open;
+        run_tasks(&f);
+        f.io.open = open_file;
+        check_due(&f);
+        assert_true(stats_of(&f).merges > merges);
+        check_names(&f);
+        store_check(f.s);
+        fixture_release(&f);
+        stopped++;
+        if (opens < failing_open)
+            break;
+    }
+    assert_true(stopped > 10);
+}
+
 /* ---- A full disk ------------------------------------------------------------------- */
 
 static bool is_low(struct fixture *f)
@@ -432,6 +465,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_lack_of_room_costs_nothing),
+        cmocka_unit_test(test_a_lack_of_descriptors_costs_nothing),
         cmocka_unit_test(test_a_full_disk_recovers_by_itself),
         cmocka_unit_test(test_a_full_disk_recovers_when_the_newest_goes),
         cmocka_unit_test(test_a_disk_filled_by_others),
