@@ -71,7 +71,7 @@ void log_thread_stop(struct node *n)
     pthread_join(log->thread, NULL);
     log->started = false;
     if (log->finished) {
-        store_finish_job(n->store, log->finished);
+        store_incoming_free(store_finish_job(n->store, log->finished).incoming);
         log->finished = NULL;
     }
 }

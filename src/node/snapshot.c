@@ -55,7 +55,12 @@ struct snapshot {
     unsigned first, count;
     uint64_t index; /* it must reach so far */
     uint64_t retry_us, backoff_us;
-    uint64_t keep_us; /* PREPARING and after: when to say there that it goes on */
+    uint64_t keep_us;    /* PREPARING and after: when to say there that it goes on */
+    uint64_t pause_us;   /* PREPARING: before the next stretch, */
+    struct event *pause; /* ... by this */
+    struct pager_task freeing;
+    struct store_incoming *freed; /* by the merge thread; NULL when it has been, */
+    bool is_freeing;              /* ... and until the loop knows */
 };
 
 static void drop_chunks(struct node *n, struct snapshot *s)
@@ -68,16 +73,40 @@ static void drop_chunks(struct node *n, struct snapshot *s)
     s->first = s->count = 0;
 }
 
+static void free_incoming(struct pager_task *task)
+{
+    struct snapshot *s = container_of(task, struct snapshot, freeing);
+    store_incoming_free(s->freed);
+    s->freed = NULL;
+}
+
+static void incoming_freed(struct pager_task *task)
+{
+    container_of(task, struct snapshot, freeing)->is_freeing = false;
+}
+
+/* It syncs, removes files, and frees a whole keydir: not on the loop. */
+static void let_go(struct node *n, struct snapshot *s)
+{
+    if (!s->incoming)
+        return;
+    ensure(!s->is_freeing);
+    s->is_freeing = true;
+    s->freed = s->incoming;
+    s->incoming = NULL;
+    s->freeing = (struct pager_task){.work = free_incoming, .done = incoming_freed};
+    merge_thread_submit(n, &s->freeing);
+}
+
 static void reset(struct node *n, struct snapshot *s)
 {
     fetch_cancel(n, &s->question);
     drop_chunks(n, s);
-    if (s->incoming)
-        store_incoming_free(s->incoming);
+    event_del(s->pause);
+    let_go(n, s);
     buf_release(&s->description);
     if (s->state >= SNAPSHOT_READY)
         merge_thread_release(n);
-    s->incoming = NULL;
     s->state = SNAPSHOT_NONE;
     s->given_up = false;
     s->retry_us = node_now() + s->backoff_us;
@@ -254,20 +283,30 @@ void snapshot_install_failed(struct node *n, struct store_incoming *incoming)
 static void prepare(struct pager_task *task)
 {
     struct snapshot *s = container_of(task, struct snapshot, task);
-    uint64_t wait_us;
-    do
-        s->error = store_incoming_prepare(s->incoming, &wait_us, s->why);
-    while (s->error == 1);
+    s->error = store_incoming_prepare(s->incoming, &s->pause_us, s->why);
 }
 
 static void prepared(struct pager_task *task)
 {
     struct snapshot *s = container_of(task, struct snapshot, task);
+    if (s->error == 1) { /* more; merges, fetches and the end come in between */
+        s->working = false;
+        struct timeval t = {(time_t)(s->pause_us / 1000000),
+                            (suseconds_t)(s->pause_us % 1000000)};
+        event_add(s->pause, &t);
+        return;
+    }
     if (!worked(s, "checked"))
         return;
     s->state = SNAPSHOT_READY;
     merge_thread_hold(s->node);
     snapshot_install_due(s->node);
+}
+
+static void pause_over(evutil_socket_t fd, short what, void *arg)
+{
+    struct snapshot *s = arg;
+    hand_over(s->node, s, prepare, prepared);
 }
 
 /* ---- Fetching ---------------------------------------------------------------------- */
@@ -413,16 +452,26 @@ static uint64_t choose(struct node *n, const struct snapshot *s, uint64_t offere
     return p && p->open ? s->from : offered;
 }
 
+static struct snapshot *snapshot_new(struct node *n)
+{
+    struct snapshot *s = calloc(1, sizeof(*s));
+    if (s) {
+        s->node = n;
+        s->pause = event_new(n->loop, -1, 0, pause_over, s);
+    }
+    node_must(s && s->pause ? 0 : -ENOMEM, "fetching a snapshot");
+    return s;
+}
+
 void snapshot_offered(struct node *n, uint64_t from, uint64_t index)
 {
     if (!n->snapshot)
-        n->snapshot = calloc(1, sizeof(*n->snapshot));
+        n->snapshot = snapshot_new(n);
     struct snapshot *s = n->snapshot;
-    node_must(s ? 0 : -ENOMEM, "fetching a snapshot");
-    if (s->state != SNAPSHOT_NONE || s->working || node_now() < s->retry_us)
+    if (s->state != SNAPSHOT_NONE || s->working || s->is_freeing ||
+        node_now() < s->retry_us)
         return;
     struct fetch_request q = {.kind = FETCH_SNAPSHOT};
-    s->node = n;
     s->index = index;
     s->from = choose(n, s, from);
     s->backoff_us = max_u64(s->backoff_us, NODE_SECOND_US);
@@ -444,12 +493,14 @@ void snapshot_progress(const struct node *n, uint64_t *ret_bytes, uint64_t *ret_
 /* The threads have ended. */
 void snapshot_release(struct node *n)
 {
-    if (!n->snapshot)
+    struct snapshot *s = n->snapshot;
+    if (!s)
         return;
-    drop_chunks(n, n->snapshot);
-    if (n->snapshot->incoming)
-        store_incoming_free(n->snapshot->incoming);
-    buf_release(&n->snapshot->description);
-    free(n->snapshot);
+    drop_chunks(n, s);
+    event_free(s->pause);
+    store_incoming_free(s->incoming);
+    store_incoming_free(s->freed);
+    buf_release(&s->description);
+    free(s);
     n->snapshot = NULL;
 }

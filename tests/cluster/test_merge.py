@@ -322,12 +322,14 @@ def fill_large(t, c, i, files=40, writes=280):
     files of some segments. Returns name -> bytes."""
     piece = t.random_bytes(MIB)
     last = {}
-    order = list(range(files)) + [t.random.randrange(files) for _ in range(writes - files)]
-    for k, number in enumerate(order):
+    for k in range(10 * writes):
+        number = k if k < files else t.random.randrange(files)
         last[f'large-{number}'] = piece[k:] + piece[:k]
         write_file(c.path(i, f'large-{number}'), last[f'large-{number}'])
+        if k >= writes and k % 8 == 0 and c.status(i)['merged_bytes'] > 22 * MIB:
+            break
     c.wait_caught_up(c.up())
-    wait_for(lambda: c.status(i)['merged_bytes'] > 20 * MIB, 'more than 20 MiB are merged', 60)
+    check(c.status(i)['merged_bytes'] > 20 * MIB, 'more than 20 MiB are merged')
     return last
 
 
