@@ -80,11 +80,18 @@ MUTATIONS = [
         return 0;''', '''    int rc = 0;
     if (rc == 0)
         return 0;''', ('crash', 'faults')),
+    Mutation('removed-before-names', 'G4', 'recovery removes files on the word of a name that is not synced',
+             'recovery_settle.c', '''    int rc = sync_directories(r);
+    if (rc == 0)
+        rc = remove_leftovers(r);
+''', '''    int rc = remove_leftovers(r);
+''', ('crash_merge', 'crash_install')),
     Mutation('recovered-names-unsynced', 'G4', 'recovery does not sync the directories',
-             'recovery_settle.c', '''    if (rc == 0)
-        rc = sync_directories(r);
-''', '''    if (rc == 0)
-        rc = sync_directories ? 0 : -1;
+             'recovery_settle.c', '''    int rc = s->io->sync_dir(s->io->context, path.text);
+    if (rc != 0)
+        return store_fail_call(r->error, rc, "sync", path.text);
+    rc = s->io->sync_dir(s->io->context, s->path);
+''', '''    int rc = s->io->sync_dir(s->io->context, s->path);
 ''', ('crash', 'crash_merge', 'crash_install')),
     # ---- G5: hard state ----------------------------------------------------------------
     Mutation('one-slot', 'G5', 'term and vote are written to one slot only',
@@ -134,11 +141,6 @@ MUTATIONS = [
     if (rc != 0)
         return store_fail_call(error, rc, "sync", directory.text);
     return 0;''', '''    return 0;''', ('crash',)),
-    Mutation('roll-before-sync', 'G6', 'the next segment gets its name before the former\'s '
-             'entries are synced',
-             'job.c', 'if (dirty && (op->kind != OP_APPEND || op->segment != dirty)) {',
-             'if (dirty && op->kind != OP_ROLL &&\n'
-             '            (op->kind != OP_APPEND || op->segment != dirty)) {', ('crash',)),
     Mutation('create-renames-early', 'I3', 'a store\'s state has its name before it is synced',
              'store.c', '''    if (rc == 0)
         rc = hard_state_write(io, fd, &state, 1);
@@ -289,21 +291,23 @@ MUTATIONS = [
     # ---- Installing --------------------------------------------------------------------
     Mutation('install-names-unsynced', 'G7', 'an installed file\'s name is not synced before the '
              'manifest', 'install.c', '''    int rc = io->sync_dir(io->context, directory.text);
-    if (rc != 0)
-        return store_fail_call(error, rc, "sync", directory.text);
-    return 0;
+    return rc == 0 ? 0 : store_fail_call(error, rc, "sync", directory.text);
 }
 
-static int remove_file''', '''    return 0;
+/* Those that have one''', '''    return 0;
 }
 
-static int remove_file''', ('crash_install', 'install')),
+/* Those that have one''', ('crash_install', 'install')),
     Mutation('install-removes-first', 'G7', 'the former files go before the manifest is published',
              'install.c', '''    if (rc == 0)
         rc = manifest_write(s, &in->installed, error);''', '''    if (rc == 0)
         rc = remove_former(job, in, error);
     if (rc == 0)
         rc = manifest_write(s, &in->installed, error);''', ('crash_install', 'install')),
+    Mutation('install-failure-forgotten', 'G7', 'memory that runs out in an installation counts as success',
+             'install.c', 'return rc == 0 ? settle(job, in, error) : rc;',
+             'return rc == 0 ? settle(job, in, error) * 0 : rc == -ENOMEM ? 0 : rc;',
+             ('install', 'crash_install')),
     Mutation('install-not-newer', 'G7', 'a snapshot that is behind what is applied is installed',
              'install.c', 'if (index <= s->applied.index || index <= min_u64(s->hint, s->end.index))',
              'if (index == 0)', ('snapshot',)),

@@ -8,21 +8,22 @@
 #   unit          unit tests and the replay of the fuzz corpora
 #   asan          the same with address and undefined-behaviour sanitizers
 #   tsan          those of the threaded parts with the thread sanitizer
+#   sim           the simulator: golden traces, and some seeds (tests/sim)
 #   cluster       real processes and mounts (tests/cluster)
 #   asan-cluster  a short part of them with address and undefined-behaviour sanitizers; a leak
 #                 is told when a node ends
 #   tsan-cluster  a short part of them with the thread sanitizer
 #   quickstart    examples/quickstart.sh
 #   bench         that tests/bench/run.sh and tests/bench/store/run.sh run and print
-# and, only by name: `build`, which only builds, and `mutations`: changes of the store that its
-# tests must notice (tests/mutate), which takes longer than all the rest. The last line counts
-# single tests over all parts; the exit code is not 0 where one failed.
+# and, only by name: `build`, which only builds, and `mutations`: changes that the tests must
+# notice (tests/mutate, tests/sim/mutate.py), which takes longer than all the rest. The last line
+# counts single tests over all parts; the exit code is not 0 where one failed.
 set -uo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root" || exit 1
 
-all_parts=(includes unit asan tsan cluster asan-cluster tsan-cluster quickstart bench)
+all_parts=(includes unit asan tsan sim cluster asan-cluster tsan-cluster quickstart bench)
 # What runs more than one thread over shared memory: names of meson tests.
 tsan_tests=('store_*' 'wire_*' 'node_*' 'fs_mount*')
 # What the sanitized builds run of each cluster test: parts of names.
@@ -44,7 +45,7 @@ tsan_cluster=(
 
 tsan_options=halt_on_error=1:suppressions=$root/tests/lib/tsan.supp
 
-usage() { sed -n 's/^# \{0,1\}//; 2,19p' "$0"; }
+usage() { sed -n 's/^# \{0,1\}//; 2,20p' "$0"; }
 
 parts=()
 for argument in "$@"; do
@@ -53,7 +54,7 @@ for argument in "$@"; do
         usage
         exit 0
         ;;
-    build | includes | unit | asan | tsan | cluster | asan-cluster | tsan-cluster | \
+    build | includes | unit | asan | tsan | sim | cluster | asan-cluster | tsan-cluster | \
         quickstart | bench | mutations)
         parts+=("$argument")
         ;;
@@ -190,7 +191,7 @@ part_includes() {
 
 part_unit() {
     build build -Dwerror=true || { fail_one 'build'; return; }
-    meson_tests unit 180 build
+    meson_tests unit 600 build
 }
 
 part_asan() {
@@ -198,7 +199,7 @@ part_asan() {
     # An allocation of absurd size is to fail, as it does without the sanitizer: it is tested.
     ASAN_OPTIONS=detect_stack_use_after_return=1:allocator_may_return_null=1 \
         UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-        meson_tests asan 240 build-asan --timeout-multiplier 3
+        meson_tests asan 900 build-asan --timeout-multiplier 3
 }
 
 part_tsan() {
@@ -209,8 +210,29 @@ part_tsan() {
         fail_one 'tsan: no test has one of its names'
         return
     fi
-    TSAN_OPTIONS=$tsan_options meson_tests tsan 240 build-tsan --timeout-multiplier 5 \
+    TSAN_OPTIONS=$tsan_options meson_tests tsan 900 build-tsan --timeout-multiplier 5 \
         --wrapper 'setarch -R' "${tests[@]}"
+}
+
+# Seeds of one place each time: those that failed once are among the golden traces.
+part_sim() {
+    build build -Dwerror=true || { fail_one 'build'; return; }
+    export SIMULATOR=$root/build/tests/sim/simulator
+    if run_limited 60 tests/sim/golden.sh; then
+        add "$(tail -n 1 "$work/output" | cut -d ' ' -f 1)" 0 0
+    else
+        fail_one 'golden traces of the simulator'
+    fi
+    if run_limited 60 tests/sim/run.sh --twice --seeds 5; then
+        add 1 0 0
+    else
+        fail_one 'a seed of the simulator gives two traces'
+    fi
+    if run_limited 180 tests/sim/run.sh --seeds 400 --jobs 2; then
+        add 400 0 0
+    else
+        fail_one 'the simulator'
+    fi
 }
 
 part_cluster() {
@@ -283,6 +305,8 @@ part_bench() {
 part_mutations() {
     run_limited 7200 tests/mutate
     take_counts mutations $?
+    run_limited 7200 tests/sim/mutate.py
+    take_counts 'mutations for the simulator' $?
 }
 
 # ---- All together --------------------------------------------------------------------

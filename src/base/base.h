@@ -23,6 +23,13 @@
 #define MiB (1024 * KiB)
 #define GiB (1024 * MiB)
 
+/* The simulator is built with small bounds, so that what fills in hours fills in minutes. */
+#ifdef TIERCE_SMALL
+#define LIMIT_OF(usual, small) (small)
+#else
+#define LIMIT_OF(usual, small) (usual)
+#endif
+
 enum {
     LIMIT_NAME_BYTES = 255,           /* a file name, a node's name */
     LIMIT_PATH_BYTES = 4095,          /* a path, a symlink's target */
@@ -32,16 +39,16 @@ enum {
     LIMIT_EXTENT_BYTES = 64 * 1024,   /* one extent (G10) */
     LIMIT_KEYDIR_INLINE_BYTES = 16,   /* a value that sits in the keydir */
     LIMIT_KEY_BYTES = 512,            /* class byte, two u64 and a name, with room */
-    LIMIT_WRITE_BUFFER_BYTES = 1 << 20, /* buffered per inode before it is committed */
-    LIMIT_ENTRY_BYTES = 4 << 20,      /* one entry, entry record included (G2) */
+    LIMIT_WRITE_BUFFER_BYTES = LIMIT_OF(1 << 20, 64 << 10), /* buffered per inode before it is committed */
+    LIMIT_ENTRY_BYTES = LIMIT_OF(4 << 20, 224 << 10), /* one entry, entry record included (G2) */
     LIMIT_ENTRY_RECORDS = 4096,       /* data records of one entry */
     LIMIT_FRAME_BYTES = (4 << 20) + (64 << 10), /* value of one frame */
     LIMIT_JOIN_FRAME_BYTES = 8 << 10, /* a frame from a peer that has no certificate yet */
-    LIMIT_SESSION_WINDOW = 1024,      /* requests of a session that may be in flight (S2) */
+    LIMIT_SESSION_WINDOW = LIMIT_OF(1024, 32), /* requests of a session that may be in flight (S2) */
     LIMIT_CONNECTIONS = 2048,         /* of the TLS port, all together */
     LIMIT_UNPROVEN_CONNECTIONS = 256, /* of those: still in handshake, or before HELLO */
-    LIMIT_APPEND_BYTES = 1 << 20,     /* entries in one APPEND frame, unless one is larger */
-    LIMIT_SEND_QUEUE_BYTES = 8 << 20, /* unsent bytes of a connection before it is full */
+    LIMIT_APPEND_BYTES = LIMIT_OF(1 << 20, 16 << 10), /* entries in one APPEND frame, unless one is larger */
+    LIMIT_SEND_QUEUE_BYTES = LIMIT_OF(8 << 20, 64 << 10), /* unsent bytes of a connection before it is full */
     LIMIT_INFLIGHT_BYTES = 64 << 20,  /* proposed and not yet applied on a leader */
 };
 
@@ -88,14 +95,6 @@ struct reader {
 };
 
 struct reader reader_of(const void *data, size_t length);
-size_t reader_left(const struct reader *r);
-uint8_t reader_u8(struct reader *r);
-uint16_t reader_u16(struct reader *r); /* little-endian */
-uint32_t reader_u32(struct reader *r);
-uint64_t reader_u64(struct reader *r);
-uint64_t reader_be64(struct reader *r); /* big-endian: keys, so that they sort */
-/* `length` bytes, pointing into the reader's memory; NULL where there are fewer. */
-const uint8_t *reader_bytes(struct reader *r, size_t length);
 /* A u16 length and that many bytes. */
 const uint8_t *reader_string(struct reader *r, size_t *ret_length);
 /* A string copied to a NUL-terminated array; bad where it does not fit or holds a NUL. */
@@ -183,6 +182,57 @@ static inline uint64_t get_be64(const uint8_t *from)
     uint64_t v;
     memcpy(&v, from, sizeof(v));
     return be64toh(v);
+}
+
+/* ---- The bounded reader's numbers: little-endian, but for be64 ----------------------- */
+
+static inline size_t reader_left(const struct reader *r)
+{
+    return (size_t)(r->end - r->at);
+}
+
+/* `length` bytes, pointing into the reader's memory; NULL where there are fewer. */
+static inline const uint8_t *reader_bytes(struct reader *r, size_t length)
+{
+    if (reader_left(r) < length) {
+        r->bad = true;
+        r->at = r->end;
+        return NULL;
+    }
+    const uint8_t *at = r->at;
+    r->at += length;
+    return at;
+}
+
+static inline uint8_t reader_u8(struct reader *r)
+{
+    const uint8_t *at = reader_bytes(r, 1);
+    return at ? at[0] : 0;
+}
+
+static inline uint16_t reader_u16(struct reader *r)
+{
+    const uint8_t *at = reader_bytes(r, 2);
+    return at ? get_u16(at) : 0;
+}
+
+static inline uint32_t reader_u32(struct reader *r)
+{
+    const uint8_t *at = reader_bytes(r, 4);
+    return at ? get_u32(at) : 0;
+}
+
+static inline uint64_t reader_u64(struct reader *r)
+{
+    const uint8_t *at = reader_bytes(r, 8);
+    return at ? get_u64(at) : 0;
+}
+
+/* Big-endian, as keys are, so that they sort. */
+static inline uint64_t reader_be64(struct reader *r)
+{
+    const uint8_t *at = reader_bytes(r, 8);
+    return at ? get_be64(at) : 0;
 }
 
 /* ---- Checksum, clocks, chance ---------------------------------------------------------- */

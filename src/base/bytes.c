@@ -11,53 +11,6 @@ struct reader reader_of(const void *data, size_t length)
     return (struct reader){.at = at, .end = at + length};
 }
 
-size_t reader_left(const struct reader *r)
-{
-    return (size_t)(r->end - r->at);
-}
-
-const uint8_t *reader_bytes(struct reader *r, size_t length)
-{
-    if (reader_left(r) < length) {
-        r->bad = true;
-        r->at = r->end;
-        return NULL;
-    }
-    const uint8_t *at = r->at;
-    r->at += length;
-    return at;
-}
-
-uint8_t reader_u8(struct reader *r)
-{
-    const uint8_t *at = reader_bytes(r, 1);
-    return at ? at[0] : 0;
-}
-
-uint16_t reader_u16(struct reader *r)
-{
-    const uint8_t *at = reader_bytes(r, 2);
-    return at ? get_u16(at) : 0;
-}
-
-uint32_t reader_u32(struct reader *r)
-{
-    const uint8_t *at = reader_bytes(r, 4);
-    return at ? get_u32(at) : 0;
-}
-
-uint64_t reader_u64(struct reader *r)
-{
-    const uint8_t *at = reader_bytes(r, 8);
-    return at ? get_u64(at) : 0;
-}
-
-uint64_t reader_be64(struct reader *r)
-{
-    const uint8_t *at = reader_bytes(r, 8);
-    return at ? get_be64(at) : 0;
-}
-
 const uint8_t *reader_string(struct reader *r, size_t *ret_length)
 {
     size_t length = reader_u16(r);

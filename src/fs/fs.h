@@ -168,7 +168,7 @@ bool fs_range_next(struct reader *ranges, uint64_t *ret_offset, const uint8_t **
  * most that many slots whole. More than FS_OP_SLOTS: evaluation answers -E2BIG. */
 uint32_t fs_ranges_slots(const void *ranges, size_t ranges_size);
 
-enum { FS_OP_SLOTS = 56 }; /* 3.5 MiB of an entry's 4 (G2) */
+enum { FS_OP_SLOTS = LIMIT_OF(56, 1) }; /* 3.5 MiB of an entry's 4 (G2) */
 
 /* ---- Evaluation: any thread, pure -------------------------------------------------------------- */
 

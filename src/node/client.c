@@ -75,11 +75,13 @@ static uint64_t lowest_unanswered(const struct client *c)
 static void send_op(struct node *n, struct client_op *op)
 {
     struct client *c = &n->client;
-    struct operation_head head = {0};
+    struct operation_head head = {.stream = c->sending};
     if (op != &c->opening) {
         if (!op->request)
             op->request = c->next_request++;
-        head = (struct operation_head){c->session, op->request, lowest_unanswered(c)};
+        head.session = c->session;
+        head.request = op->request;
+        head.lowest = lowest_unanswered(c);
     }
     op->state = OP_SENT;
     op->flags |= OP_LOGGED_MAYBE;
@@ -93,8 +95,8 @@ static void send_op(struct node *n, struct client_op *op)
     operation_encode(&head, op->op.data, op->op.length, &bytes);
     node_must(bytes.failed ? -ENOMEM : 0, "sending an operation");
     struct peer *p = peers_find(n, leader);
-    if (wire_send_bytes(p->connection, WIRE_OPERATION, 0, bytes.data, bytes.length) ==
-        -ENOBUFS)
+    if (wire_send_bytes(p->connection, WIRE_OPERATION, head.stream, bytes.data,
+                        bytes.length) == -ENOBUFS)
         p->full = true;
     buf_release(&bytes);
 }
@@ -112,6 +114,7 @@ static void notice_target(struct node *n)
     c->sent_to = leader;
     c->sent_by = by;
     c->sent_term = raft_term(n->driver.raft);
+    c->sending++;
     for (struct client_op *op = c->head; op; op = op->next)
         if (op->state == OP_SENT)
             op->state = OP_QUEUED;
@@ -242,7 +245,9 @@ void client_answer(struct node *n, const struct answer *a)
 {
     struct client *c = &n->client;
     struct client_op *op = find(c, a->request);
-    if (!op || op->state == OP_ANSWERED ||
+    /* An errno that an earlier target gave leaves no trace in the log: what was sent
+     * again since is evaluated anew, and that answer is the one that counts (S2). */
+    if (!op || op->state == OP_ANSWERED || a->stream != c->sending ||
         (op == &c->opening && is_of_another_nonce(c, a)))
         return;
     switch (a->status) {

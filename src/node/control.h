@@ -40,6 +40,8 @@ void control_backup(struct control_request *r, struct reader *frame);
 void control_backup_records(struct control_request *r, struct reader *frame);
 void control_backup_entries(struct control_request *r, struct reader *frame);
 void control_backup_closed(struct wire_connection *c);
+/* The log is not kept for them any more: they fail. */
+void control_backups_unpin(struct node *n);
 
 /* A fresh token for this cluster, with this node's and the voters' addresses, and its
  * record. */

@@ -63,6 +63,15 @@ void control_backups_release(struct node *n)
     }
 }
 
+void control_backups_unpin(struct node *n)
+{
+    for (struct backup *b = backups; b; b = b->next)
+        if (b->node == n) {
+            store_unpin_log(node_store(n), b->pin);
+            b->pin = NULL;
+        }
+}
+
 static void stands_still(int fd, short events, void *arg)
 {
     struct backup *b = arg;
@@ -98,13 +107,22 @@ static int pin(struct node *n, struct wire_connection *c, uint64_t first)
     return 0;
 }
 
-/* Whether this request is of a backup that goes on. */
-static bool goes_on(const struct control_request *r)
+/* Whether this request is of a backup that goes on; else it is answered. */
+static bool goes_on(struct control_request *r)
 {
     struct backup *b = *find_backup(r->connection);
-    if (b)
-        moves(b);
-    return b;
+    if (!b) {
+        control_malformed(r);
+        return false;
+    }
+    if (!b->pin) {
+        control_answer_error(r, -ESTALE,
+                             "so much was written meanwhile that the node could not keep "
+                             "it all for the backup: try again when less is written");
+        return false;
+    }
+    moves(b);
+    return true;
 }
 
 static bool has_quorum(struct node *n)
@@ -245,10 +263,12 @@ void control_backup_records(struct control_request *r, struct reader *frame)
 {
     size_t size;
     const uint8_t *after = reader_string(frame, &size);
-    if (!reader_done(frame) || size > LIMIT_KEY_BYTES || !goes_on(r)) {
+    if (!reader_done(frame) || size > LIMIT_KEY_BYTES) {
         control_malformed(r);
         return;
     }
+    if (!goes_on(r))
+        return;
     struct piece *p = begin_piece(r);
     if (!p)
         return;
@@ -283,10 +303,12 @@ void control_backup_entries(struct control_request *r, struct reader *frame)
     uint64_t first = reader_u64(frame), last = reader_u64(frame);
     if (!last)
         last = store_applied(s);
-    if (!reader_done(frame) || !first || last > store_applied(s) || !goes_on(r)) {
+    if (!reader_done(frame) || !first || last > store_applied(s)) {
         control_malformed(r);
         return;
     }
+    if (!goes_on(r))
+        return;
     struct piece *p = begin_piece(r);
     if (!p)
         return;

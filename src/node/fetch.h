@@ -19,15 +19,16 @@ enum {
 enum fetch_kind {
     FETCH_SNAPSHOT = 1, /* pins what is merged: its number u64, description */
     FETCH_CHUNK,        /* crc32 u32, bytes of one of its files */
-    FETCH_CLOSE,        /* it is not needed any more: nothing */
+    FETCH_CLOSE,        /* it is installed, its files may go: nothing */
     FETCH_RECORD,       /* a version of a key: the record */
     FETCH_ENTRY,        /* (index, term): the entry */
+    FETCH_KEEP,         /* all of it is there, and is being checked: nothing */
 };
 
 struct fetch_request {
     uint64_t id; /* the asker's own, for the answer */
     enum fetch_kind kind;
-    uint64_t snapshot; /* CHUNK, CLOSE */
+    uint64_t snapshot; /* CHUNK, CLOSE, KEEP */
     uint32_t file;     /* CHUNK */
     uint64_t offset;
     uint32_t length;       /* at most STORE_CHUNK_BYTES */
@@ -67,7 +68,6 @@ void fetch_tick(struct node *n, uint64_t now_us);
 
 void serve_frame(struct node *n, struct wire_connection *c, const struct wire_frame *f);
 void serve_forget(struct node *n, struct wire_connection *c);
-void serve_tick(struct node *n, uint64_t now_us);
 void serve_pin_due(struct node *n); /* the merge thread has no task */
 void serve_release(struct node *n);
 

@@ -17,6 +17,7 @@ void fetch_request_encode(const struct fetch_request *q, struct buf *to)
         buf_u32(to, q->length);
         return;
     case FETCH_CLOSE:
+    case FETCH_KEEP:
         buf_u64(to, q->snapshot);
         return;
     case FETCH_RECORD:
@@ -67,6 +68,7 @@ int fetch_request_decode(const void *data, size_t length, struct fetch_request *
         read_chunk(&r, &q);
         break;
     case FETCH_CLOSE:
+    case FETCH_KEEP:
         q.snapshot = reader_u64(&r);
         break;
     case FETCH_RECORD:

@@ -66,13 +66,14 @@ static void send_answer(struct node *n, struct wire_connection *to, bool interna
     struct buf bytes = {0};
     answer_encode(a, &bytes);
     node_must(bytes.failed ? -ENOMEM : 0, "answering");
-    wire_send_bytes(to, WIRE_ANSWER, 0, bytes.data, bytes.length);
+    wire_send_bytes(to, WIRE_ANSWER, a->stream, bytes.data, bytes.length);
     buf_release(&bytes);
 }
 
 static void refuse(struct node *n, struct operation *o, enum wire_status status)
 {
-    struct answer a = {.status = status, .request = o->head.request};
+    struct answer a = {
+        .status = status, .request = o->head.request, .stream = o->head.stream};
     send_answer(n, o->from, o->internal, &a);
     free(o);
 }
@@ -85,6 +86,7 @@ static struct waiting *waiting_new(const struct operation *o)
     w->internal = o->internal;
     w->session = o->head.session;
     w->answer.request = o->head.request;
+    w->answer.stream = o->head.stream;
     return w;
 }
 
@@ -336,6 +338,7 @@ static bool is_in_flight(struct node *n, struct operation *o)
     for (struct waiting *w = n->leader.entries.head; w; w = w->next)
         if (w->session == o->head.session && w->answer.request == o->head.request) {
             w->to = o->from;
+            w->answer.stream = o->head.stream;
             w->internal = false;
             return true;
         }
@@ -504,17 +507,18 @@ static struct operation *operation_new(struct wire_connection *from,
     return o;
 }
 
-void leader_operation(struct node *n, struct wire_connection *from, const uint8_t *data,
-                      size_t length)
+void leader_operation(struct node *n, struct wire_connection *from,
+                      const struct wire_frame *f)
 {
     struct operation_head head;
     const uint8_t *op;
     size_t op_length;
-    if (operation_decode(data, length, &head, &op, &op_length) < 0 ||
+    if (operation_decode(f->value, f->length, &head, &op, &op_length) < 0 ||
         (head.session == 0 && op[0] != NODE_OP_SESSION)) {
         wire_refuse(from, "a malformed operation");
         return;
     }
+    head.stream = f->stream;
     take(n, operation_new(from, &head, op, op_length));
 }
 

@@ -14,7 +14,7 @@ static void job_finished(struct node *n, struct mail *mail)
     if (done.installed)
         snapshot_installed(n); /* what else was durable is of the former log */
     if (done.install_failed)
-        snapshot_install_failed(n);
+        snapshot_install_failed(n, done.incoming);
     driver_durable(n, &done);
     repair_job_done(n);
     log_thread_kick(n);

@@ -16,6 +16,8 @@ uint8_t message_encode(const struct raft_message *m, struct buf *to)
         buf_u8(to, flags);
         buf_u64(to, m->last_index);
         buf_u64(to, m->last_term);
+        /* Without a leader nothing else would show that a wild clock was set right (G2). */
+        buf_u64(to, clock_real_us());
         return WIRE_RAFT_VOTE;
     case RAFT_VOTE_REPLY:
         buf_u8(to, flags);
@@ -76,6 +78,7 @@ int message_decode(uint8_t type, const void *data, size_t length,
         good = decode_flags(&r, VOTE_PRE | VOTE_TRANSFER, &m);
         m.last_index = reader_u64(&r);
         m.last_term = reader_u64(&r);
+        clock_us = reader_u64(&r);
         break;
     case WIRE_RAFT_VOTE_REPLY:
         m.type = RAFT_VOTE_REPLY;

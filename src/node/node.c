@@ -383,7 +383,9 @@ static void ticked(evutil_socket_t fd, short what, void *arg)
     log_thread_tick(n, now_us);
     leader_tick(n);
     fetch_tick(n, now_us);
-    serve_tick(n, now_us);
+    repair_tick(n);
+    pins_tick(n, now_us);
+    snapshot_tick(n, now_us);
     tick_phase(n, now_us);
     store_set_retention(n->store, raft_floor(n->driver.raft) + 1);
     merge_thread_kick(n);
@@ -426,8 +428,10 @@ static void answer_frame(struct node *n, struct wire_connection *c,
     struct answer a;
     if (answer_decode(f->value, f->length, &a) < 0)
         wire_refuse(c, "a malformed answer");
-    else
+    else {
+        a.stream = f->stream;
         client_answer(n, &a);
+    }
 }
 
 static void frame(void *context, struct wire_connection *c, const struct wire_frame *f)
@@ -441,7 +445,7 @@ static void frame(void *context, struct wire_connection *c, const struct wire_fr
         join_frame(n, c, f);
         break;
     case WIRE_OPERATION:
-        leader_operation(n, c, f->value, f->length);
+        leader_operation(n, c, f);
         break;
     case WIRE_ANSWER:
         answer_frame(n, c, f);
@@ -579,6 +583,7 @@ static int start(struct node *n)
     gate_init(n);
     gate_set(n, false);
     repair_init(n);
+    pins_init(n);
     int ret = make_loop(n);
     if (ret == 0)
         ret = open_store(n, &recovery);

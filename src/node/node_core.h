@@ -29,8 +29,13 @@ enum {
     NODE_HUNG_US = 2000 * 1000,   /* a job of the log this old: others are to lead */
     NODE_READ_PATIENCE_US = 5000 * 1000, /* for the state to be complete, for repairs */
     NODE_REPAIRS = 16,                   /* asked for at once */
+    NODE_REPAIR_WAIT_US = 1000 * 1000, /* for a connection to anybody */
+    NODE_LOG_AGAIN_US = 10 * 1000 * 1000, /* of what is tried at each tick */
+    NODE_HAND_AGAIN_US = 60 * 1000 * 1000, /* leadership, for damage that stays */
     NODE_SERVINGS = 16, /* questions of one node that are being answered */
-    NODE_SNAPSHOT_IDLE_US = 60 * 1000 * 1000, /* without a question: unpinned */
+    NODE_SNAPSHOT_IDLE_US = 60 * 1000 * 1000, /* without progress: unpinned */
+    NODE_SNAPSHOT_KEEP_US = 20 * 1000 * 1000, /* said so often that there is some */
+    NODE_PINS_BYTES = 1 << 30, /* of log beyond twice what is live, that pins keep */
     NODE_SNAPSHOT_RETRY_US = 30 * 1000 * 1000, /* between tries, at most */
 };
 
@@ -136,6 +141,7 @@ void gate_note_repairs(struct node *n, bool repairing, bool repaired);
 void repair_init(struct node *n);
 void repair_damaged(void *context); /* any thread: store_options.damaged */
 void repair_pump(struct node *n);
+void repair_tick(struct node *n);
 void repair_issued(struct node *n);   /* what was collected is a job now */
 void repair_job_done(struct node *n); /* ... and done */
 void repair_release(struct node *n);
@@ -144,13 +150,44 @@ void repair_release(struct node *n);
 
 /* By the leader, for a log that ends before `index`. */
 void snapshot_offered(struct node *n, uint64_t from, uint64_t index);
+void snapshot_tick(struct node *n, uint64_t now_us);
 void snapshot_install_due(struct node *n); /* the merge thread has no task */
 bool snapshot_is_installing(const struct node *n);
 void snapshot_installed(struct node *n); /* by a job */
-void snapshot_install_failed(struct node *n);
+void snapshot_install_failed(struct node *n, struct store_incoming *incoming);
 /* Of the one that is being fetched; 0, 0: none. */
 void snapshot_progress(const struct node *n, uint64_t *ret_bytes, uint64_t *ret_total);
 void snapshot_release(struct node *n);
+
+/* ---- pins.c: snapshots that other nodes fetch from this one -------------------------- */
+
+struct pinned {
+    struct pinned *next;
+    uint64_t number, peer, used_us;
+    uint64_t base; /* the log's, when it was pinned */
+    unsigned reading;
+    uint32_t file;   /* the farthest chunk that was read, */
+    uint64_t offset; /* ... its end */
+    bool closed;    /* gone at the next tick */
+    bool installed; /* there: only the log is kept, */
+    struct store_snapshot *snapshot;
+    struct store_pin *log; /* ... by this instead, */
+    uint64_t first;        /* from here on */
+};
+
+/* That of `peer` which is being fetched; NULL: another, or none. */
+struct pinned *pins_find(struct node *n, uint64_t peer, uint64_t number);
+struct pinned *pins_still(struct node *n, uint64_t peer); /* ... if it is of use yet */
+/* That, or a new one; merging must not be under way. -ENOENT: nothing is merged; -EBUSY:
+ * too much of the log is kept already. */
+int pins_take(struct node *n, uint64_t peer, struct pinned **ret);
+void pins_read(struct pinned *p); /* another thread reads it, until: */
+void pins_have_read(struct pinned *p, uint32_t file, uint64_t end, int error);
+void pins_keep(struct pinned *p);      /* by who has all of it, and checks it */
+void pins_installed(struct pinned *p); /* by who fetched it */
+void pins_init(struct node *n);
+void pins_tick(struct node *n, uint64_t now_us);
+void pins_release(struct node *n);
 
 /* ---- state.c: what the node knows from entries alone, kept with what is merged -------- */
 
@@ -204,6 +241,9 @@ void session_record_encode(uint64_t node_id, uint64_t nonce, struct buf *to);
 
 struct peer {
     uint64_t id;
+    /* Of one that has come to us, and is no member as far as this log knows: it may be the
+     * leader that has what is missing here. "": a member. */
+    char guest[LIMIT_ADDRESS_BYTES + 1];
     struct wire_connection *connection; /* dialed from here; NULL: none */
     bool open;
     uint64_t dial_at_us, backoff_us;
@@ -212,6 +252,7 @@ struct peer {
     int64_t clock_ahead_us; /* peer's minus ours */
     /* entries read from disk for a peer that is behind */
     bool reading, read_failed;
+    uint64_t unread_logged_us;
     struct store_bytes *block;
     uint64_t block_first, block_last;
 };
@@ -248,6 +289,7 @@ int message_decode(uint8_t type, const void *data, size_t length,
 struct operation_head {
     uint64_t session, request;
     uint64_t lowest; /* the session's lowest unanswered request */
+    uint16_t stream; /* of its frame; the answer's too */
 };
 void operation_encode(const struct operation_head *head, const void *op, size_t length,
                       struct buf *to);
@@ -260,6 +302,7 @@ struct answer {
     uint64_t index;   /* to be applied at the origin before its caller is answered */
     int error;        /* FAILED: positive errno */
     uint8_t result[STORE_RESULT_BYTES];
+    uint16_t stream; /* of its frame: of which sending it is the answer */
 };
 void answer_encode(const struct answer *a, struct buf *to);
 int answer_decode(const void *data, size_t length, struct answer *ret);
@@ -335,8 +378,8 @@ struct leader {
     bool reclaim;               /* something may be there to be reclaimed */
 };
 
-void leader_operation(struct node *n, struct wire_connection *from, const uint8_t *data,
-                      size_t length);
+void leader_operation(struct node *n, struct wire_connection *from,
+                      const struct wire_frame *f);
 /* This node's own client; the bytes are copied. */
 void leader_own_operation(struct node *n, const struct operation_head *head,
                           const void *op, size_t length);
@@ -379,6 +422,7 @@ struct client {
     uint64_t next_request;
     uint64_t sent_to, sent_term; /* leader that has what is SENT */
     struct wire_connection *sent_by;
+    uint16_t sending; /* counts these targets: answers to earlier ones are void */
     bool pumping;
     uint64_t open_at_us;         /* try again to open a session */
     uint64_t no_quorum_since_us; /* 0: there is one */
@@ -462,9 +506,10 @@ struct node {
     uint64_t next_fetch;
     struct serving *servings; /* serve.c */
     struct pinned *pinned;
+    uint64_t pins_bytes; /* NODE_PINS_BYTES */
     struct repair *repairs;
     size_t repair_count;
-    uint64_t repair_logged_us;
+    uint64_t repair_logged_us, repair_handed_us;
     struct mail damage_mail;
     struct snapshot *snapshot;
     struct event *tick, *sigterm, *sigint, *ending;

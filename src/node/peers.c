@@ -4,7 +4,8 @@
  * Each node dials every other: messages of consensus and operations leave on the
  * connection dialed from here, answers on the one the request came by. A connection is
  * opened again with back-off; a cut costs nothing but time, since the core sends anew
- * what is not acknowledged.
+ * what is not acknowledged. A node of the cluster that this log does not know (yet) is
+ * answered too: a guest.
  */
 #include "node_core.h"
 
@@ -43,20 +44,46 @@ static void peer_remove(struct node *n, struct peer *p)
     *p = n->peers[--n->peer_count];
 }
 
+/* Members come before guests. NULL: all places are theirs. */
+static struct peer *peer_add(struct node *n, uint64_t id)
+{
+    for (size_t i = n->peer_count; n->peer_count == LIMIT_MEMBERS && i-- > 0;)
+        if (n->peers[i].guest[0])
+            peer_remove(n, &n->peers[i]);
+    if (n->peer_count == LIMIT_MEMBERS)
+        return NULL;
+    struct peer *p = &n->peers[n->peer_count++];
+    *p = (struct peer){.id = id, .backoff_us = NODE_DIAL_FIRST_US};
+    return p;
+}
+
 void peers_refresh(struct node *n)
 {
-    for (size_t i = n->peer_count; i-- > 0;)
-        if (!members_find(&n->members, n->peers[i].id))
-            peer_remove(n, &n->peers[i]);
+    for (size_t i = n->peer_count; i-- > 0;) {
+        struct peer *p = &n->peers[i];
+        if (members_find(&n->members, p->id))
+            p->guest[0] = '\0';
+        else if (!p->guest[0] || !p->open)
+            peer_remove(n, p);
+    }
     for (uint32_t i = 0; i < n->members.count; i++) {
         uint64_t id = n->members.list[i].id;
-        if (id == n->directory.node_id || peers_find(n, id))
-            continue;
-        ensure(n->peer_count < LIMIT_MEMBERS);
-        n->peers[n->peer_count++] =
-            (struct peer){.id = id, .backoff_us = NODE_DIAL_FIRST_US};
+        if (id != n->directory.node_id && !peers_find(n, id))
+            ensure(peer_add(n, id));
     }
     peers_dial_due(n, node_now());
+}
+
+/* Its certificate says that it is of this cluster. Where this log ends before it joined,
+ * it may lead all the same, and waits for answers. */
+static struct peer *note_guest(struct node *n, const struct wire_hello *hello)
+{
+    if (hello->node_id == n->directory.node_id || !node_address_valid(hello->address))
+        return NULL;
+    struct peer *p = peer_add(n, hello->node_id);
+    if (p)
+        memcpy(p->guest, hello->address, sizeof(p->guest));
+    return p;
 }
 
 static void dial_later(struct peer *p, uint64_t now_us)
@@ -80,9 +107,10 @@ void peers_dial_due(struct node *n, uint64_t now_us)
             p->read_failed = false;
             ask_again(n, p->id);
         }
-        if (p->connection || !m || now_us < p->dial_at_us)
+        const char *address = m ? m->address : p->guest;
+        if (p->connection || !address[0] || now_us < p->dial_at_us)
             continue;
-        if (wire_dial(n->endpoint, m->address, p->id, &p->connection) < 0)
+        if (wire_dial(n->endpoint, address, p->id, &p->connection) < 0)
             dial_later(p, now_us);
     }
 }
@@ -139,6 +167,8 @@ void peers_opened(struct node *n, struct wire_connection *c,
         /* It came to us: it is up, so there is no reason to wait before dialing it. */
         p = peers_find(n, hello->node_id);
         if (!p)
+            p = note_guest(n, hello);
+        if (!p)
             return;
         note_clock(n, p, hello->clock_us);
         if (!p->connection) {
@@ -193,6 +223,17 @@ struct block_task {
     int error;
 };
 
+/* It is tried again at each tick. */
+static void log_unread(struct peer *p, uint64_t first, int error)
+{
+    uint64_t now_us = node_now();
+    if (p->unread_logged_us && now_us - p->unread_logged_us < NODE_LOG_AGAIN_US)
+        return;
+    p->unread_logged_us = now_us;
+    log_error("entries from %llu on cannot be read for node %016llx: %s",
+              (unsigned long long)first, (unsigned long long)p->id, strerror(-error));
+}
+
 static void block_read(struct pager_task *task)
 {
     struct block_task *t = container_of(task, struct block_task, task);
@@ -204,11 +245,9 @@ static void block_done(struct pager_task *task)
     struct block_task *t = container_of(task, struct block_task, task);
     struct node *n = t->node;
     struct peer *p = peers_find(n, t->peer_id);
-    if (t->error < 0)
-        log_error("entries from %llu on cannot be read for node %016llx: %s",
-                  (unsigned long long)t->first, (unsigned long long)t->peer_id,
-                  strerror(-t->error));
     if (p) {
+        if (t->error < 0)
+            log_unread(p, t->first, t->error);
         p->reading = false;
         p->read_failed = t->error < 0; /* tried again at the next tick */
         if (t->error == 0 && p->open) {
@@ -237,8 +276,7 @@ static void block_ask(struct node *n, struct peer *p, uint64_t first)
     t->first = first;
     int ret = store_read_plan(n->store, first, LIMIT_APPEND_BYTES, &t->read);
     if (ret < 0) {
-        log_error("entries from %llu on cannot be read for node %016llx: %s",
-                  (unsigned long long)first, (unsigned long long)p->id, strerror(-ret));
+        log_unread(p, first, ret);
         free(t);
         p->read_failed = true;
         return;

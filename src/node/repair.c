@@ -2,7 +2,7 @@
  * repair.c - bytes that went bad on this disk are fetched from other nodes, which have
  * the same, and written back (G9).
  *
- *   found (any thread) --mail--> ASKING one member after another
+ *   found (any thread) --mail--> ASKING one member after another <--in vain--.
  *                                  |--right-------> WRITTEN, by the log thread's job
  *                                  '--none has it-> told, and counted
  */
@@ -15,8 +15,11 @@ struct repair {
     struct store_damage damage;
     struct fetch fetch;
     uint32_t next_member; /* in n->members: to be asked next */
-    bool written;         /* the store has it for the pending job */
-    bool issued;          /* ... which runs */
+    uint64_t begun_us;
+    bool asked;   /* anybody, yet */
+    bool waiting; /* for a connection to whom to ask */
+    bool written; /* the store has it for the pending job */
+    bool issued;  /* ... which runs */
 };
 
 static void describe(const struct store_damage *d, char *to, size_t size)
@@ -79,16 +82,52 @@ static bool ask_next(struct node *n, struct repair *r)
     while (r->next_member < n->members.count) {
         uint64_t id = n->members.list[r->next_member++].id;
         if (id != n->directory.node_id &&
-            fetch_start(n, &r->fetch, id, &q, FETCH_SOON_US) == 0)
+            fetch_start(n, &r->fetch, id, &q, FETCH_SOON_US) == 0) {
+            r->asked = true;
             return true;
+        }
     }
     return false;
 }
 
+/* A node that has just begun, or was cut off, is connected to the others in a moment. */
+static bool may_wait(const struct node *n, const struct repair *r)
+{
+    return !r->asked && n->members.count > 1 &&
+           node_now() - r->begun_us < NODE_REPAIR_WAIT_US;
+}
+
+/* A member that lacks an entry which no other can give has to get a snapshot: from a
+ * leader that has merged the entry, as is likely where it has it no more. */
+static void hand_over(struct node *n, const struct store_damage *d)
+{
+    uint64_t now_us = node_now();
+    struct raft_peer_status status;
+    bool needed = false;
+    for (uint32_t i = 0; i < n->members.count; i++)
+        needed |=
+            raft_peer_status(n->driver.raft, n->members.list[i].id, now_us, &status) &&
+            status.reachable && !status.snapshot && status.match < d->index;
+    if (d->kind != STORE_DAMAGED_ENTRY || !needed || !node_is_leader(n) ||
+        (n->repair_handed_us && now_us - n->repair_handed_us < NODE_HAND_AGAIN_US))
+        return;
+    n->repair_handed_us = now_us;
+    log_warn("entry %llu, which another node needs, cannot be read here: another one is "
+             "to lead",
+             (unsigned long long)d->index);
+    driver_step(n, &(struct raft_event){.type = RAFT_TRANSFER});
+}
+
 static void go_on(struct node *n, struct repair *r)
 {
+    r->waiting = false;
     if (ask_next(n, r))
         return;
+    if (may_wait(n, r)) {
+        r->waiting = true;
+        r->next_member = 0;
+        return;
+    }
     char what[256];
     describe(&r->damage, what, sizeof(what));
     if (may_log(n))
@@ -98,6 +137,7 @@ static void go_on(struct node *n, struct repair *r)
             "scrub",
             what, n->directory.path);
     store_damage_stays(n->store, &r->damage);
+    hand_over(n, &r->damage);
     repair_end(n, r);
     tell(n, false);
 }
@@ -136,7 +176,11 @@ static void begin(struct node *n, const struct store_damage *d)
     struct repair *r = calloc(1, sizeof(*r));
     node_must(r ? 0 : -ENOMEM, "repairing");
     r->damage = *d;
+    /* Where its head is bad the store cannot tell, but others find it by index and term. */
+    if (d->kind == STORE_DAMAGED_ENTRY && d->term == 0)
+        r->damage.term = raft_term_of(n->driver.raft, d->index);
     r->fetch.done = answered;
+    r->begun_us = node_now();
     r->next = n->repairs;
     n->repairs = r;
     n->repair_count++;
@@ -164,6 +208,19 @@ void repair_damaged(void *context)
         mail_post(n, &n->damage_mail);
 }
 
+void repair_tick(struct node *n)
+{
+    struct repair *next;
+    if (!n->repairs)
+        return;
+    for (struct repair *r = n->repairs; r; r = next) {
+        next = r->next;
+        if (r->waiting)
+            go_on(n, r);
+    }
+    repair_pump(n);
+}
+
 void repair_init(struct node *n)
 {
     n->damage_mail.deliver = damage_told;
@@ -175,6 +232,18 @@ void repair_issued(struct node *n)
         r->issued = r->written;
 }
 
+/* The disk did not take it, or it did not fit what stands around it: another node's may. */
+static void written_in_vain(struct node *n, struct repair *r)
+{
+    char what[256];
+    describe(&r->damage, what, sizeof(what));
+    if (may_log(n))
+        log_error("%s is damaged on the disk of %s, and could not be written back there",
+                  what, n->directory.path);
+    r->written = r->issued = false;
+    go_on(n, r);
+}
+
 void repair_job_done(struct node *n)
 {
     bool any = false;
@@ -183,6 +252,10 @@ void repair_job_done(struct node *n)
         next = r->next;
         if (!r->issued)
             continue;
+        if (store_is_damaged(n->store, &r->damage)) {
+            written_in_vain(n, r);
+            continue;
+        }
         char what[256];
         describe(&r->damage, what, sizeof(what));
         log_info("%s was damaged on the disk of %s, and is repaired", what,

@@ -1,22 +1,10 @@
 /*
- * serve.c - answers what other nodes ask of this one's disk.
- *
- * A node that asks for a snapshot pins one: merges and truncations leave its files alone
- * until that node has done with it, or has not asked for a minute. It gets the same again
- * where it comes back in time, so that it goes on where it was cut off.
+ * serve.c - answers what other nodes ask of this one's disk: chunks of snapshots (pins.c),
+ * records and entries.
  */
 #include "node_core.h"
 
 #include <errno.h>
-
-struct pinned {
-    struct pinned *next;
-    uint64_t number, peer, used_us;
-    uint64_t base; /* the log's, when it was pinned */
-    unsigned reading;
-    bool closed; /* there: not needed any more */
-    struct store_snapshot *snapshot;
-};
 
 /* A question that the merge thread, or the log's cache, answers. */
 struct serving {
@@ -65,10 +53,9 @@ static void serving_end(struct serving *s)
         }
     if (s->to)
         answer(s->to, s->asked.id, s->error, &s->out);
-    if (s->pinned) {
-        s->pinned->reading--;
-        s->pinned->used_us = node_now();
-    }
+    if (s->pinned)
+        pins_have_read(s->pinned, s->asked.file, s->asked.offset + s->asked.length,
+                       s->error);
     store_read_free(s->read);
     buf_release(&s->out);
     free(s);
@@ -109,63 +96,8 @@ static void refuse(struct wire_connection *c, const struct fetch_request *q, int
 
 /* ---- Snapshots --------------------------------------------------------------------- */
 
-static void unpin(struct node *n, struct pinned *gone)
-{
-    for (struct pinned **at = &n->pinned; *at; at = &(*at)->next)
-        if (*at == gone) {
-            *at = gone->next;
-            break;
-        }
-    store_snapshot_close(n->store, gone->snapshot);
-    free(gone);
-}
-
-static struct pinned *pinned_by(struct node *n, uint64_t peer)
-{
-    struct pinned *p = n->pinned;
-    while (p && (p->peer != peer || p->closed))
-        p = p->next;
-    return p;
-}
-
-static struct pinned *pinned_find(struct node *n, uint64_t peer, uint64_t number)
-{
-    struct pinned *p = pinned_by(n, peer);
-    return p && p->number == number && !p->closed ? p : NULL;
-}
-
-static int pin(struct node *n, uint64_t peer, struct pinned **ret)
-{
-    struct pinned *p = calloc(1, sizeof(*p));
-    if (!p)
-        return -ENOMEM;
-    int error = store_snapshot_open(n->store, &p->snapshot);
-    if (error < 0) {
-        free(p);
-        return error;
-    }
-    p->base = n->base;
-    p->number = random_u64() | 1;
-    p->peer = peer;
-    p->next = n->pinned;
-    n->pinned = p;
-    *ret = p;
-    return 0;
-}
-
-/* The snapshot of this peer that is pinned, and still of use. */
-static struct pinned *pinned_still(struct node *n, uint64_t peer)
-{
-    struct pinned *p = pinned_by(n, peer);
-    if (!p || p->base == n->base)
-        return p;
-    p->closed = true; /* the log goes on from another one now */
-    return NULL;
-}
-
 static void describe(struct serving *s, struct pinned *p)
 {
-    p->used_us = node_now();
     buf_u64(&s->out, p->number);
     s->error = store_snapshot_describe(p->snapshot, &s->out);
     if (s->error == 0 && s->out.length > LIMIT_FRAME_BYTES)
@@ -174,8 +106,8 @@ static void describe(struct serving *s, struct pinned *p)
 
 static void pin_and_end(struct serving *s)
 {
-    struct pinned *p = pinned_still(s->node, wire_peer_id(s->to));
-    s->error = p ? 0 : pin(s->node, wire_peer_id(s->to), &p);
+    struct pinned *p;
+    s->error = pins_take(s->node, wire_peer_id(s->to), &p);
     if (s->error == 0)
         describe(s, p);
     serving_end(s);
@@ -187,7 +119,7 @@ static void serve_snapshot(struct node *n, struct wire_connection *c,
                            const struct fetch_request *q)
 {
     struct serving *s = serving_new(n, c, q);
-    if (n->merge.out && !pinned_still(n, wire_peer_id(c))) {
+    if (n->merge.out && !pins_still(n, wire_peer_id(c))) {
         s->waits = true;
         merge_thread_hold(n);
         return;
@@ -234,28 +166,45 @@ static void read_chunk(struct pager_task *task)
 static void serve_chunk(struct node *n, struct wire_connection *c,
                         const struct fetch_request *q)
 {
-    struct pinned *p = pinned_find(n, wire_peer_id(c), q->snapshot);
+    struct pinned *p = pins_find(n, wire_peer_id(c), q->snapshot);
     if (!p) {
         refuse(c, q, -ESTALE);
         return;
     }
     struct serving *s = serving_new(n, c, q);
     s->pinned = p;
-    p->reading++;
+    pins_read(p);
     s->task = (struct pager_task){.work = read_chunk, .done = served};
     merge_thread_submit(n, &s->task);
+}
+
+static void answer_nothing(struct wire_connection *c, const struct fetch_request *q)
+{
+    struct buf none = {0};
+    buf_extend(&none, FETCH_HEAD_BYTES);
+    answer(c, q->id, 0, &none);
+    buf_release(&none);
 }
 
 static void serve_close(struct node *n, struct wire_connection *c,
                         const struct fetch_request *q)
 {
-    struct pinned *p = pinned_find(n, wire_peer_id(c), q->snapshot);
+    struct pinned *p = pins_find(n, wire_peer_id(c), q->snapshot);
     if (p)
-        p->closed = true; /* gone at the next tick */
-    struct buf none = {0};
-    buf_extend(&none, FETCH_HEAD_BYTES);
-    answer(c, q->id, 0, &none);
-    buf_release(&none);
+        pins_installed(p);
+    answer_nothing(c, q);
+}
+
+static void serve_keep(struct node *n, struct wire_connection *c,
+                       const struct fetch_request *q)
+{
+    struct pinned *p = pins_find(n, wire_peer_id(c), q->snapshot);
+    if (p) {
+        pins_keep(p);
+        answer_nothing(c, q);
+    } else {
+        refuse(c, q, -ESTALE);
+    }
 }
 
 /* ---- Repairs ----------------------------------------------------------------------- */
@@ -328,7 +277,7 @@ static void (*const kinds[])(struct node *n, struct wire_connection *c,
                              const struct fetch_request *q) = {
     [FETCH_SNAPSHOT] = serve_snapshot, [FETCH_CHUNK] = serve_chunk,
     [FETCH_CLOSE] = serve_close,       [FETCH_RECORD] = serve_record,
-    [FETCH_ENTRY] = serve_entry,
+    [FETCH_ENTRY] = serve_entry,       [FETCH_KEEP] = serve_keep,
 };
 
 void serve_frame(struct node *n, struct wire_connection *c, const struct wire_frame *f)
@@ -354,16 +303,6 @@ void serve_forget(struct node *n, struct wire_connection *c)
             s->to = NULL;
 }
 
-void serve_tick(struct node *n, uint64_t now_us)
-{
-    struct pinned *next;
-    for (struct pinned *p = n->pinned; p; p = next) {
-        next = p->next;
-        if (p->reading == 0 && (p->closed || now_us - p->used_us > NODE_SNAPSHOT_IDLE_US))
-            unpin(n, p);
-    }
-}
-
 /* The merge thread has ended: nobody reads. */
 void serve_release(struct node *n)
 {
@@ -371,6 +310,5 @@ void serve_release(struct node *n)
         n->servings->to = NULL;
         serving_end(n->servings);
     }
-    while (n->pinned)
-        unpin(n, n->pinned);
+    pins_release(n);
 }

@@ -9,7 +9,7 @@
  *    |                                                    PREPARING
  *    |                                                        v
  *    +-- RAFT_INSTALLED -- INSTALLING <-- no task runs --- READY
- *                          (the log thread's job)
+ *                          (the log thread's job)      until the core takes it
  *
  * Wherever it fails it goes back to NONE, what is on disk stays, and the next offer goes
  * on with it. Reading, writing and checking are the merge thread's; the loop never waits.
@@ -55,6 +55,7 @@ struct snapshot {
     unsigned first, count;
     uint64_t index; /* it must reach so far */
     uint64_t retry_us, backoff_us;
+    uint64_t keep_us; /* PREPARING and after: when to say there that it goes on */
 };
 
 static void drop_chunks(struct node *n, struct snapshot *s)
@@ -119,20 +120,36 @@ static bool worked(struct snapshot *s, const char *what)
     return false;
 }
 
-/* ---- Installing -------------------------------------------------------------------- */
+/* ---- What is told to the peer while it has nothing to send -------------------------- */
 
-/* The peer may forget it. Nobody waits for the answer. */
-static void closed_there(struct node *n, struct fetch *f, int error, const uint8_t *bytes,
-                         size_t length)
+/* Nobody waits for the answer. */
+static void was_told(struct node *n, struct fetch *f, int error, const uint8_t *bytes,
+                     size_t length)
 {
 }
 
-static void close_there(struct node *n, struct snapshot *s)
+static void tell_there(struct node *n, struct snapshot *s, enum fetch_kind kind)
 {
-    struct fetch_request q = {.kind = FETCH_CLOSE, .snapshot = s->number};
-    s->question.done = closed_there;
+    struct fetch_request q = {.kind = kind, .snapshot = s->number};
+    fetch_cancel(n, &s->question);
+    s->question.done = was_told;
     fetch_start(n, &s->question, s->from, &q, FETCH_SOON_US);
 }
+
+/* Checking a large snapshot takes long, and it is to stay pinned. */
+void snapshot_tick(struct node *n, uint64_t now_us)
+{
+    struct snapshot *s = n->snapshot;
+    if (!s || s->state < SNAPSHOT_PREPARING)
+        return;
+    if (now_us >= s->keep_us) {
+        s->keep_us = now_us + NODE_SNAPSHOT_KEEP_US;
+        tell_there(n, s, FETCH_KEEP);
+    }
+    snapshot_install_due(n);
+}
+
+/* ---- Installing -------------------------------------------------------------------- */
 
 static struct raft_event installed_event(struct node *n, const struct store_manifest *m,
                                          struct raft_config *config)
@@ -151,22 +168,33 @@ static struct raft_event installed_event(struct node *n, const struct store_mani
 /* The core must take it: nothing may change that answer until it is installed, so from
  * then on the core gets no message and knows no time (peers_frame, deadline_passed), and
  * nothing is applied (driver_apply). */
-static bool may_install(struct node *n, struct snapshot *s)
+static bool may_install(struct node *n, const struct store_manifest *m)
 {
     struct raft_config config;
-    struct store_manifest m;
-    store_incoming_manifest(s->incoming, &m);
-    struct raft_event ev = installed_event(n, &m, &config);
+    struct raft_event ev = installed_event(n, m, &config);
     return raft_may_install(n->driver.raft, &ev);
+}
+
+/* Whether it is only refused for now: in an election, or before a message of the term in
+ * which it was made has come. What was made ready with much work stays then. */
+static bool may_install_later(const struct node *n, const struct store_manifest *m)
+{
+    const struct raft *raft = n->driver.raft;
+    enum raft_role role = raft_role(raft);
+    uint64_t term = max_u64(m->merged_term, m->applied_term);
+    return role != RAFT_LEADER && (role != RAFT_FOLLOWER || term > raft_term(raft));
 }
 
 void snapshot_install_due(struct node *n)
 {
     struct snapshot *s = n->snapshot;
+    struct store_manifest m;
     if (!s || s->state != SNAPSHOT_READY)
         return;
-    if (!may_install(n, s)) {
-        give_up(n, s, -ESTALE, "installed");
+    store_incoming_manifest(s->incoming, &m);
+    if (!may_install(n, &m)) {
+        if (!may_install_later(n, &m)) /* else at the next tick */
+            give_up(n, s, -ESTALE, "installed");
         return;
     }
     gate_set(n, false);
@@ -202,8 +230,8 @@ void snapshot_installed(struct node *n)
     n->members = n->members_applied;
     log_info("the snapshot of node %016llx is installed: the log begins after %llu",
              (unsigned long long)s->from, (unsigned long long)m.merged_index);
-    close_there(n, s);
     reset(n, s);
+    tell_there(n, s, FETCH_CLOSE);
     s->retry_us = 0;
     driver_step(n, &ev);
     peers_refresh(n);
@@ -212,10 +240,11 @@ void snapshot_installed(struct node *n)
     client_applied(n);
 }
 
-void snapshot_install_failed(struct node *n)
+void snapshot_install_failed(struct node *n, struct store_incoming *incoming)
 {
     struct snapshot *s = n->snapshot;
     ensure(snapshot_is_installing(n));
+    s->incoming = incoming;
     give_up(n, s, -ENOSPC, "installed");
     gate_set(n, store_is_ready(n->store));
 }
@@ -225,7 +254,10 @@ void snapshot_install_failed(struct node *n)
 static void prepare(struct pager_task *task)
 {
     struct snapshot *s = container_of(task, struct snapshot, task);
-    s->error = store_incoming_prepare(s->incoming, s->why);
+    uint64_t wait_us;
+    do
+        s->error = store_incoming_prepare(s->incoming, &wait_us, s->why);
+    while (s->error == 1);
 }
 
 static void prepared(struct pager_task *task)

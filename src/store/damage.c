@@ -221,6 +221,14 @@ void damage_clear(struct store *s)
     pthread_mutex_unlock(&s->damage.lock);
 }
 
+bool store_is_damaged(struct store *s, const struct store_damage *damage)
+{
+    pthread_mutex_lock(&s->damage.lock);
+    bool is = find_item(&s->damage, damage) != NULL;
+    pthread_mutex_unlock(&s->damage.lock);
+    return is;
+}
+
 void damage_stats(struct store *s, struct store_stats *ret)
 {
     pthread_mutex_lock(&s->damage.lock);

@@ -1,5 +1,6 @@
 /*
- * incoming.c - the receiver's side of a snapshot, until it is installed (install.c).
+ * incoming.c - the receiver's side of a snapshot, until all of it has come. Then it is made
+ * ready (incoming_ready.c) and installed (install.c).
  *
  *   DATA/incoming/STATE      whose files, which, and how much of each is synced; below
  *   DATA/incoming/ID.part    one of them, under the sender's file id: 64 bytes for the
@@ -406,110 +407,7 @@ int store_incoming_write(struct store_incoming *in, uint32_t file_number, uint64
     return sync_part(in, file, path.text, error);
 }
 
-/* ---- Made ready -------------------------------------------------------------------- */
-
-void incoming_remove_hints(struct store_incoming *in)
-{
-    for (size_t i = 0; i < in->count && !in->hints_stay; i++) {
-        struct path path;
-        if (!in->segments || !in->segments[i])
-            continue;
-        hint_path(&path, in->s->path, in->segments[i]->file_id);
-        in->s->io->unlink(in->s->io->context, path.text);
-    }
-    in->hints_stay = true; /* nothing is left to be removed */
-}
-
-static void unprepare(struct store_incoming *in)
-{
-    incoming_remove_hints(in);
-    for (size_t i = 0; i < in->count; i++) {
-        struct segment *segment = in->segments ? in->segments[i] : NULL;
-        if (!segment)
-            continue;
-        in->files[i].fd = segment->fd;
-        segment->fd = -1;
-        segment_unref(segment);
-    }
-    free(in->segments);
-    in->segments = NULL;
-    keydir_free(in->keydir);
-    in->keydir = NULL;
-    manifest_release(&in->installed);
-    in->prepared = in->hints_stay = false;
-}
-
-/* The hint was made by reading every record; now what it says is compared. */
-static int check_file(const struct store *s, const struct manifest_file *file,
-                      uint64_t file_id)
-{
-    struct hint_reader *reader;
-    struct hint_record record;
-    struct manifest_file found = {.min_timestamp_us = UINT64_MAX};
-    int rc =
-        hint_reader_new((struct store *)s, file_id, SEGMENT_MERGED, file->bytes, &reader);
-    if (rc != 0)
-        return rc;
-    while ((rc = hint_reader_next(reader, &record)) == 1) {
-        found.records++;
-        found.tombstones += record.value_size == STORE_TOMBSTONE;
-        found.min_timestamp_us = min_u64(found.min_timestamp_us, record.timestamp_us);
-        found.max_timestamp_us = max_u64(found.max_timestamp_us, record.timestamp_us);
-    }
-    hint_reader_free(reader);
-    if (rc != 0)
-        return rc;
-    if (found.records != file->records || found.tombstones != file->tombstones)
-        return -EBADMSG;
-    return found.records == 0 || (found.min_timestamp_us == file->min_timestamp_us &&
-                                  found.max_timestamp_us == file->max_timestamp_us)
-               ? 0
-               : -EBADMSG;
-}
-
-/* The file becomes one of this store's own, with its hint. */
-static int prepare_file(struct store_incoming *in, size_t i)
-{
-    struct store *s = in->s;
-    struct incoming_file *file = &in->files[i];
-    struct segment *segment = segment_new(s, SEGMENT_MERGED, store_new_file_id(s));
-    if (!segment)
-        return -ENOMEM;
-    segment->fd = file->fd;
-    segment->used = file->from.bytes;
-    file->fd = -1;
-    in->segments[i] = segment;
-    in->installed.files[i] = file->from;
-    in->installed.files[i].file_id = segment->file_id;
-    uint8_t head[SEGMENT_HEADER];
-    merged_head_encode(head, s->cluster_id, segment->file_id);
-    struct iovec iov = {head, sizeof(head)};
-    int rc = write_full(s->io, segment->fd, &iov, 1, 0);
-    if (rc == 0)
-        rc = s->io->sync_all(s->io->context, segment->fd);
-    if (rc == 0)
-        rc = hint_build(s, segment, segment->used, &segment->hint_bytes);
-    return rc == 0 ? check_file(s, &file->from, segment->file_id) : rc;
-}
-
-/* The manifest as it will be; its first_file is filled in when it is installed. */
-static int prepare_manifest(struct store_incoming *in)
-{
-    const struct manifest *from = &in->manifest;
-    in->installed = (struct manifest){.merged = from->merged,
-                                      .applied_index = from->applied_index,
-                                      .applied_term = from->applied_term,
-                                      .count = from->count,
-                                      .state_size = from->state_size};
-    in->installed.files = calloc(in->count + 1, sizeof(*in->installed.files));
-    in->installed.state = malloc(from->state_size + 1);
-    in->segments = calloc(in->count + 1, sizeof(*in->segments));
-    if (!in->installed.files || !in->installed.state || !in->segments)
-        return -ENOMEM;
-    if (from->state_size > 0)
-        memcpy(in->installed.state, from->state, from->state_size);
-    return 0;
-}
+/* ---- The end ----------------------------------------------------------------------- */
 
 int incoming_drop(struct store_incoming *in, char error[STORE_ERROR_BYTES])
 {
@@ -520,55 +418,6 @@ int incoming_drop(struct store_incoming *in, char error[STORE_ERROR_BYTES])
     if (rc != 0 && rc != -ENOENT)
         return store_fail_call(error, rc, "remove", path.text);
     return remove_parts(in, true, error);
-}
-
-static int open_hint(const struct store_incoming *in, size_t i, struct hint_reader **ret)
-{
-    const struct segment *segment = in->segments[i];
-    return hint_reader_new(in->s, segment->file_id, SEGMENT_MERGED, segment->used, ret);
-}
-
-static int load_keydir(struct store_incoming *in)
-{
-    struct load_source *sources = calloc(in->count + 1, sizeof(*sources));
-    in->keydir = keydir_new(in->s->slots);
-    int rc = sources && in->keydir ? 0 : -ENOMEM;
-    size_t bad;
-    for (size_t i = 0; rc == 0 && i < in->count; i++) {
-        sources[i].segment = in->segments[i];
-        rc = open_hint(in, i, &sources[i].hint);
-    }
-    if (rc == 0)
-        rc = keydir_load_all(in->keydir, sources, in->count, &bad);
-    for (size_t i = 0; sources && i < in->count; i++)
-        hint_reader_free(sources[i].hint);
-    free(sources);
-    return rc;
-}
-
-int store_incoming_prepare(struct store_incoming *in, char error[STORE_ERROR_BYTES])
-{
-    uint64_t total;
-    ensure(!in->prepared && store_incoming_bytes(in, &total) == total);
-    int rc = prepare_manifest(in);
-    size_t i = 0;
-    for (; rc == 0 && i < in->count; i++)
-        rc = prepare_file(in, i);
-    if (rc == 0)
-        rc = load_keydir(in);
-    if (rc == 0) {
-        in->prepared = true;
-        return 0;
-    }
-    unprepare(in);
-    struct path path;
-    incoming_part_path(&path, in->s->path, i > 0 ? in->files[i - 1].from.file_id : 0);
-    if (rc != -EBADMSG)
-        return store_fail_call(error, rc, "make a store of", path.text);
-    char ignored[STORE_ERROR_BYTES];
-    incoming_drop(in, ignored);
-    return store_fail(
-        error, rc, "%s is not what the sender described: it is fetched anew", path.text);
 }
 
 /* What has come since the last sync; without it no more is lost than that. */
@@ -584,17 +433,28 @@ static void keep_progress(struct store_incoming *in)
     }
 }
 
+/* The log's first segment to be, where there is another spare already. */
+static void remove_spare(const struct store_incoming *in)
+{
+    struct path path;
+    if (!in->next || in->next->fd < 0)
+        return;
+    segment_spare_path(&path, in->s->path, in->next->file_id);
+    in->s->io->unlink(in->s->io->context, path.text);
+}
+
 void store_incoming_free(struct store_incoming *in)
 {
     if (!in)
         return;
-    unprepare(in);
+    incoming_unprepare(in);
     keep_progress(in);
     for (size_t i = 0; i < in->count; i++) {
         if (in->files[i].fd >= 0)
             in->s->io->close(in->s->io->context, in->files[i].fd);
     }
     free(in->files);
+    remove_spare(in);
     segment_unref(in->next);
     manifest_release(&in->manifest);
     buf_release(&in->description);

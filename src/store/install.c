@@ -47,7 +47,7 @@ static struct segment *take_spare(struct store *s)
 
 int store_install(struct store *s, struct store_incoming *in)
 {
-    ensure(in->prepared && in->s == s && !s->installing);
+    ensure(in->step == INCOMING_READY && in->s == s && !s->installing);
     uint64_t index = in->installed.merged.index;
     if (index <= s->applied.index || index <= min_u64(s->hint, s->end.index))
         return -ESTALE;
@@ -74,24 +74,47 @@ int store_install(struct store *s, struct store_incoming *in)
 
 /* ---- The log thread ---------------------------------------------------------------- */
 
-/* Each file gets its place among the store's, or goes back to where it came from. */
-static int move_files(struct store_incoming *in, bool back, char error[STORE_ERROR_BYTES])
+/* Each file gets its place among the store's. */
+static int move_files(struct store_incoming *in, char error[STORE_ERROR_BYTES])
 {
     const struct store_io *io = in->s->io;
     struct path from, to, directory;
     for (size_t i = 0; i < in->count; i++) {
         incoming_part_path(&from, in->s->path, in->files[i].from.file_id);
         merged_path(&to, in->s->path, in->segments[i]->file_id);
-        int rc = io->rename(io->context, back ? to.text : from.text,
-                            back ? from.text : to.text);
+        int rc = io->rename(io->context, from.text, to.text);
         if (rc != 0)
-            return store_fail_call(error, rc, "rename", back ? to.text : from.text);
+            return store_fail_call(error, rc, "rename", from.text);
     }
     log_directory_path(&directory, in->s->path);
     int rc = io->sync_dir(io->context, directory.text);
-    if (rc != 0)
-        return store_fail_call(error, rc, "sync", directory.text);
-    return 0;
+    /* Both: a part that had its former name, too, after a power cut would be received
+     * into again, by its new one. */
+    if (rc == 0) {
+        incoming_path(&directory, in->s->path, "");
+        rc = io->sync_dir(io->context, directory.text);
+    }
+    return rc == 0 ? 0 : store_fail_call(error, rc, "sync", directory.text);
+}
+
+/* Those that have one go back to where they came from, or, where there is no room for
+ * their names, away: they are then fetched anew. */
+static int move_back(struct store_incoming *in, char error[STORE_ERROR_BYTES])
+{
+    const struct store_io *io = in->s->io;
+    struct path from, to, directory;
+    for (size_t i = 0; i < in->count; i++) {
+        merged_path(&from, in->s->path, in->segments[i]->file_id);
+        incoming_part_path(&to, in->s->path, in->files[i].from.file_id);
+        int rc = io->rename(io->context, from.text, to.text);
+        if (no_room(rc) || rc == -ENOMEM)
+            rc = io->unlink(io->context, from.text);
+        if (rc != 0 && rc != -ENOENT)
+            return store_fail_call(error, rc, "rename", from.text);
+    }
+    log_directory_path(&directory, in->s->path);
+    int rc = io->sync_dir(io->context, directory.text);
+    return rc == 0 ? 0 : store_fail_call(error, rc, "sync", directory.text);
 }
 
 static int remove_file(struct store *s, const struct path *path, bool must,
@@ -138,34 +161,48 @@ static bool may_be_published(struct store_incoming *in)
     return may_be;
 }
 
-int install_run(struct store_job *job, struct op *op, char error[STORE_ERROR_BYTES])
+static int publish(struct store_job *job, struct store_incoming *in,
+                   char error[STORE_ERROR_BYTES])
 {
     struct store *s = job->store;
-    struct store_incoming *in = op->install;
     int rc = in->next->fd < 0 ? segment_make_spare(s, in->next, error) : 0;
-    if (no_room(rc)) {
-        op->failed = true;
-        incoming_remove_hints(in);
-        return 0;
-    }
     if (rc == 0)
-        rc = move_files(in, false, error);
+        rc = move_files(in, error);
     if (rc == 0)
         rc = manifest_write(s, &in->installed, error);
+    job->syncs += 4;
+    return rc;
+}
+
+/* It is installed. What cannot be done now is an error that ends the process: entries
+ * that come must find their segment. Only what is left of the transfer can wait. */
+static int settle(struct store_job *job, struct store_incoming *in,
+                  char error[STORE_ERROR_BYTES])
+{
+    int rc = segment_activate(in->s, in->next, error);
+    if (rc == 0)
+        rc = remove_former(job, in, error);
+    if (rc != 0)
+        return rc;
+    char ignored[STORE_ERROR_BYTES];
+    rc = incoming_drop(in, ignored);
+    if (rc == 0 || rc == -ENOMEM)
+        return 0; /* the next attempt removes it */
+    snprintf(error, STORE_ERROR_BYTES, "%s", ignored);
+    return rc;
+}
+
+int install_run(struct store_job *job, struct op *op, char error[STORE_ERROR_BYTES])
+{
+    struct store_incoming *in = op->install;
+    int rc = publish(job, in, error);
     if ((no_room(rc) || rc == -ENOMEM) && !may_be_published(in)) {
         op->failed = true;
         incoming_remove_hints(in);
-        return move_files(in, true, error);
+        return move_back(in, error);
     }
     in->hints_stay = true;
-    if (rc == 0)
-        rc = segment_activate(s, in->next, error);
-    if (rc == 0)
-        rc = remove_former(job, in, error);
-    job->syncs += 4;
-    if (rc == 0)
-        rc = incoming_drop(in, error);
-    return rc == -ENOMEM ? 0 : rc; /* what is left is removed by the next attempt */
+    return rc == 0 ? settle(job, in, error) : rc;
 }
 
 /* ---- The loop again ---------------------------------------------------------------- */
@@ -223,16 +260,29 @@ static void replace_keydir(struct store *s, struct store_incoming *in)
     keydir_free_deferred(former);
 }
 
-bool install_finish(struct store *s, struct op *op)
+/* It holds the space that the log needs to go on, on a disk that is full. */
+static void give_back_spare(struct store *s, struct store_incoming *in)
+{
+    if (s->spare || in->next->fd < 0)
+        return;
+    s->spare = in->next;
+    s->spare_state = SPARE_READY;
+    in->next = NULL;
+}
+
+bool install_finish(struct store *s, struct op *op, struct store_incoming **ret_failed)
 {
     struct store_incoming *in = op->install;
     op->install = NULL;
     s->installing = false;
-    if (!op->failed) {
-        replace_keydir(s, in);
-        replace_log(s, in);
-        replace_merged(s, in);
+    if (op->failed) {
+        give_back_spare(s, in);
+        *ret_failed = in;
+        return false;
     }
-    store_incoming_free(in);
-    return !op->failed;
+    replace_keydir(s, in);
+    replace_log(s, in);
+    replace_merged(s, in);
+    store_incoming_free(in); /* nothing but memory is left of it */
+    return true;
 }

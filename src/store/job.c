@@ -309,7 +309,7 @@ struct store_done store_finish_job(struct store *s, struct store_job *job)
     }
     for (size_t i = 0; i < job->count; i++) {
         if (job->ops[i].kind == OP_INSTALL) {
-            done.installed = install_finish(s, &job->ops[i]);
+            done.installed = install_finish(s, &job->ops[i], &done.incoming);
             done.install_failed = !done.installed;
         }
     }

@@ -13,9 +13,11 @@ struct load_cursor {
     size_t source;
 };
 
-struct load {
+struct keydir_loader {
     struct keydir *keydir;
     const struct load_source *sources;
+    size_t source_count;
+    bool filled;
     struct hint_record *records; /* by source */
     struct load_cursor *heap;    /* the lowest key first, of one key the newest record */
     size_t count;
@@ -35,7 +37,7 @@ static uint64_t prefix_of(const uint8_t *key, uint32_t size)
     return get_be64(bytes);
 }
 
-static bool comes_before(const struct load *load, const struct load_cursor *a,
+static bool comes_before(const struct keydir_loader *load, const struct load_cursor *a,
                          const struct load_cursor *b)
 {
     if (a->prefix != b->prefix)
@@ -46,7 +48,7 @@ static bool comes_before(const struct load *load, const struct load_cursor *a,
     return order != 0 ? order < 0 : x->timestamp_us > y->timestamp_us;
 }
 
-static void sift_down(struct load *load, size_t i)
+static void sift_down(struct keydir_loader *load, size_t i)
 {
     struct load_cursor moved = load->heap[i];
     for (size_t child; (child = 2 * i + 1) < load->count; i = child) {
@@ -61,7 +63,7 @@ static void sift_down(struct load *load, size_t i)
 }
 
 /* 1: the cursor stands at its source's next record; 0: that is at its end. */
-static int advance(struct load *load, struct load_cursor *cursor)
+static int advance(struct keydir_loader *load, struct load_cursor *cursor)
 {
     struct hint_record *record = &load->records[cursor->source];
     int rc = hint_reader_next(load->sources[cursor->source].hint, record);
@@ -72,9 +74,9 @@ static int advance(struct load *load, struct load_cursor *cursor)
     return rc;
 }
 
-static int fill_heap(struct load *load, size_t count)
+static int fill_heap(struct keydir_loader *load)
 {
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < load->source_count; i++) {
         struct load_cursor *cursor = &load->heap[load->count];
         cursor->source = i;
         int rc = advance(load, cursor);
@@ -84,11 +86,12 @@ static int fill_heap(struct load *load, size_t count)
     }
     for (size_t i = load->count / 2; i-- > 0;)
         sift_down(load, i);
+    load->filled = true;
     return 0;
 }
 
 /* The newest record of a key stands first: those that follow are superseded. */
-static int take(struct load *load, const struct load_cursor *cursor)
+static int take(struct keydir_loader *load, const struct load_cursor *cursor)
 {
     const struct hint_record *record = &load->records[cursor->source];
     if (cursor->prefix == load->prefix &&
@@ -102,26 +105,65 @@ static int take(struct load *load, const struct load_cursor *cursor)
     return keydir_load(load->keydir, record, load->sources[cursor->source].segment);
 }
 
+int keydir_loader_new(struct keydir *keydir, const struct load_source *sources,
+                      size_t count, struct keydir_loader **ret)
+{
+    struct keydir_loader *load = calloc(1, sizeof(*load));
+    if (!load)
+        return -ENOMEM;
+    load->keydir = keydir;
+    load->sources = sources;
+    load->source_count = count;
+    load->heap = calloc(count + 1, sizeof(*load->heap));
+    load->records = calloc(count + 1, sizeof(*load->records));
+    if (!load->heap || !load->records) {
+        keydir_loader_free(load);
+        return -ENOMEM;
+    }
+    *ret = load;
+    return 0;
+}
+
+/* The lowest key's newest record, and its source one further. */
+static int load_one(struct keydir_loader *load)
+{
+    int rc = take(load, &load->heap[0]);
+    if (rc == 0)
+        rc = advance(load, &load->heap[0]);
+    if (rc == 0)
+        load->heap[0] = load->heap[--load->count];
+    if (rc >= 0 && load->count > 0)
+        sift_down(load, 0);
+    return rc < 0 ? rc : 0;
+}
+
+int keydir_loader_step(struct keydir_loader *load, size_t records, size_t *ret_bad)
+{
+    int rc = load->filled ? 0 : fill_heap(load);
+    for (; rc == 0 && load->count > 0 && records > 0; records--)
+        rc = load_one(load);
+    if (rc == -EBADMSG)
+        *ret_bad = load->bad;
+    return rc == 0 && load->count > 0 ? 1 : rc;
+}
+
+void keydir_loader_free(struct keydir_loader *load)
+{
+    if (!load)
+        return;
+    free(load->heap);
+    free(load->records);
+    free(load);
+}
+
 int keydir_load_all(struct keydir *keydir, const struct load_source *sources,
                     size_t count, size_t *ret_bad)
 {
-    struct load load = {.keydir = keydir, .sources = sources};
-    load.heap = calloc(count + 1, sizeof(*load.heap));
-    load.records = calloc(count + 1, sizeof(*load.records));
-    int rc = load.heap && load.records ? fill_heap(&load, count) : -ENOMEM;
-    while (rc == 0 && load.count > 0) {
-        rc = take(&load, &load.heap[0]);
-        if (rc == 0)
-            rc = advance(&load, &load.heap[0]);
-        if (rc == 0)
-            load.heap[0] = load.heap[--load.count];
-        if (rc >= 0 && load.count > 0)
-            sift_down(&load, 0);
-        rc = rc < 0 ? rc : 0;
-    }
-    if (rc == -EBADMSG)
-        *ret_bad = load.bad;
-    free(load.heap);
-    free(load.records);
+    struct keydir_loader *load;
+    int rc = keydir_loader_new(keydir, sources, count, &load);
+    if (rc != 0)
+        return rc;
+    rc = keydir_loader_step(load, SIZE_MAX, ret_bad);
+    keydir_loader_free(load);
     return rc;
 }

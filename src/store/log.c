@@ -140,7 +140,7 @@ int store_refresh_space(struct store *s)
     if (job_reserve(s, 1) != 0)
         return -ENOMEM;
     struct segment *spare = NULL;
-    if (!s->spare) {
+    if (!s->spare && !s->spare_lent) {
         spare = next_spare(s);
         if (!spare)
             return -ENOMEM;

@@ -167,6 +167,8 @@ int manifest_write(struct store *s, const struct manifest *manifest,
         rc = file_write(s->io, new_path.text, &bytes);
     if (rc == 0)
         rc = s->io->rename(s->io->context, new_path.text, path.text);
+    if (rc != 0) /* what it holds may be the last room there is */
+        s->io->unlink(s->io->context, new_path.text);
     if (rc == 0)
         rc = s->io->sync_dir(s->io->context, directory.text);
     if (rc != 0)

@@ -100,8 +100,23 @@ static int run_copy_step(struct merge *m, copy_step *step, enum merge_phase next
     return 1;
 }
 
+/* Closed at once, for else it would keep its space. */
+static int give_up_spare(struct merge *m, char error[STORE_ERROR_BYTES])
+{
+    const struct store *s = m->task.store;
+    struct path path;
+    segment_spare_path(&path, s->path, m->spare->file_id);
+    int rc = s->io->unlink(s->io->context, path.text);
+    segment_unref_unread(m->spare);
+    m->spare = NULL;
+    return rc == 0 || rc == -ENOENT ? 0 : store_fail_call(error, rc, "remove", path.text);
+}
+
 static int run_open(struct merge *m, uint64_t *ret_wait_us, char error[STORE_ERROR_BYTES])
 {
+    int rc = m->spare ? give_up_spare(m, error) : 0;
+    if (rc != 0)
+        return rc;
     return run_copy_step(m, merge_open, MERGE_COPY, ret_wait_us, error);
 }
 
@@ -361,9 +376,21 @@ static void close_hints(struct merge *m)
     }
 }
 
+/* A spare that was not given up after all goes back. */
+static void end_loan(struct store *s, struct merge *m)
+{
+    if (m->spare) {
+        s->spare = m->spare;
+        s->spare_state = SPARE_READY;
+        m->spare = NULL;
+    }
+    s->spare_lent = false;
+}
+
 static void merge_free(struct store_task *task)
 {
     struct merge *m = merge_of(task);
+    end_loan(task->store, m);
     for (size_t i = 0; i < m->victim_count; i++)
         source_release(&m->victims[i]);
     for (size_t i = 0; i < m->observer_count; i++)

@@ -49,8 +49,9 @@ struct merge {
     size_t victim_count, log_count;
     struct merge_source *observers;
     size_t observer_count;
-    bool observing;      /* their hints are open */
-    struct chain merged; /* M, when the round is done */
+    bool observing;        /* their hints are open */
+    struct segment *spare; /* lent; to be given up before anything else */
+    struct chain merged;   /* M, when the round is done */
     /* The copy: */
     struct merge_source **heap; /* of victims with more, by key, the newest first */
     size_t heap_count;

@@ -124,10 +124,11 @@ static bool has_key(const struct merge *m, const struct merge_source *source)
     return found;
 }
 
-/* A damaged hint is made anew later; until then its file may hold an older record. */
+/* A damaged hint is made anew later, and one more file may be opened then; until then its
+ * file may hold an older record. */
 static int go_blind(struct merge_source *observer, int rc)
 {
-    if (rc != -EBADMSG)
+    if (rc != -EBADMSG && rc != -EMFILE && rc != -ENFILE)
         return rc;
     observer->blind = true;
     return 0;

@@ -41,9 +41,11 @@ struct plan {
     struct candidate *merged; /* the best first */
     size_t merged_count, merged_taken;
     uint64_t live, dead, bytes; /* of what is taken */
-    uint64_t live_max;
-    uint64_t dead_min; /* what makes a round worth it */
+    uint64_t behind;            /* dead in the log's best prefix, behind what is taken */
+    uint64_t live_max;          /* of the output's records */
+    uint64_t dead_min;          /* what makes a round worth it */
     uint64_t share_min;
+    bool worn; /* one that is worn is taken */
 };
 
 /* Tombstones that may go now are small, and many, and slow down every start: a file of
@@ -65,14 +67,18 @@ static int compare_share(const void *a, const void *b)
     return (x->share < y->share) - (x->share > y->share);
 }
 
-/* The share of the best prefix of what is left of the log. */
-static uint64_t log_share(const struct plan *p)
+/* The share of the best prefix of what is left of the log, and its dead bytes. */
+static uint64_t log_share(const struct plan *p, uint64_t *ret_dead)
 {
     uint64_t best = 0, dead = 0, bytes = 0;
+    *ret_dead = 0;
     for (size_t i = p->log_taken; i < p->log_count; i++) {
         dead += p->log[i]->used - live_of(p->log[i]);
         bytes += p->log[i]->used;
-        best = max_u64(best, share_of(dead, bytes));
+        if (share_of(dead, bytes) > best) {
+            best = share_of(dead, bytes);
+            *ret_dead = dead;
+        }
     }
     return best;
 }
@@ -82,18 +88,25 @@ static uint64_t merged_share(const struct plan *p)
     return p->merged_taken < p->merged_count ? p->merged[p->merged_taken].share : 0;
 }
 
+/* What is copied of it: without its header, for on a full disk even that has no room. */
+static uint64_t copied_of(const struct segment *segment)
+{
+    return live_of(segment) - min_u64(live_of(segment), SEGMENT_HEADER);
+}
+
 /* The first one may be larger than a round's output should be, unless the disk is low. */
 static bool fits(const struct plan *p, const struct segment *segment)
 {
     if (p->log_taken + p->merged_taken >= MERGE_VICTIMS)
         return false;
     bool first = p->bytes == 0 && store_space(p->s) == STORE_SPACE_OK;
-    return first || p->live + live_of(segment) <= p->live_max;
+    return first || p->live + copied_of(segment) <= p->live_max;
 }
 
 static void take(struct plan *p, const struct segment *segment)
 {
-    p->live += live_of(segment);
+    p->live += copied_of(segment);
+    p->worn = p->worn || segment->worn;
     p->dead += segment->used - live_of(segment);
     p->bytes += segment->used;
 }
@@ -104,8 +117,10 @@ static void choose(struct plan *p)
     bool log_fits = true;
     uint64_t least = p->share_min;
     for (;;) {
-        uint64_t log = log_fits && p->log_taken < p->log_count ? log_share(p) : 0;
+        uint64_t prefix_dead, log = log_share(p, &prefix_dead);
         uint64_t merged = merged_share(p);
+        if (!log_fits)
+            log = 0;
         if (max_u64(log, merged) < least)
             return;
         bool from_log = log >= merged;
@@ -119,6 +134,8 @@ static void choose(struct plan *p)
         }
         if (p->dead < p->dead_min)
             least = max_u64(p->share_min, max_u64(log, merged) * 3 / 4);
+        if (from_log)
+            p->behind = prefix_dead - (next->used - live_of(next));
         take(p, next);
         *(from_log ? &p->log_taken : &p->merged_taken) += 1;
     }
@@ -176,12 +193,79 @@ static bool fill(struct store *s, struct merge *m, const struct plan *p)
     return true;
 }
 
-static bool any_worn(const struct store *s)
+static bool is_candidate(const struct segment *segment, uint64_t now_us)
 {
-    bool worn = false;
+    return segment->hurt_until_us <= now_us && segment->hint_bytes > 0;
+}
+
+static bool any_worn(const struct store *s, uint64_t now_us)
+{
     for (size_t i = 0; i < s->merged_count; i++)
-        worn = worn || s->merged[i]->worn;
-    return worn;
+        if (s->merged[i]->worn && is_candidate(s->merged[i], now_us))
+            return true;
+    return false;
+}
+
+static void choose_all(struct plan *p)
+{
+    p->log_taken = p->merged_taken = 0;
+    p->live = p->dead = p->bytes = p->behind = 0;
+    p->worn = false;
+    choose(p);
+    if (p->bytes > 0)
+        add_small(p);
+}
+
+/* A round that only copies live segments is worth it where the next ones come to what is
+ * dead behind them: each such segment is copied once. */
+static bool is_worth_it(const struct plan *p, bool due)
+{
+    return p->bytes > 0 && (p->worn || (due && p->dead + p->behind >= p->dead_min));
+}
+
+/* What the manifest takes. */
+static bool is_full(const struct store *s)
+{
+    uint64_t manifest = s->manifest.state_size + 64 * (s->manifest.count + 16);
+    return s->stats.disk_free_bytes < 2 * manifest;
+}
+
+/* For what may still come before the spare is made again. */
+static bool has_room_meanwhile(const struct store *s)
+{
+    const struct segment *active = store_active(s);
+    uint64_t left = active->limit_bytes - min_u64(active->limit_bytes, active->used);
+    return left >= min_u64(LIMIT_ENTRY_BYTES, s->segment_bytes / 16);
+}
+
+/* On a disk that others have filled no round has room: then the space that is reserved for
+ * the log is lent to one. It gives back more than it takes, and the spare is made again. */
+static bool plan_with_spare(struct store *s, struct merge *m, struct plan *p)
+{
+    if (s->spare_state != SPARE_READY || !has_room_meanwhile(s))
+        return false;
+    uint64_t room = s->stats.disk_free_bytes + s->segment_bytes;
+    p->live_max = min_u64(s->segment_bytes, room / 4 * 3);
+    choose_all(p);
+    if (!is_worth_it(p, true))
+        return false;
+    m->spare = s->spare;
+    s->spare = NULL;
+    s->spare_state = SPARE_NONE;
+    s->spare_lent = true;
+    return true;
+}
+
+static void gather(struct plan *p, uint64_t now_us)
+{
+    struct store *s = p->s;
+    for (size_t i = 0; i < s->merged_count; i++) {
+        if (is_candidate(s->merged[i], now_us))
+            p->merged[p->merged_count++] =
+                candidate_of(s->merged[i], &s->manifest.files[i]);
+    }
+    if (p->merged_count > 0)
+        qsort(p->merged, p->merged_count, sizeof(*p->merged), compare_share);
 }
 
 bool merge_plan(struct store *s, struct merge *m, uint64_t now_us)
@@ -189,8 +273,8 @@ bool merge_plan(struct store *s, struct merge *m, uint64_t now_us)
     struct space space;
     space_measure(s, &space);
     bool low = store_space(s) == STORE_SPACE_LOW;
-    bool worn = any_worn(s);
-    if (!store_is_ready(s) || (!low && !worn && space.dead <= space.trigger))
+    bool due = low || space.dead > space.trigger;
+    if (!store_is_ready(s) || (!due && !any_worn(s, now_us)))
         return false;
     struct plan p = {.s = s,
                      .log = s->segments,
@@ -199,21 +283,16 @@ bool merge_plan(struct store *s, struct merge *m, uint64_t now_us)
                      .dead_min = s->segment_bytes / (low ? 64 : 16),
                      .share_min = low ? SHARE_MIN_LOW : SHARE_MIN};
     if (low)
-        p.live_max = min_u64(p.live_max, s->stats.disk_free_bytes / 4 * 3);
+        p.live_max = min_u64(p.live_max, s->stats.disk_free_bytes / 8 * 7);
     p.merged = calloc(s->merged_count + 1, sizeof(*p.merged));
     if (!p.merged)
         return false;
-    for (size_t i = 0; i < s->merged_count; i++) {
-        if (s->merged[i]->hurt_until_us <= now_us && s->merged[i]->hint_bytes > 0)
-            p.merged[p.merged_count++] =
-                candidate_of(s->merged[i], &s->manifest.files[i]);
-    }
-    if (p.merged_count > 0)
-        qsort(p.merged, p.merged_count, sizeof(*p.merged), compare_share);
-    choose(&p);
-    if (p.bytes > 0)
-        add_small(&p);
-    bool planned = p.bytes > 0 && (worn || p.dead >= p.dead_min) && fill(s, m, &p);
+    gather(&p, now_us);
+    choose_all(&p);
+    bool planned = is_worth_it(&p, due);
+    if (low && (!planned || is_full(s)))
+        planned = plan_with_spare(s, m, &p);
+    planned = planned && fill(s, m, &p);
     free(p.merged);
     return planned;
 }

@@ -6,6 +6,22 @@
 
 #include <fcntl.h>
 
+/* ---- Names ------------------------------------------------------------------------- */
+
+/* What was found there may be in memory only: the process may have stopped between a
+ * rename and its sync. */
+static int sync_directories(struct recovery *r)
+{
+    struct store *s = r->s;
+    struct path path;
+    log_directory_path(&path, s->path);
+    int rc = s->io->sync_dir(s->io->context, path.text);
+    if (rc != 0)
+        return store_fail_call(r->error, rc, "sync", path.text);
+    rc = s->io->sync_dir(s->io->context, s->path);
+    return rc == 0 ? 0 : store_fail_call(r->error, rc, "sync", s->path);
+}
+
 /* ---- Leftovers --------------------------------------------------------------------- */
 
 typedef void make_path(struct path *ret, const char *directory, uint64_t file_id);
@@ -181,30 +197,27 @@ static int settle_hard_state(struct recovery *r)
     return store_fail_call(r->error, rc, "write", path.text);
 }
 
+static int create_commit_hint(struct recovery *r, const char *path)
+{
+    struct store *s = r->s;
+    s->hint_fd = s->io->open(s->io->context, path, O_RDWR | O_CREAT, 0600);
+    if (s->hint_fd < 0)
+        return store_fail_call(r->error, s->hint_fd, "create", path);
+    int rc = s->io->sync_dir(s->io->context, s->path);
+    return rc == 0 ? 0 : store_fail_call(r->error, rc, "sync", s->path);
+}
+
 static int settle_commit_hint(struct recovery *r)
 {
     struct store *s = r->s;
     struct path path;
     commit_hint_path(&path, s->path);
-    if (s->hint_fd < 0)
-        s->hint_fd = s->io->open(s->io->context, path.text, O_RDWR | O_CREAT, 0600);
-    if (s->hint_fd < 0)
-        return store_fail_call(r->error, s->hint_fd, "create", path.text);
-    int rc = s->io->allocate(s->io->context, s->hint_fd, 2 * SLOT_STRIDE);
+    int rc = s->hint_fd < 0 ? create_commit_hint(r, path.text) : 0;
+    if (rc != 0)
+        return rc;
+    rc = s->io->allocate(s->io->context, s->hint_fd, 2 * SLOT_STRIDE);
     s->hint = r->hint;
     return rc == 0 ? 0 : store_fail_call(r->error, rc, "reserve space for", path.text);
-}
-
-static int sync_directories(struct recovery *r)
-{
-    struct store *s = r->s;
-    struct path path;
-    log_directory_path(&path, s->path);
-    int rc = s->io->sync_dir(s->io->context, path.text);
-    if (rc != 0)
-        return store_fail_call(r->error, rc, "sync", path.text);
-    rc = s->io->sync_dir(s->io->context, s->path);
-    return rc == 0 ? 0 : store_fail_call(r->error, rc, "sync", s->path);
 }
 
 /* ---- What the running store needs -------------------------------------------------- */
@@ -249,9 +262,15 @@ static int make_spare(struct recovery *r)
                    : store_fail_call(r->error, rc, "look at the free space of", s->path);
 }
 
+/* What the manifest replaces goes only when its own name is on disk; and what is removed
+ * does not come back, as a hint of what the log says otherwise by then. */
 int recovery_settle(struct recovery *r)
 {
-    int rc = remove_leftovers(r);
+    int rc = sync_directories(r);
+    if (rc == 0)
+        rc = remove_leftovers(r);
+    if (rc == 0)
+        rc = sync_directories(r);
     if (rc == 0)
         rc = settle_segments(r);
     if (rc == 0)
@@ -260,8 +279,6 @@ int recovery_settle(struct recovery *r)
         rc = settle_commit_hint(r);
     if (rc == 0 && r->s->segment_count == 0)
         rc = make_first_segment(r);
-    if (rc == 0)
-        rc = sync_directories(r);
     if (rc == 0)
         rc = make_spare(r);
     return rc;

@@ -255,6 +255,7 @@ struct store_done {
     bool hard_state;        /* a hard state was made durable */
     bool installed;         /* store_install() is done: log and state are others now */
     bool install_failed;    /* there was no room for it, or no memory: nothing has changed */
+    struct store_incoming *incoming; /* where it failed: to be freed */
     uint64_t repaired;      /* records and entries written back */
 };
 /* The loop again, after a job that returned 0: frees it. */
@@ -371,6 +372,8 @@ struct store_damage {
 bool store_next_damage(struct store *s, struct store_damage *ret);
 /* The loop: no peer has it; it is looked for again after the next scrub or read. */
 void store_damage_stays(struct store *s, const struct store_damage *damage);
+/* It was told by store_next_damage, and has neither been repaired nor superseded. */
+bool store_is_damaged(struct store *s, const struct store_damage *damage);
 /* Any thread that may wait: the whole record of this very version, for a peer. -ENOENT. */
 int store_get_raw(struct store *s, const void *key, size_t key_size, uint64_t timestamp_us,
                   struct buf *to);
@@ -412,15 +415,18 @@ bool store_incoming_ahead(const struct store_incoming *in, uint64_t skip,
  * other error it is to be freed, and opened anew later. */
 int store_incoming_write(struct store_incoming *in, uint32_t file, uint64_t offset,
                          const void *data, size_t length, char error[STORE_ERROR_BYTES]);
-/* T: verifies all, makes hints and a keydir. -EBADMSG: damaged, and dropped: to be freed. */
-int store_incoming_prepare(struct store_incoming *in, char error[STORE_ERROR_BYTES]);
+/* T: verifies all, makes hints and a keydir, in stretches of at most about 1 MiB. 1: call
+ * again, after *ret_wait_us; 0: prepared. An error: to be freed; -EBADMSG: it was damaged,
+ * and is dropped. It may be freed half-way as well. */
+int store_incoming_prepare(struct store_incoming *in, uint64_t *ret_wait_us,
+                           char error[STORE_ERROR_BYTES]);
 /* The loop: replaces log and state by what was prepared, with the pending job; takes it over
- * where it returns 0. Nothing may be appended, truncated or applied until a job's
+ * where it returns 0, until that job is done. Nothing may be appended, truncated or applied until a job's
  * store_done says installed (then log and applied are at M, and store_state() is to be
  * taken) or install_failed. -ESTALE: what is applied is as new; -EBUSY: a task is running and has
  * been told to end: again after it; -ENOMEM. */
 int store_install(struct store *s, struct store_incoming *in);
-/* T, unless it is prepared or nothing was written: its files stay, to go on with. */
+/* T: its files stay, to go on with. */
 void store_incoming_free(struct store_incoming *in);
 /* What its sender has merged, and when. */
 void store_incoming_manifest(const struct store_incoming *in, struct store_manifest *ret);

@@ -20,8 +20,10 @@ enum {
     SLOT_BYTES = 64,    /* one slot of a state file */
     SLOT_STRIDE = 4096, /* slots stand apart, so that no torn block holds both */
     SEGMENT_MIN = 4096, /* smaller ones make no sense; only tests go below the contract */
-    RESERVE_SEGMENTS = 2, /* of disk held back: below it only deletes are taken */
-    TAIL_CACHE_BYTES = 8 << 20,
+    /* Of disk held back: below it only deletes are taken. Two for those, and one for the
+     * output of a merge. */
+    RESERVE_SEGMENTS = 3,
+    TAIL_CACHE_BYTES = LIMIT_OF(8 << 20, 32 << 10),
     WINDOW_BYTES = 1 << 20, /* recovery reads this much at a time */
     BATCH_IOV = 512,        /* entries in one pwritev */
     LIMIT_SEGMENTS = 65536, /* data files open at once, leftovers in use included */
@@ -486,6 +488,12 @@ struct load_source {
  * part loaded and of no use. */
 int keydir_load_all(struct keydir *keydir, const struct load_source *sources,
                     size_t count, size_t *ret_bad);
+/* The same in steps of so many records; 1: call again; 0: done. `sources` must stay. */
+struct keydir_loader;
+int keydir_loader_new(struct keydir *keydir, const struct load_source *sources,
+                      size_t count, struct keydir_loader **ret);
+int keydir_loader_step(struct keydir_loader *load, size_t records, size_t *ret_bad);
+void keydir_loader_free(struct keydir_loader *load);
 
 /* ---- Ahead: what a leader has appended and not applied ----------------------------- */
 
@@ -676,8 +684,15 @@ void scrub_forget(struct store *s); /* the file that is being scrubbed */
 /* Any thread: something in this file is wrong: it is scrubbed soon. */
 void scrub_suspect(struct store *s, struct segment *segment);
 
-/* ---- A snapshot that comes in; see incoming.c, install.c -----------------------------
- */
+/* ---- A snapshot that comes in; see incoming.c, incoming_ready.c, install.c ------------- */
+
+enum incoming_step {
+    INCOMING_BEGIN,
+    INCOMING_HINT,  /* of file `at`: reads all of it */
+    INCOMING_CHECK, /* of file `at`: what the hint says */
+    INCOMING_LOAD,
+    INCOMING_READY,
+};
 
 struct incoming_file {
     struct manifest_file from; /* as the sender has it */
@@ -694,8 +709,15 @@ struct store_incoming {
     struct incoming_file *files;
     size_t count;
     bool dropped; /* its files are gone */
+    /* On the way to being prepared: */
+    enum incoming_step step;
+    size_t at;
+    struct hint_builder *builder;
+    struct hint_reader *reader;
+    struct manifest_file found;   /* by the reader */
+    struct load_source *sources;  /* with their hints */
+    struct keydir_loader *loader; /* into keydir */
     /* Prepared: */
-    bool prepared;
     bool hints_stay; /* they are the store's, or gone */
     struct segment **segments;
     struct keydir *keydir;
@@ -710,8 +732,11 @@ void incoming_part_path(struct path *ret, const char *directory, uint64_t file_i
 /* Removes all files of it. */
 int incoming_drop(struct store_incoming *in, char error[STORE_ERROR_BYTES]);
 void incoming_remove_hints(struct store_incoming *in);
+/* As if it had not been begun to be prepared. */
+void incoming_unprepare(struct store_incoming *in);
 int install_run(struct store_job *job, struct op *op, char error[STORE_ERROR_BYTES]);
-bool install_finish(struct store *s, struct op *op);
+/* False: nothing has changed, and it is the caller's to be freed, where it may wait. */
+bool install_finish(struct store *s, struct op *op, struct store_incoming **ret_failed);
 
 /* ---- Tasks: background work in stretches; see task.c ------------------------------- */
 
@@ -802,6 +827,7 @@ struct store {
     bool installing;               /* from store_install until it is done */
     struct segment *spare;
     enum spare_state spare_state;
+    bool spare_lent; /* its space, to a merge: no other is made meanwhile */
     struct chain base;    /* the log starts after this */
     struct chain end;     /* its last entry */
     struct chain applied; /* the last that was applied */

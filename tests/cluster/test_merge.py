@@ -9,6 +9,7 @@ import errno
 import glob
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import threading
@@ -471,6 +472,53 @@ def test_rot_in_the_log_of_a_node_that_starts(t):
             write_file(c.path(victim, f'without-{i}'), b'x')
             c.start(i)
             c.wait_ready()
+
+
+def entry_heads(path):
+    """Where the entry records of a log segment begin, as far as its records are whole."""
+    data = read_file(path)
+    found, at = [], 64
+    while at + 20 <= len(data):
+        key_size, value_size = struct.unpack_from('<II', data, at + 12)
+        if key_size == 0:
+            break  # zeros: nothing was written there yet
+        if (key_size, value_size) == (1, 76):
+            found.append(at)
+        at += 20 + key_size + (0 if value_size == 0xffffffff else value_size)
+    return found
+
+
+@limit(240)
+def test_rot_in_the_head_of_an_entry_that_another_needs(t):
+    """The leader has to send entries from its disk, and cannot tell of which term the damaged
+    one is: it gets it back all the same."""
+    c = t.cluster(conf=CONF)
+    c.kill9(2)
+    piece = t.random_bytes(MIB)
+    for k in range(36):
+        write_file(c.path(0, f'large-{k}'), piece[k:] + piece[:k])
+    c.wait_caught_up([0, 1])
+    damaged = {}
+    for i in (0, 1):  # another entry on each, as any of the two may lead
+        segment = sorted(glob.glob(f'{c.nodes[i].data}/log/*.seg'))[1]
+        hint = segment[:-len('seg')] + 'hint'
+        wait_for(lambda: os.path.exists(hint), 'the segment is done with', 60)
+        c.kill9(i)  # what it has in memory goes
+        heads = entry_heads(segment)
+        flip(segment, heads[len(heads) // 2 + 2 * i] + 30)
+        damaged[i] = segment, read_file(segment)
+    for i in (0, 1):
+        c.start(i)
+    leader = c.leader([0, 1])
+    c.start(2)
+    c.wait_caught_up([0, 1, 2])
+    status = c.status(leader)
+    check_equal((status['damaged'], status['repaired'], status['unrepaired']), (1, 1, 0),
+                'damage found, repaired, left')
+    segment, before = damaged[leader]
+    check(read_file(segment) != before, 'the bytes on disk are others')
+    for k in range(36):
+        check_equal(read_file(c.path(2, f'large-{k}')), piece[k:] + piece[:k], f'large-{k}')
 
 
 class Reader(threading.Thread):

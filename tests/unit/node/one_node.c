@@ -55,6 +55,7 @@ static void open_store(struct node *n, struct store_recovery *recovery)
                               .save_state = state_save,
                               .load_state = state_load,
                               .damaged = repair_damaged,
+                              .retain_bytes = LIMIT_ENTRY_BYTES, /* little to write */
                               .context = n};
     memcpy(o.cluster_id, n->directory.cluster_id, sizeof(o.cluster_id));
     if (store_open(&n->store, &o, recovery, error) < 0)
@@ -96,6 +97,8 @@ static void tick(evutil_socket_t fd, short what, void *arg)
     client_tick(n, node_now());
     leader_tick(n);
     fetch_tick(n, node_now());
+    repair_tick(n);
+    pins_tick(n, node_now());
     store_set_retention(n->store, raft_floor(n->driver.raft) + 1);
     merge_thread_kick(n);
     driver_flush_soon(n);
@@ -128,6 +131,7 @@ struct node *one_node_start(void)
     assert_int_equal(merge_thread_start(n), 0);
     gate_init(n);
     repair_init(n);
+    pins_init(n);
     mount_init(n);
     n->phase = NODE_RUNNING;
     n->tick = event_new(n->loop, -1, EV_PERSIST, tick, n);

@@ -260,6 +260,42 @@ static void test_damage_that_nobody_can_repair_is_an_error_at_once(void **state)
     assert_int_equal(stats.unrepaired, 1);
 }
 
+static void join(struct node *n)
+{
+    uint8_t secret[NODE_SECRET_BYTES] = {9};
+    struct node_op invite = {.type = NODE_OP_INVITE, .token_id = 500};
+    struct node_op op = {.type = NODE_OP_JOIN,
+                         .token_id = 500,
+                         .next_token_id = 601,
+                         .name = "two",
+                         .address = "127.0.0.1:1"};
+    wire_hash(secret, sizeof(secret), invite.record.secret_hash);
+    invite.record.expires_us = op.record.expires_us = clock_real_us() + 1000000000;
+    memcpy(op.secret, secret, sizeof(secret));
+    assert_int_equal(one_node_op(n, &invite, NULL), 0);
+    assert_int_equal(one_node_op(n, &op, NULL), 0);
+}
+
+/* Whoever else there is may be connected in a moment. */
+static void test_damage_waits_a_moment_for_a_connection(void **state)
+{
+    struct node *n = *state;
+    struct reading r = {.node = n, .inode = make(n, "f")};
+    pthread_t thread;
+    static const char value[] = "a value of more than sixteen bytes";
+    join(n);
+    replace(n, r.inode, value, sizeof(value));
+    spoil(n, value, sizeof(value));
+    uint64_t begun = node_now();
+    assert_int_equal(pthread_create(&thread, NULL, read_once, &r), 0);
+    one_node_run(n, has_read, &r);
+    pthread_join(thread, NULL);
+    assert_int_equal(r.result, -EIO);
+    assert_true(node_now() - begun >= NODE_REPAIR_WAIT_US);
+    assert_true(node_now() - begun < NODE_READ_PATIENCE_US);
+    assert_null(n->repairs);
+}
+
 /* An evaluation that needs it is told too, and what comes behind it goes on. */
 static void test_an_operation_on_what_is_damaged_fails(void **state)
 {
@@ -291,6 +327,7 @@ int main(void)
         TEST(test_readers_are_told_when_it_takes_too_long),
         TEST(test_what_was_read_of_a_state_that_went_does_not_count),
         TEST(test_damage_that_nobody_can_repair_is_an_error_at_once),
+        TEST(test_damage_waits_a_moment_for_a_connection),
         TEST(test_an_operation_on_what_is_damaged_fails),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -17,6 +17,7 @@ static const struct fetch_request requests[] = {
     {.id = 6, .kind = FETCH_CLOSE, .snapshot = 7},
     {.id = 8, .kind = FETCH_RECORD, .timestamp_us = 9, .key = "key", .key_size = 3},
     {.id = 10, .kind = FETCH_ENTRY, .index = 11, .term = 12},
+    {.id = 13, .kind = FETCH_KEEP, .snapshot = 14},
 };
 
 static int decode(const void *data, size_t length, struct fetch_request *ret)
@@ -82,7 +83,7 @@ static void test_bounds(void **state)
     q = requests[4];
     q.index = 0;
     expect_refused(q);
-    uint8_t unknown[9] = {1, 0, 0, 0, 0, 0, 0, 0, FETCH_ENTRY + 1};
+    uint8_t unknown[9] = {1, 0, 0, 0, 0, 0, 0, 0, FETCH_KEEP + 1};
     assert_int_equal(decode(unknown, sizeof(unknown), &q), -EPROTO);
     unknown[8] = 0;
     assert_int_equal(decode(unknown, sizeof(unknown), &q), -EPROTO);

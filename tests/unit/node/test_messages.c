@@ -55,9 +55,10 @@ static void test_messages_round_trip(void **state)
         assert_int_equal(m.type, samples[i].type);
         struct buf again = {0};
         assert_int_equal(message_encode(&m, &again), type);
-        /* Less the clock at the end of an APPEND_REPLY. */
+        /* Less the clock at the end of a VOTE or an APPEND_REPLY (G2). */
+        bool clock = type == WIRE_RAFT_VOTE || type == WIRE_RAFT_APPEND_REPLY;
         assert_int_equal(again.length, b.length);
-        assert_memory_equal(again.data, b.data, type == WIRE_RAFT_APPEND_REPLY ? 49 : b.length);
+        assert_memory_equal(again.data, b.data, b.length - (clock ? 8 : 0));
         buf_release(&again);
         buf_release(&b);
     }
@@ -127,7 +128,9 @@ static void test_operation(void **state)
     size_t length;
     operation_encode(&head, "xyz", 3, &b);
     assert_int_equal(operation_decode(b.data, b.length, &got, &op, &length), 0);
-    assert_memory_equal(&got, &head, sizeof(head));
+    assert_int_equal(got.session, head.session);
+    assert_int_equal(got.request, head.request);
+    assert_int_equal(got.lowest, head.lowest);
     assert_int_equal(length, 3);
     assert_memory_equal(op, "xyz", 3);
     for (size_t n = 0; n < b.length - 2; n++)

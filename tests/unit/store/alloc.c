@@ -17,6 +17,7 @@ void __wrap_free(void *p);
 
 static _Thread_local bool armed;
 static _Thread_local uint64_t left; /* until one fails; 0: none will */
+static _Thread_local bool lasts, out;
 static uint64_t failures;
 static _Atomic int64_t live;
 
@@ -28,11 +29,19 @@ void alloc_arm(void)
 void alloc_disarm(void)
 {
     armed = false;
+    out = false;
 }
 
 void alloc_fail(uint64_t number)
 {
     left = number;
+    lasts = out = false;
+}
+
+void alloc_fail_from(uint64_t number)
+{
+    alloc_fail(number);
+    lasts = true;
 }
 
 uint64_t alloc_failures(void)
@@ -49,8 +58,9 @@ int64_t alloc_live(void)
 
 static bool fails(void)
 {
-    if (!armed || left == 0 || memory_disk_inside() || --left > 0)
+    if (!armed || memory_disk_inside() || (!out && (left == 0 || --left > 0)))
         return false;
+    out = lasts;
     failures++;
     return true;
 }

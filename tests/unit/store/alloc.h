@@ -14,6 +14,8 @@ void alloc_arm(void);
 void alloc_disarm(void);
 /* The armed allocation with this number, counted from 1 from now on, fails; 0: none. */
 void alloc_fail(uint64_t number);
+/* That one, and all that follow until this thread is disarmed: to the end of the call. */
+void alloc_fail_from(uint64_t number);
 /* How many have failed since it was asked last. */
 uint64_t alloc_failures(void);
 /* Allocated and not freed. */

@@ -62,6 +62,7 @@ struct scenario_run {
     struct fixture f;
     struct truth truth;
     uint64_t injected; /* faults that a call answered with an error */
+    bool lying;        /* the disk: what is damaged is tried again and again */
     bool cut;          /* the power went, or a call failed: nothing more is done */
 };
 
@@ -120,12 +121,18 @@ void check_recovered(const struct truth *t, struct fixture *after);
 void check_goes_on(const struct truth *t, struct fixture *after);
 
 void crash_everywhere(scenario *what);
+/* The process stops at any call, and the power goes at any call of the start after it. */
+void crash_recovery_everywhere(scenario *what);
 /* The Nth call fails, or writes half of its bytes; the process stops there and starts
  * again. */
 void fail_everywhere(scenario *what);
-/* The Nth allocation fails, or the Nth call that only reads: a clean error, nothing is
+/* The Nth allocation fails, alone or with all that the same call needs after it, or the Nth call that only reads: a clean error, nothing is
  * changed, the same call then succeeds, and nothing leaks. */
 void starve_everywhere(scenario *what);
 void fail_reads_everywhere(scenario *what);
+/* Each write in turn lands elsewhere; one bit rots, anywhere: what is read is right, or an
+ * error (lies.c). */
+void lie_everywhere(scenario *what);
+void rot_everywhere(scenario *what);
 
 #endif

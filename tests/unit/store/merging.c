@@ -12,7 +12,7 @@ void open_new(struct fixture *f, uint64_t segment_bytes)
 /* A value that says whose it is, of at least 17 bytes: not in the keydir. */
 const char *value_of(unsigned key, unsigned version, size_t size)
 {
-    static char value[4096];
+    static char value[16384];
     ensure(size >= 20 && size < sizeof(value));
     int n = snprintf(value, sizeof(value), "%08u.%010u.", key, version);
     memset(value + n, 'a' + (int)(version % 26), size - (size_t)n);

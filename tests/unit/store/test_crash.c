@@ -47,6 +47,10 @@ static void scenario_truncate(struct scenario_run *r)
     do_truncate(r, 7, 4);
     do_append(r, 4, 4, 500);
     do_run(r);
+    do_truncate(r, 9, 5); /* alone: it is durable before anything follows */
+    do_run(r);
+    do_append(r, 5, 1, 300);
+    do_run(r);
 }
 
 static void scenario_state(struct scenario_run *r)
@@ -225,6 +229,7 @@ static void test_recovered_is_durable(void **state)
 
 static void test_failing_calls(void **state)
 {
+    crash_recovery_everywhere(scenario_truncate);
     fail_everywhere(scenario_append);
     fail_everywhere(scenario_roll);
     fail_everywhere(scenario_truncate);

@@ -90,6 +90,11 @@ static void test_behind(void **state)
     crash_everywhere(scenario_behind);
 }
 
+static void test_starts(void **state)
+{
+    crash_recovery_everywhere(scenario_behind);
+}
+
 static void test_failing_calls(void **state)
 {
     fail_everywhere(scenario_new);
@@ -114,7 +119,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_new),           cmocka_unit_test(test_behind),
         cmocka_unit_test(test_failing_calls), cmocka_unit_test(test_failing_reads),
-        cmocka_unit_test(test_starving),
+        cmocka_unit_test(test_starving),      cmocka_unit_test(test_starts),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -83,6 +83,11 @@ static void test_truncate_beside(void **state)
     crash_everywhere(scenario_truncate_beside);
 }
 
+static void test_starts(void **state)
+{
+    crash_recovery_everywhere(scenario_rounds);
+}
+
 static void test_failing_calls(void **state)
 {
     fail_everywhere(scenario_rounds);
@@ -109,7 +114,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_first_round),     cmocka_unit_test(test_rounds),
         cmocka_unit_test(test_beside_a_writer), cmocka_unit_test(test_truncate_beside),
         cmocka_unit_test(test_failing_calls),   cmocka_unit_test(test_failing_reads),
-        cmocka_unit_test(test_starving),
+        cmocka_unit_test(test_starving),        cmocka_unit_test(test_starts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -98,6 +98,8 @@ static void check_finished(struct fixture *a, struct fixture *b, struct store_do
 {
     assert_true(done.installed != done.install_failed);
     assert_true(done.installed || failed);
+    assert_true(done.installed == !done.incoming);
+    store_incoming_free(done.incoming);
     store_check(b->s);
     if (done.installed)
         assert_same(a, b);
@@ -106,10 +108,10 @@ static void check_finished(struct fixture *a, struct fixture *b, struct store_do
 }
 
 /* Transfers all, then installs it with the fault set by `inject`; false: there was none.
- */
+ * It may stop the process. */
 static bool install_with(struct fixture *a, struct fixture *b,
                          void (*inject)(struct fixture *b, uint64_t at, int error),
-                         uint64_t at, int error)
+                         uint64_t at, int error, bool *ret_stopped)
 {
     struct transfer t;
     receiver_init(b);
@@ -130,6 +132,7 @@ static bool install_with(struct fixture *a, struct fixture *b,
         assert_true(strstr(b->error, " d/"));
     else
         check_finished(a, b, store_finish_job(b->s, job), faults.failed > 0);
+    *ret_stopped = rc != 0;
     return rc != 0 || faults.failed > 0;
 }
 
@@ -152,7 +155,8 @@ static void test_power_cuts(void **state)
     uint64_t at = 1;
     for (; cut; at++) {
         struct fixture b;
-        cut = install_with(&a, &b, inject_cut, at, 0);
+        bool stopped;
+        cut = install_with(&a, &b, inject_cut, at, 0, &stopped);
         try_crashes(&found, &a, &b);
         fixture_release(&b);
     }
@@ -171,8 +175,14 @@ static void fail_calls(int error)
     bool failed = true;
     for (uint64_t at = 1; failed; at++) {
         struct fixture b;
-        failed = install_with(&a, &b, inject_failure, at, error);
+        bool stopped;
+        uint64_t former = found.former;
+        failed = install_with(&a, &b, inject_failure, at, error, &stopped);
         try_disk(&found, &a, memory_disk_copy(b.disk)); /* the process stops */
+        /* Without room or memory it goes on as it was, as long as it can. */
+        assert_true(error == -EIO || !stopped || found.former == former);
+        if (store_base(b.s, &(uint64_t){0}) > 0) /* or goes on */
+            check_goes_on(&a, &b, true);
         fixture_release(&b);
     }
     assert_true(found.former > 3 && found.installed > 3);
@@ -183,6 +193,7 @@ static void test_failing_calls(void **state)
 {
     fail_calls(-EIO);
     fail_calls(-ENOSPC);
+    fail_calls(-ENOMEM);
 }
 
 /* The same while it is received and made ready: nothing of it counts. */
@@ -212,7 +223,7 @@ static void test_power_cuts_while_receiving(void **state)
             rc = store_incoming_write(in, file, offset, piece.data, length, b.error);
         }
         if (rc == 0)
-            rc = store_incoming_prepare(in, b.error);
+            rc = prepare_all(in, b.error);
         cut = rc != 0;
         assert_true(rc == 0 || rc == -EIO);
         assert_true(rc == 0 || strstr(b.error, " d/"));
@@ -229,7 +240,10 @@ static void test_power_cuts_while_receiving(void **state)
 
 /* ---- Memory ------------------------------------------------------------------------ */
 
-/* Each returns what the call does; where memory fails, the next attempt has it. */
+enum { STOPPED = 1 };
+
+/* Each returns what the call does, or STOPPED where the process does; where memory fails,
+ * the next attempt has it. */
 static int receive(struct store_snapshot *snapshot, struct store_incoming *in,
                    char *error)
 {
@@ -256,7 +270,7 @@ static int receive_all(struct store_snapshot *snapshot, const struct buf *descri
         return rc;
     rc = receive(snapshot, *ret, b->error);
     if (rc == 0)
-        rc = store_incoming_prepare(*ret, b->error);
+        rc = prepare_all(*ret, b->error);
     if (rc != 0)
         store_incoming_free(*ret);
     return rc;
@@ -275,9 +289,49 @@ static int install_all(struct store_snapshot *snapshot, const struct buf *descri
         return rc;
     }
     struct store_job *job = store_take_job(b->s);
-    ensure(store_run_job(job, b->error) == 0);
+    rc = store_run_job(job, b->error);
+    if (rc != 0)
+        return STOPPED;
     struct store_done done = store_finish_job(b->s, job);
+    store_incoming_free(done.incoming);
     return done.installed ? 0 : -ENOMEM;
+}
+
+/* How many allocations have failed. */
+static uint64_t starve(struct fixture *a, struct store_snapshot *snapshot,
+                       const struct buf *description, void (*inject)(uint64_t number),
+                       uint64_t at)
+{
+    struct fixture b;
+    reading_barrier();
+    int64_t before = alloc_live();
+    receiver_init(&b);
+    alloc_failures();
+    inject(at);
+    alloc_arm();
+    int rc = install_all(snapshot, description, &b);
+    alloc_disarm();
+    alloc_fail(0);
+    uint64_t failures = alloc_failures();
+    /* Memory that only what can be done without has asked for, is no error. */
+    assert_true(rc == 0 || failures > 0);
+    bool stopped = rc == STOPPED;
+    if (stopped)
+        fixture_reopen(&b);
+    store_check(b.s);
+    if (rc != 0 && store_base(b.s, &(uint64_t){0}) == 0) {
+        assert_value(b.s, "mine", "was here before");
+        assert_int_equal(install_all(snapshot, description, &b), 0);
+    }
+    if (!stopped)
+        assert_same(a, &b);
+    check_goes_on(a, &b, true);
+    fixture_release(&b);
+    reading_barrier();
+    if (alloc_live() != before)
+        fail_msg("allocation %llu: %lld leak", (unsigned long long)at,
+                 (long long)(alloc_live() - before));
+    return failures;
 }
 
 static void test_no_memory(void **state)
@@ -288,35 +342,12 @@ static void test_no_memory(void **state)
     sender_init(&a, 60, 900, 12000);
     assert_int_equal(store_snapshot_open(a.s, &snapshot), 0);
     assert_int_equal(store_snapshot_describe(snapshot, &description), 0);
-    uint64_t failures = 1;
-    for (uint64_t at = 1; failures > 0; at++) {
-        struct fixture b;
-        reading_barrier();
-        int64_t before = alloc_live();
-        receiver_init(&b);
-        alloc_failures();
-        alloc_fail(at);
-        alloc_arm();
-        int rc = install_all(snapshot, &description, &b);
-        alloc_disarm();
-        alloc_fail(0);
-        failures = alloc_failures();
-        /* Memory that only what can be done without has asked for, is no error. */
-        assert_true(rc == 0 || (rc == -ENOMEM && failures > 0));
-        store_check(b.s);
-        if (rc != 0) {
-            assert_value(b.s, "mine", "was here before");
-            assert_int_equal(install_all(snapshot, &description, &b), 0);
-        }
-        assert_same(&a, &b);
-        store_check(b.s);
-        fixture_release(&b);
-        reading_barrier();
-        if (alloc_live() != before)
-            fail_msg("allocation %llu: %lld leak", (unsigned long long)at,
-                     (long long)(alloc_live() - before));
-        assert_true(at < 10000);
-    }
+    uint64_t once = 1, on = 1;
+    while (starve(&a, snapshot, &description, alloc_fail, once) > 0)
+        once++;
+    while (starve(&a, snapshot, &description, alloc_fail_from, on) > 0)
+        on++;
+    assert_true(once > 50 && on == once);
     buf_release(&description);
     store_snapshot_close(a.s, snapshot);
     fixture_release(&a);

@@ -224,6 +224,30 @@ static void test_space_is_bounded_and_bytes_written_too(void **state)
     assert_true(written < 2);
 }
 
+enum { LARGE_SEGMENT = 128 << 10, LARGE = 16000 }; /* hardly anything but values */
+
+/* The log goes from its beginning: what lives there must not keep what is dead behind it. */
+static void test_live_segments_do_not_shield_dead_ones(void **state)
+{
+    struct fixture f;
+    open_new(&f, LARGE_SEGMENT);
+    unsigned last = fill_segments_with(&f, 0, 6, LARGE);
+    run_tasks(&f);
+    assert_int_equal(stats_of(&f).merges, 0);
+    for (unsigned version = 1; version <= 20 * 8; version++) {
+        put_key(&f, last - 1, version, LARGE);
+        run_tasks(&f);
+    }
+    uint64_t live = stats_of(&f).live_bytes;
+    assert_true(live >= (last - 1) * (uint64_t)LARGE);
+    assert_true(stats_of(&f).merges >= 6);
+    assert_true(memory_disk_used(f.disk) - STATE_FILES <= 2 * live + 2 * LARGE_SEGMENT);
+    for (unsigned key = 0; key + 1 < last; key++)
+        assert_value(f.s, key_of(key), value_of(key, 0, LARGE));
+    store_check(f.s);
+    fixture_release(&f);
+}
+
 /* ---- Tombstones -------------------------------------------------------------------- */
 
 static uint64_t merged_tombstones(struct fixture *f)
@@ -520,6 +544,7 @@ int main(void)
         cmocka_unit_test(test_what_is_deleted_leaves_nothing),
         cmocka_unit_test(test_against_a_model),
         cmocka_unit_test(test_space_is_bounded_and_bytes_written_too),
+        cmocka_unit_test(test_live_segments_do_not_shield_dead_ones),
         cmocka_unit_test(test_a_tombstone_stays_while_it_hides_something),
         cmocka_unit_test(test_a_tombstone_goes_when_its_key_is_back),
         cmocka_unit_test(test_a_tombstone_goes_with_what_it_hides),

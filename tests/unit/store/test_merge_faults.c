@@ -50,10 +50,10 @@ static bool is_low(struct fixture *f)
 }
 
 /* Puts of new keys until only deletes are taken; how many there are then. */
-static unsigned fill_disk(struct fixture *f, unsigned key)
+static unsigned fill_disk(struct fixture *f, unsigned key, size_t size)
 {
     while (!is_low(f)) {
-        put_key(f, key++, 0, 1000);
+        put_key(f, key++, 0, size);
         run_tasks(f);
     }
     return key;
@@ -64,7 +64,7 @@ static void test_a_full_disk_recovers_by_itself(void **state)
     struct fixture f;
     open_new(&f, SEGMENT);
     memory_disk_set_capacity(f.disk, STATE_FILES + 24 * SEGMENT);
-    unsigned last = fill_disk(&f, 0), first = 0;
+    unsigned last = fill_disk(&f, 0, 1000), first = 0;
     assert_true(last > 200);
     for (int round = 0; round < 5; round++) {
         unsigned deleted = 0;
@@ -76,7 +76,7 @@ static void test_a_full_disk_recovers_by_itself(void **state)
             run_tasks(&f);
         }
         unsigned former = last;
-        last = fill_disk(&f, last);
+        last = fill_disk(&f, last, 1000);
         assert_true(last > former + deleted / 2); /* what was made room for */
     }
     for (unsigned key = 0; key < last; key++)
@@ -84,6 +84,58 @@ static void test_a_full_disk_recovers_by_itself(void **state)
     assert_true(stats_of(&f).merges > 5);
     store_check(f.s);
     check_names(&f);
+    fixture_release(&f);
+}
+
+/* What people remove first is the newest: then the log begins with what stays. */
+static void test_a_full_disk_recovers_when_the_newest_goes(void **state)
+{
+    enum { LARGE_SEGMENT = 128 << 10, LARGE = 16000 };
+    struct fixture f;
+    open_new(&f, LARGE_SEGMENT);
+    memory_disk_set_capacity(f.disk, STATE_FILES + 16 * LARGE_SEGMENT);
+    unsigned last = fill_disk(&f, 0, LARGE);
+    assert_true(last > 80);
+    for (int round = 0; round < 3; round++) {
+        unsigned former = last;
+        while (last > former / 2) {
+            assert_int_equal(store_has_room(f.s, 200), 0);
+            put_one(&f, key_of(--last), NULL);
+            run_tasks(&f);
+        }
+        assert_false(is_low(&f));
+        last = fill_disk(&f, last, LARGE);
+        assert_true(last > former - former / 8);
+    }
+    for (unsigned key = 0; key < last; key++)
+        assert_value(f.s, key_of(key), value_of(key, 0, LARGE));
+    store_check(f.s);
+    check_names(&f);
+    fixture_release(&f);
+}
+
+/* Others have taken all that was free. */
+static void test_a_disk_filled_by_others(void **state)
+{
+    struct fixture f;
+    open_new(&f, SEGMENT);
+    unsigned last = fill_segments_with(&f, 0, 12, 1000), key = 0;
+    run_tasks(&f);
+    memory_disk_set_capacity(f.disk, memory_disk_used(f.disk));
+    assert_true(is_low(&f) && stats_of(&f).disk_free_bytes == 0);
+    while (is_low(&f)) {
+        assert_int_equal(store_has_room(f.s, 200), 0); /* deletes work */
+        assert_true(key < last);
+        put_one(&f, key_of(key++), NULL);
+        run_tasks(&f);
+        store_check(f.s);
+    }
+    assert_true(key < last / 2);
+    for (unsigned i = 0; i < last; i++)
+        assert_value(f.s, key_of(i), i < key ? NULL : value_of(i, 0, 1000));
+    check_names(&f);
+    fixture_reopen(&f);
+    store_check(f.s);
     fixture_release(&f);
 }
 
@@ -120,6 +172,35 @@ static void test_a_bad_record_is_not_copied(void **state)
     check_due(&f);
     store_check(f.s);
     buf_release(&got);
+    fixture_release(&f);
+}
+
+/* It is none of a round's while it is hurt: nothing else is merged in its stead. */
+static void test_a_worn_file_waits(void **state)
+{
+    struct fixture f;
+    open_new(&f, SEGMENT);
+    unsigned last = fill_segments_with(&f, 0, 40, 1000);
+    for (unsigned i = 0; i < last; i += 3)
+        put_one(&f, key_of(i), NULL);
+    run_tasks(&f);
+    fill_segments_with(&f, 1000, 1, 200);
+    for (unsigned i = 1; i < last / 6; i += 3)
+        put_one(&f, key_of(i), NULL);
+    run_tasks(&f); /* until none is due */
+    uint64_t merges = stats_of(&f).merges;
+    assert_true(merges > 0);
+    struct segment *worn = f.s->merged[f.s->merged_count - 1];
+    uint64_t file_id = worn->file_id;
+    worn->worn = true;
+    worn->hurt_until_us = UINT64_MAX;
+    run_tasks(&f);
+    assert_int_equal(stats_of(&f).merges, merges);
+    worn->hurt_until_us = 0;
+    run_tasks(&f);
+    assert_int_equal(stats_of(&f).merges, merges + 1);
+    assert_false(memory_disk_exists(f.disk, file_of(file_id, "mrg")));
+    store_check(f.s);
     fixture_release(&f);
 }
 
@@ -352,7 +433,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_lack_of_room_costs_nothing),
         cmocka_unit_test(test_a_full_disk_recovers_by_itself),
+        cmocka_unit_test(test_a_full_disk_recovers_when_the_newest_goes),
+        cmocka_unit_test(test_a_disk_filled_by_others),
         cmocka_unit_test(test_a_bad_record_is_not_copied),
+        cmocka_unit_test(test_a_worn_file_waits),
         cmocka_unit_test(test_damaged_hints_are_made_anew),
         cmocka_unit_test(test_a_cut_at_every_call),
         cmocka_unit_test(test_a_kill_between_stretches),

@@ -188,6 +188,7 @@ static void test_every_record(void **state)
         assert_int_equal(read_key(p.f.s, key), 0);
         assert_healed(&p, segment->file_id);
         assert_counts(&p, (uint64_t)i + 1, (uint64_t)i + 1, 0);
+        assert_false(store_is_damaged(p.f.s, &damage));
     }
     store_check(p.f.s);
     pair_release(&p);
@@ -542,6 +543,7 @@ static void test_writing_fails(void **state)
         memory_disk_fail_call(p.f.disk, memory_disk_calls(p.f.disk) + call, -EIO);
         assert_int_equal(run(&p.f).repaired, 0);
         assert_counts(&p, call, call - 1, 1);
+        assert_true(store_is_damaged(p.f.s, &damage));
         memory_disk_fail_call(p.f.disk, 0, 0);
         if (read_key(p.f.s, "key 05") == 0) /* it was written, if not synced */
             rot_key(&p, "key 05", 40);

@@ -327,7 +327,7 @@ static void test_damaged_on_the_way(void **state)
         memory_disk_peek(b.disk, path.text, 700, &byte, 1);
         byte ^= 1;
         memory_disk_poke(b.disk, path.text, 700, &byte, 1);
-        assert_int_equal(store_incoming_prepare(t.in, b.error), -EBADMSG);
+        assert_int_equal(prepare_all(t.in, b.error), -EBADMSG);
         assert_true(b.error[0]);
         transfer_close(&t, &a);
         assert_value(b.s, "mine", "stays");
@@ -355,7 +355,7 @@ static void test_not_what_was_described(void **state)
         *numbers[i] += 1;
         transfer_open(&t, &a, &b);
         transfer_run(&t, &b, SIZE_MAX);
-        assert_int_equal(store_incoming_prepare(t.in, b.error), -EBADMSG);
+        assert_int_equal(prepare_all(t.in, b.error), -EBADMSG);
         transfer_close(&t, &a);
         *numbers[i] -= 1;
     }
@@ -506,6 +506,57 @@ static void test_beside_a_task(void **state)
     fixture_release(&b);
 }
 
+static int count_name(void *arg, const char *name)
+{
+    *(size_t *)arg += 1;
+    return 0;
+}
+
+static size_t count_files(const struct fixture *f)
+{
+    size_t count = 0;
+    assert_int_equal(f->s->io->list(f->s->io->context, "d/log", count_name, &count), 0);
+    return count;
+}
+
+/* Each step does little, so that others have their turn; whichever is the last one. */
+static void test_prepared_in_steps(void **state)
+{
+    struct fixture a, b;
+    struct transfer t;
+    bool more = true;
+    fixture_init(&a, 4 << 20);
+    a.unchecked = true; /* its manifest is not on disk */
+    fixture_reopen(&a);
+    fill(&a, 3000, 1000);
+    merge_all(&a, 2 << 20);
+    fixture_init(&b, 4 << 20);
+    fixture_reopen(&b);
+    size_t files = count_files(&b), count = 0;
+    for (size_t stop = 1; more; stop++) {
+        int rc = 1;
+        transfer_open(&t, &a, &b);
+        transfer_run(&t, &b, SIZE_MAX);
+        for (count = 0; rc == 1 && count < stop; count++) {
+            uint64_t wait_us;
+            uint64_t before = memory_disk_reads(b.disk) + memory_disk_calls(b.disk);
+            rc = store_incoming_prepare(t.in, &wait_us, b.error);
+            assert_true(rc == 0 || rc == 1);
+            assert_true(memory_disk_reads(b.disk) + memory_disk_calls(b.disk) - before <
+                        12);
+            assert_true(wait_us <= 1000000);
+        }
+        more = rc == 1;
+        transfer_close(&t, &a);
+        assert_int_equal(count_files(&b), files);
+    }
+    assert_true(count > 4 * a.s->merged_count);
+    transfer_all(&t, &a, &b);
+    assert_same(&a, &b);
+    fixture_release(&a);
+    fixture_release(&b);
+}
+
 static void test_no_room(void **state)
 {
     struct fixture a, b;
@@ -514,6 +565,7 @@ static void test_no_room(void **state)
     fixture_init(&b, 64 << 10);
     fixture_reopen(&b);
     put_one(&b, "mine", "stays");
+    size_t files = count_files(&b);
     transfer_open(&t, &a, &b);
     transfer_run(&t, &b, SIZE_MAX);
     transfer_prepare(&t, &b);
@@ -521,7 +573,10 @@ static void test_no_room(void **state)
     assert_int_equal(store_install(b.s, t.in), 0);
     t.in = NULL;
     struct store_done done = run(&b);
-    assert_true(!done.installed && done.install_failed);
+    assert_true(!done.installed && done.install_failed && done.incoming);
+    store_incoming_free(done.incoming);
+    assert_int_equal(count_files(&b), files);
+    assert_int_equal(b.s->spare_state, SPARE_READY); /* its space is still the log's */
     assert_value(b.s, "mine", "stays");
     memory_disk_set_capacity(b.disk, UINT64_MAX);
     store_refresh_space(b.s);
@@ -558,6 +613,7 @@ int main(void)
         cmocka_unit_test(test_out_of_order),
         cmocka_unit_test(test_stale),
         cmocka_unit_test(test_beside_a_task),
+        cmocka_unit_test(test_prepared_in_steps),
         cmocka_unit_test(test_no_room),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -137,9 +137,18 @@ void transfer_run(struct transfer *t, struct fixture *to, size_t count)
     buf_release(&piece);
 }
 
+int prepare_all(struct store_incoming *in, char error[STORE_ERROR_BYTES])
+{
+    uint64_t wait_us;
+    int rc;
+    while ((rc = store_incoming_prepare(in, &wait_us, error)) == 1)
+        ;
+    return rc;
+}
+
 void transfer_prepare(struct transfer *t, struct fixture *to)
 {
-    if (store_incoming_prepare(t->in, to->error) != 0)
+    if (prepare_all(t->in, to->error) != 0)
         fail_msg("%s", to->error);
 }
 

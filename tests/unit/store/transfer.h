@@ -19,6 +19,9 @@ void merge_all(struct fixture *f, size_t bytes);
 /* A store with so much in it, merged. */
 void sender_init(struct fixture *f, int count, size_t value_bytes, size_t file_bytes);
 
+/* All steps: 0, or the error. */
+int prepare_all(struct store_incoming *in, char error[STORE_ERROR_BYTES]);
+
 struct transfer {
     struct store_snapshot *snapshot;
     struct store_incoming *in;

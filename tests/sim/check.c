@@ -1,0 +1,645 @@
+/*
+ * check.c - what must hold, seen from outside: beside every append, truncation,
+ * application, message and start of every node, and after every event.
+ *
+ *   V1  a term has one leader, in one life
+ *   V2  a leader never truncates
+ *   V3  (index, term) names one entry, byte for byte
+ *   V4  a new leader's log has what was committed in earlier terms
+ *   V5  all apply the same entry at an index, in order
+ *   V6  the commit index never goes back; after a restart it names what was committed
+ *   V7  term and vote never go back, over restarts too; one vote a term
+ *   V8  nothing is applied before a majority has it on disk, and a disk keeps its word
+ *   V9  the keydir equals a replay of what is committed, up to what is applied
+ *   V10 a request is committed once, whatever is sent again (S2)
+ *   V11 one membership change at a time
+ *   V12 sessions and members at an index are the same on all nodes
+ */
+#include "ledger.h"
+
+#include "store_internal.h"
+
+#include <errno.h>
+
+struct seen { /* an entry of a node's log */
+    uint64_t term, hash;
+};
+
+struct shadow {       /* what a node's log is, over its lives */
+    struct seen *log; /* by index */
+    size_t capacity;
+    uint64_t base, last;
+    uint64_t durable;           /* said so, before it died */
+    uint64_t sent_term;         /* of messages */
+    uint64_t voted_term, voted; /* as messages said */
+    uint64_t term, commit;      /* in this life */
+    enum raft_role role;
+    bool lived;
+    uint64_t merges;
+    uint64_t config; /* the newest membership in it */
+    bool was_installing, was_merging;
+};
+
+static struct shadow shadows[SIM_NODES];
+static struct {
+    uint64_t term, id;
+    unsigned life;
+} * leaders;
+static size_t leader_count, leader_capacity;
+
+static struct shadow *shadow_of(const struct sim_node *n)
+{
+    return &shadows[n->number];
+}
+
+static struct seen *seen_at(struct shadow *s, uint64_t index)
+{
+    if (index >= s->capacity) {
+        size_t more = max_u64(index + 1, 2 * s->capacity + 256);
+        s->log = realloc(s->log, more * sizeof(*s->log));
+        ensure(s->log);
+        memset(s->log + s->capacity, 0, (more - s->capacity) * sizeof(*s->log));
+        s->capacity = more;
+    }
+    return &s->log[index];
+}
+
+/* ---- What is committed ---------------------------------------------------------------
+ */
+
+static uint64_t durable_of(struct sim_node *n)
+{
+    return n->up && n->node && n->node->driver.raft ? raft_durable(n->node->driver.raft)
+                                                    : shadow_of(n)->durable;
+}
+
+static bool has_on_disk(struct sim_node *n, uint64_t index, uint64_t hash)
+{
+    struct shadow *s = shadow_of(n);
+    uint64_t durable = durable_of(n);
+    if (index <= s->base)
+        return true;
+    return index <= durable && index <= s->last && seen_at(s, index)->hash == hash;
+}
+
+static bool majority_has(const struct members *members, uint64_t index, uint64_t hash)
+{
+    unsigned voters = 0, have = 0;
+    for (uint32_t i = 0; i < members->count; i++) {
+        if (!members->list[i].voter)
+            continue;
+        struct sim_node *n = sim_of_id(members->list[i].id);
+        voters++;
+        have += n && has_on_disk(n, index, hash);
+    }
+    return voters > 0 && 2 * have > voters;
+}
+
+/* V8. The membership in force at the leader may be one change newer than here. */
+static void check_majority(struct sim_node *n, uint64_t index, uint64_t hash)
+{
+    if (majority_has(&n->node->members, index, hash) ||
+        majority_has(&n->node->members_applied, index, hash))
+        return;
+    for (unsigned i = 0; i < SIM_NODES; i++) {
+        struct sim_node *m = &sim_nodes[i];
+        if (m->up && m->node && m->node->driver.raft &&
+            majority_has(&m->node->members, index, hash))
+            return;
+    }
+    sim_fail("V8: %s applies %llu, which no majority has on disk", n->name,
+             (unsigned long long)index);
+}
+
+static void note_members(uint64_t index, const struct store_bytes *bytes)
+{
+    static uint32_t before;
+    struct members members;
+    uint32_t voters = 0;
+    if (!entry_config(bytes->data, bytes->length, &members))
+        return;
+    for (uint32_t i = 0; i < members.count; i++)
+        voters += members.list[i].voter;
+    if (before && voters > before)
+        fault(member_promoted);
+    before = voters;
+    story("members as of %llu: %u voters of %u", (unsigned long long)index, voters,
+          members.count);
+}
+
+static void decide(struct sim_node *n, const struct store_entry *e,
+                   const struct store_bytes *bytes, uint64_t hash)
+{
+    check_majority(n, e->index, hash);
+    ledger_decide(e, bytes->data, bytes->length, hash);
+    note_members(e->index, bytes);
+}
+
+static void applied(struct sim_node *n, const struct store_entry *e,
+                    const struct store_bytes *bytes)
+{
+    uint64_t hash = ledger_hash(bytes->data, bytes->length);
+    struct shadow *s = shadow_of(n);
+    if (e->index > s->last || seen_at(s, e->index)->hash != hash)
+        sim_fail("V5: %s applies %llu, which is not in its log", n->name,
+                 (unsigned long long)e->index);
+    if (e->index == ledger_last() + 1)
+        decide(n, e, bytes, hash);
+    else if (e->index > ledger_last() || ledger_at(e->index)->hash != hash)
+        sim_fail("V5: %s applies another entry %llu than was committed", n->name,
+                 (unsigned long long)e->index);
+}
+
+/* ---- Hooks (--wrap)
+ * -------------------------------------------------------------------- */
+
+int __real_store_append(struct store *s, struct store_bytes *entry, bool ahead);
+int __wrap_store_append(struct store *s, struct store_bytes *entry, bool ahead);
+int __real_store_truncate(struct store *s, uint64_t index, uint64_t generation);
+int __wrap_store_truncate(struct store *s, uint64_t index, uint64_t generation);
+int __real_store_apply(struct store *s, uint64_t index, struct store_entry *ret_entry,
+                       struct store_bytes **ret_bytes);
+int __wrap_store_apply(struct store *s, uint64_t index, struct store_entry *ret_entry,
+                       struct store_bytes **ret_bytes);
+int __real_store_open(struct store **ret, const struct store_options *options,
+                      struct store_recovery *recovery, char error[STORE_ERROR_BYTES]);
+int __wrap_store_open(struct store **ret, const struct store_options *options,
+                      struct store_recovery *recovery, char error[STORE_ERROR_BYTES]);
+struct store_done __real_store_finish_job(struct store *s, struct store_job *job);
+struct store_done __wrap_store_finish_job(struct store *s, struct store_job *job);
+
+static void note_entry(struct shadow *s, const uint8_t *data, size_t length, bool leads,
+                       bool alone)
+{
+    struct store_entry e;
+    ensure(store_entry_decode(data, length, &e) == 0);
+    uint64_t hash = ledger_hash(data, length);
+    *seen_at(s, e.index) = (struct seen){e.term, hash};
+    s->last = e.index;
+    ledger_write(&e, hash, alone);
+    struct members members;
+    if (!entry_config(data, length, &members))
+        return;
+    if (s->config > ledger_last() && s->config < e.index && leads) /* V11 */
+        sim_fail("V11: a membership change at %llu, and that of %llu is not committed",
+                 (unsigned long long)e.index, (unsigned long long)s->config);
+    s->config = e.index;
+}
+
+int __wrap_store_append(struct store *s, struct store_bytes *entry, bool ahead)
+{
+    int ret = __real_store_append(s, entry, ahead);
+    struct sim_node *n = sim_at_node;
+    if (ret < 0 || !n)
+        return ret;
+    note_entry(shadow_of(n), entry->data, entry->length, ahead,
+               n->node->members.count == 1);
+    if (ahead) {
+        struct store_entry e;
+        ensure(store_entry_decode(entry->data, entry->length, &e) == 0);
+        trace("appends %llu: request %llu of session %llu", (unsigned long long)e.index,
+              (unsigned long long)e.request, (unsigned long long)e.session);
+    }
+    return ret;
+}
+
+int __wrap_store_truncate(struct store *s, uint64_t index, uint64_t generation)
+{
+    struct sim_node *n = sim_at_node;
+    struct shadow *shadow = shadow_of(n);
+    if (node_is_leader(n->node))
+        sim_fail("V2: %s leads, and drops entries after %llu", n->name,
+                 (unsigned long long)index);
+    if (index < store_applied(s))
+        sim_fail("V5: %s drops what it has applied", n->name);
+    for (uint64_t i = index + 1; i <= shadow->last && i <= ledger_last(); i++)
+        if (seen_at(shadow, i)->hash == ledger_at(i)->hash)
+            sim_fail("V8: %s drops %llu, which was committed", n->name,
+                     (unsigned long long)i);
+    shadow->last = min_u64(shadow->last, index);
+    if (shadow->config > index)
+        shadow->config = 0;
+    story("drops entries after %llu", (unsigned long long)index);
+    plan_tempt(n, 3);
+    return __real_store_truncate(s, index, generation);
+}
+
+int __wrap_store_apply(struct store *s, uint64_t index, struct store_entry *ret_entry,
+                       struct store_bytes **ret_bytes)
+{
+    int ret = __real_store_apply(s, index, ret_entry, ret_bytes);
+    if (ret == 0 && sim_at_node && ret_bytes)
+        applied(sim_at_node, ret_entry, *ret_bytes);
+    return ret;
+}
+
+struct store_done __wrap_store_finish_job(struct store *s, struct store_job *job)
+{
+    struct store_done done = __real_store_finish_job(s, job);
+    struct sim_node *n = sim_at_node;
+    if (!n)
+        return done;
+    fault_counts[FAULT_record_repaired] += done.repaired;
+    if (done.installed) {
+        struct store_manifest m;
+        struct shadow *shadow = shadow_of(n);
+        ensure(store_manifest(s, &m));
+        fault(snapshot_installed);
+        if (m.merged_index > ledger_last() ||
+            ledger_at(m.merged_index)->term != m.merged_term)
+            sim_fail("V5: %s installs what was not committed", n->name);
+        story("has installed a snapshot");
+        trace("up to %llu, made at %llu", (unsigned long long)m.merged_index,
+              (unsigned long long)m.applied_index);
+        shadow->base = shadow->last = m.merged_index;
+    }
+    return done;
+}
+
+int __real_evaluate(struct node *n, uint64_t session, const uint8_t *op, size_t length,
+                    struct evaluation *e);
+int __wrap_evaluate(struct node *n, uint64_t session, const uint8_t *op, size_t length,
+                    struct evaluation *e);
+
+int __wrap_evaluate(struct node *n, uint64_t session, const uint8_t *op, size_t length,
+                    struct evaluation *e)
+{
+    int ret = __real_evaluate(n, session, op, length, e);
+    trace("evaluates operation %u of session %llu: %d", op[0],
+          (unsigned long long)session, ret);
+    return ret;
+}
+
+/* ---- Lives ------------------------------------------------------------------------- */
+
+/* V3: what it comes back with was written, by whatever life of whoever; perhaps it is
+ * from before a truncation that did not reach the disk. The chain names all that is
+ * before. */
+static void recover_shadow(struct sim_node *n, struct shadow *s, struct store *store,
+                           const struct store_recovery *r)
+{
+    uint64_t term, timestamp, index = r->last_index;
+    uint32_t crc;
+    store_chain(store, &term, &crc, &timestamp);
+    if (index > r->base_index) {
+        const struct written *w = ledger_written(index, term);
+        if (!w || w->crc != crc)
+            sim_fail("V3: %s recovers another entry %llu than was written", n->name,
+                     (unsigned long long)index);
+    }
+    for (; index > r->base_index && index > s->base; index--) {
+        const struct written *w = ledger_written(index, term);
+        ensure(w);
+        *seen_at(s, index) = (struct seen){term, w->hash};
+        term = w->prev_term;
+    }
+}
+
+static void check_recovered(struct sim_node *n, struct store *store,
+                            const struct store_recovery *r)
+{
+    struct shadow *s = shadow_of(n);
+    uint64_t proven = max_u64(r->last_index, r->claim_index);
+    if (r->term < s->sent_term || r->term < s->voted_term)
+        sim_fail("V7: %s comes back in term %llu, and has spoken in %llu", n->name,
+                 (unsigned long long)r->term,
+                 (unsigned long long)max_u64(s->sent_term, s->voted_term));
+    if (s->voted && r->term == s->voted_term && r->vote != s->voted)
+        sim_fail("V7: %s has forgotten its vote of term %llu", n->name,
+                 (unsigned long long)r->term);
+    if (s->lived && r->base_index <= s->last && proven < s->durable)
+        sim_fail("V8: %s said that %llu was durable, and comes back with %llu (claims "
+                 "%llu)",
+                 n->name, (unsigned long long)s->durable,
+                 (unsigned long long)r->last_index, (unsigned long long)r->claim_index);
+    if (r->commit > ledger_last())
+        sim_fail("V6: %s recovers %llu as committed", n->name,
+                 (unsigned long long)r->commit);
+    /* The power may go between the rename that installs a snapshot and its effect here.
+     */
+    if (s->lived && r->base_index > s->last) {
+        if (r->base_index > ledger_last() ||
+            ledger_at(r->base_index)->term != r->base_term)
+            sim_fail("V5: %s has installed what was not committed", n->name);
+        s->base = s->last = r->base_index;
+    }
+    recover_shadow(n, s, store, r);
+    if (r->commit > r->base_index && s->lived && r->commit > s->base &&
+        ledger_last() >= r->commit &&
+        seen_at(s, r->commit)->hash != ledger_at(r->commit)->hash)
+        sim_fail("V6: %s recovers %llu as committed, which is another entry", n->name,
+                 (unsigned long long)r->commit);
+    s->base = max_u64(s->base, r->base_index);
+    s->last = r->last_index;
+    if (r->claim_index)
+        story("comes back with a hole: %llu of %llu", (unsigned long long)r->last_index,
+              (unsigned long long)r->claim_index);
+}
+
+int __wrap_store_open(struct store **ret, const struct store_options *options,
+                      struct store_recovery *recovery, char error[STORE_ERROR_BYTES])
+{
+    int rc = __real_store_open(ret, options, recovery, error);
+    struct sim_node *n = sim_at_node;
+    if (!n)
+        return rc;
+    if (rc == 0) {
+        check_recovered(n, *ret, recovery);
+        struct shadow *s = shadow_of(n);
+        s->lived = true;
+        s->durable = recovery->last_index; /* recovery has synced it (G4) */
+        s->term = recovery->term;
+        s->commit = recovery->commit;
+        s->role = RAFT_FOLLOWER;
+        s->merges = 0;
+        trace("recovered: term %llu, base %llu, last %llu, commit %llu",
+              (unsigned long long)recovery->term,
+              (unsigned long long)recovery->base_index,
+              (unsigned long long)recovery->last_index,
+              (unsigned long long)recovery->commit);
+    } else if (rc == -EBADMSG && !n->bad_disk) {
+        sim_fail("V8: %s had no fault on its disk, and: %s", n->name, error);
+    }
+    return rc;
+}
+
+static void count_merges(struct sim_node *n)
+{
+    struct store_stats stats;
+    struct shadow *s = shadow_of(n);
+    store_stats(n->node->store, &stats);
+    fault_counts[FAULT_merge_done] += stats.merges - s->merges;
+    s->merges = stats.merges;
+}
+
+void verify_killed(struct sim_node *n)
+{
+    struct shadow *s = shadow_of(n);
+    if (!n->node || !n->node->driver.raft || !n->node->store)
+        return;
+    s->durable = min_u64(raft_durable(n->node->driver.raft), s->last);
+    count_merges(n);
+    if (n->node->merge.out)
+        fault(killed_in_merge);
+    if (n->node->snapshot && snapshot_is_installing(n->node)) {
+        fault(killed_in_install);
+        s->durable = 0; /* of the former log, or of the new one */
+    }
+}
+
+/* ---- Messages: V7 ------------------------------------------------------------------ */
+
+static void note_vote(struct sim_node *n, uint64_t term, uint64_t whom)
+{
+    struct shadow *s = shadow_of(n);
+    if (term < s->voted_term)
+        sim_fail("V7: %s votes in term %llu after %llu", n->name,
+                 (unsigned long long)term, (unsigned long long)s->voted_term);
+    if (term == s->voted_term && s->voted && s->voted != whom)
+        sim_fail("V7: %s votes twice in term %llu", n->name, (unsigned long long)term);
+    s->voted_term = term;
+    s->voted = whom;
+}
+
+void verify_sent(struct sim_node *n, uint8_t type, const uint8_t *data, size_t length,
+                 uint64_t to)
+{
+    struct raft_message m;
+    const uint8_t *rest;
+    size_t rest_length;
+    uint64_t clock_us;
+    if (type < WIRE_RAFT_VOTE || type > WIRE_RAFT_SNAPSHOT)
+        return;
+    if (message_decode(type, data, length, &m, &rest, &rest_length, &clock_us) < 0)
+        sim_fail("%s sends what cannot be read", n->name);
+    if (m.pre)
+        return;
+    struct shadow *s = shadow_of(n);
+    if (m.type == RAFT_VOTE)
+        note_vote(n, m.term, n->id);
+    if (m.type == RAFT_VOTE_REPLY && m.granted)
+        note_vote(n, m.term, to);
+    s->sent_term = max_u64(s->sent_term, m.term);
+    if (m.type == RAFT_APPEND_REPLY && m.ok &&
+        m.match > raft_durable(n->node->driver.raft))
+        sim_fail("V8: %s says %llu is durable, and %llu is", n->name,
+                 (unsigned long long)m.match,
+                 (unsigned long long)raft_durable(n->node->driver.raft));
+}
+
+/* ---- After each event ----------------------------------------------------------------
+ */
+
+/* Nobody else is asked: it may lead before its hard state is on disk, and again in that
+ * term when that was lost with all that came of it. */
+static bool is_alone(const struct sim_node *n)
+{
+    return n->node->members.count == 1;
+}
+
+static void note_leader(struct sim_node *n, uint64_t term) /* V1 */
+{
+    for (size_t i = leader_count; i-- > 0;)
+        if (leaders[i].term == term) {
+            if (leaders[i].id != n->id || (leaders[i].life != n->life && !is_alone(n)))
+                sim_fail("V1: term %llu has a second leader, %s",
+                         (unsigned long long)term, n->name);
+            return;
+        }
+    if (leader_count == leader_capacity) {
+        leader_capacity = 2 * leader_capacity + 64;
+        leaders = realloc(leaders, leader_capacity * sizeof(*leaders));
+        ensure(leaders);
+    }
+    leaders[leader_count].term = term;
+    leaders[leader_count].id = n->id;
+    leaders[leader_count++].life = n->life;
+    sim_at_node = n;
+    story("leads in term %llu", (unsigned long long)term);
+    sim_at_node = NULL;
+}
+
+static void check_complete(struct sim_node *n, uint64_t term) /* V4 */
+{
+    struct shadow *s = shadow_of(n);
+    uint64_t index = ledger_last();
+    while (index > 1 && ledger_at(index)->term >= term)
+        index--;
+    if (index <= 1 || index <= s->base)
+        return;
+    if (index > s->last || seen_at(s, index)->hash != ledger_at(index)->hash)
+        sim_fail("V4: %s leads in term %llu without %llu of term %llu", n->name,
+                 (unsigned long long)term, (unsigned long long)index,
+                 (unsigned long long)ledger_at(index)->term);
+}
+
+void verify_step(void)
+{
+    struct sim_node *n = sim_last_node;
+    if (!n || !n->up || !n->node || !n->node->driver.raft || !n->node->store)
+        return;
+    struct raft *r = n->node->driver.raft;
+    struct shadow *s = shadow_of(n);
+    uint64_t term = raft_term(r), commit = raft_commit(r);
+    enum raft_role role = raft_role(r);
+    if (term < s->term)
+        sim_fail("V7: the term of %s goes back", n->name);
+    if (commit < s->commit)
+        sim_fail("V6: the commit index of %s goes back", n->name);
+    if (role == RAFT_LEADER && (s->role != RAFT_LEADER || s->term != term)) {
+        note_leader(n, term);
+        check_complete(n, term);
+    }
+    s->term = term;
+    s->commit = commit;
+    s->role = role;
+    s->durable = min_u64(raft_durable(r), s->last);
+    if (raft_durable(r) > n->node->store->durable && !s->was_installing)
+        sim_fail("V8: the core of %s takes %llu for durable, its store %llu", n->name,
+                 (unsigned long long)raft_durable(r),
+                 (unsigned long long)n->node->store->durable);
+    if (sim_steps % 256 == 0)
+        raft_check(r);
+    bool installing = snapshot_is_installing(n->node);
+    if (installing && !s->was_installing)
+        plan_tempt(n, 3);
+    s->was_installing = installing;
+    if (n->node->merge.out && !s->was_merging)
+        plan_tempt(n, 20);
+    s->was_merging = n->node->merge.out != NULL;
+}
+
+/* ---- In full: V9, V12 -------------------------------------------------------------- */
+
+struct scan {
+    uint64_t digest;
+    struct buf value;
+};
+
+static int add_item(void *arg, const struct store_item *item)
+{
+    struct scan *scan = arg;
+    scan->digest += ledger_key_digest(item->key, item->key_size, item->timestamp_us);
+    return 0;
+}
+
+static uint64_t session_digest(const struct session *s)
+{
+    uint64_t d =
+        ledger_mix(ledger_mix(s->number, s->node_id), ledger_mix(s->nonce, s->highest));
+    for (size_t i = 0; i < LIMIT_SESSION_WINDOW; i++)
+        if (s->slots[i].request)
+            d += ledger_mix(ledger_mix(s->slots[i].request, s->slots[i].index),
+                            ledger_hash(s->slots[i].result, STORE_RESULT_BYTES));
+    return d;
+}
+
+static uint64_t state_digest(const struct node *n)
+{
+    struct buf members = {0};
+    uint64_t d = 0;
+    for (const struct session *s = n->sessions; s; s = s->next)
+        d += ledger_mix(session_digest(s), 7);
+    members_encode(&n->members_applied, &members);
+    d = ledger_mix(d, ledger_hash(members.data, members.length));
+    buf_release(&members);
+    return d | 1;
+}
+
+static void check_node(struct sim_node *n)
+{
+    struct store *s = n->node->store;
+    uint64_t at = store_applied(s);
+    struct scan scan = {0};
+    if (at < 2 || at > ledger_last())
+        return;
+    count_merges(n);
+    if (!store_is_ready(s) || snapshot_is_installing(n->node))
+        return;
+    store_scan(s, NULL, 0, NULL, 0, add_item, &scan);
+    if (scan.digest != ledger_at(at)->digest)
+        sim_fail("V9: the keydir of %s at %llu is not what was committed", n->name,
+                 (unsigned long long)at);
+    uint64_t d = state_digest(n->node);
+    if (ledger_at(at)->state_digest == 0)
+        ledger_at(at)->state_digest = d;
+    else if (ledger_at(at)->state_digest != d)
+        sim_fail("V12: sessions and members of %s at %llu are not those of others",
+                 n->name, (unsigned long long)at);
+}
+
+void verify_full(void)
+{
+    for (unsigned i = 0; i < SIM_NODES; i++) {
+        struct sim_node *n = &sim_nodes[i];
+        if (!n->up || !n->node || !n->node->driver.raft || !n->node->store || !n->serves)
+            continue;
+        sim_at_node = n;
+        check_node(n);
+        sim_at_node = NULL;
+    }
+}
+
+static int read_item(void *arg, const struct store_item *item)
+{
+    struct scan *scan = arg;
+    buf_u32(&scan->value, item->key_size);
+    buf_bytes(&scan->value, item->key, item->key_size);
+    return 0;
+}
+
+/* Every value, from the disk. */
+static void read_all(struct sim_node *n)
+{
+    struct store *s = n->node->store;
+    struct scan scan = {0};
+    struct buf value = {0};
+    store_scan(s, NULL, 0, NULL, 0, read_item, &scan);
+    for (size_t at = 0; at < scan.value.length;) {
+        uint32_t size = get_u32(scan.value.data + at);
+        const uint8_t *key = scan.value.data + at + 4;
+        at += 4 + size;
+        buf_clear(&value);
+        int ret = store_get(s, key, size, 0, &value, NULL);
+        if (ret == -EBADMSG && n->bad_disk)
+            continue;
+        if (ret < 0)
+            sim_fail("V9: %s cannot read a value: %s", n->name, strerror(-ret));
+        uint64_t hash;
+        if (!ledger_value(key, size, &hash) ||
+            hash != ledger_hash(value.data, value.length))
+            sim_fail("V9: %s has another value than was committed", n->name);
+    }
+    buf_release(&value);
+    buf_release(&scan.value);
+}
+
+void verify_end(void)
+{
+    verify_full();
+    for (unsigned i = 0; i < SIM_NODES; i++) {
+        struct sim_node *n = &sim_nodes[i];
+        if (!n->up || !n->node || !n->serves ||
+            store_applied(n->node->store) != ledger_last())
+            continue;
+        sim_at_node = n;
+        read_all(n);
+        sim_at_node = NULL;
+    }
+}
+
+/* The first entry, as written by sim_format(). */
+void verify_first(const uint8_t *data, size_t length)
+{
+    struct store_entry e;
+    ensure(store_entry_verify(data, length, &e) == 0);
+    uint64_t hash = ledger_hash(data, length);
+    ledger_decide(&e, data, length, hash);
+    ledger_write(&e, hash, false);
+    for (unsigned i = 0; i < SIM_NODES; i++)
+        if (sim_nodes[i].made) {
+            *seen_at(&shadows[i], 1) = (struct seen){e.term, hash};
+            shadows[i].last = 1;
+            shadows[i].lived = true;
+        }
+}

@@ -1,0 +1,191 @@
+/* models.c - what a register, a list and a directory do, one call at a time. */
+#include "linear.h"
+
+#include <errno.h>
+
+/* ---- A register ----------------------------------------------------------------------
+ */
+
+struct register_state {
+    uint64_t value;
+};
+
+static void register_begin(void *state)
+{
+    *(struct register_state *)state = (struct register_state){0};
+}
+
+static bool register_step(void *state, const struct linear_call *c, bool answered)
+{
+    struct register_state *s = state;
+    if (c->kind == REGISTER_READ)
+        return !answered || s->value == c->r1;
+    s->value = c->a;
+    return true;
+}
+
+const struct linear_model linear_register = {sizeof(struct register_state),
+                                             register_begin, register_step};
+
+/* ---- A list --------------------------------------------------------------------------
+ */
+
+struct list_state {
+    uint64_t length, hash;
+};
+
+uint64_t linear_list_hash(uint64_t hash, uint64_t value)
+{
+    hash = (hash ^ value) * 0x9e3779b97f4a7c15ull;
+    return hash ^ (hash >> 31);
+}
+
+static void list_begin(void *state)
+{
+    *(struct list_state *)state = (struct list_state){0, 0};
+}
+
+static bool list_step(void *state, const struct linear_call *c, bool answered)
+{
+    struct list_state *s = state;
+    if (c->kind == LIST_READ)
+        return !answered || (s->length == c->r1 && s->hash == c->r2);
+    s->length++;
+    s->hash = linear_list_hash(s->hash, c->a);
+    return !answered || s->length == c->r1;
+}
+
+const struct linear_model linear_list = {sizeof(struct list_state), list_begin,
+                                         list_step};
+
+/* ---- A directory
+ * ----------------------------------------------------------------------- */
+
+/* 0: none. What a call without an answer has made has a number nobody knows: its own. */
+struct names_state {
+    uint64_t inodes[NAMES];
+    uint64_t directories; /* bits by name */
+};
+
+#define UNKNOWN (1ull << 63)
+
+static void names_begin(void *state)
+{
+    memset(state, 0, sizeof(struct names_state));
+}
+
+/* `shown` of a place whose number is not known yet tells it. */
+static bool is_inode(struct names_state *s, unsigned at, uint64_t shown)
+{
+    if (s->inodes[at] & UNKNOWN) {
+        for (unsigned i = 0; i < NAMES; i++)
+            if (s->inodes[i] == shown)
+                return false;
+        s->inodes[at] = shown;
+    }
+    return s->inodes[at] == shown;
+}
+
+static bool is_directory(const struct names_state *s, unsigned at)
+{
+    return s->directories >> at & 1;
+}
+
+static void set(struct names_state *s, unsigned at, uint64_t inode, bool directory)
+{
+    s->inodes[at] = inode;
+    s->directories &= ~(1ull << at);
+    s->directories |= (uint64_t)directory << at;
+}
+
+static int64_t make_error(const struct names_state *s, unsigned at)
+{
+    return s->inodes[at] ? -EEXIST : 0;
+}
+
+static bool make(struct names_state *s, const struct linear_call *c, bool answered)
+{
+    int64_t error = make_error(s, (unsigned)c->a);
+    if (answered && error != c->error)
+        return false;
+    if (error == 0)
+        set(s, (unsigned)c->a, answered ? c->r1 : UNKNOWN | c->invoked,
+            c->kind == NAMES_MKDIR);
+    return true;
+}
+
+static int64_t remove_error(const struct names_state *s, unsigned at, bool directory)
+{
+    if (!s->inodes[at])
+        return -ENOENT;
+    if (is_directory(s, at) == directory)
+        return 0;
+    return directory ? -ENOTDIR : -EISDIR;
+}
+
+static bool remove_name(struct names_state *s, const struct linear_call *c, bool answered)
+{
+    unsigned at = (unsigned)c->a;
+    int64_t error = remove_error(s, at, c->kind == NAMES_RMDIR);
+    if (answered && error != c->error)
+        return false;
+    if (error == 0 && answered && !is_inode(s, at, c->r1))
+        return false;
+    if (error == 0)
+        set(s, at, 0, false);
+    return true;
+}
+
+static int64_t rename_error(const struct names_state *s, unsigned from, unsigned to,
+                            bool replace)
+{
+    if (!s->inodes[from])
+        return -ENOENT;
+    if (!s->inodes[to])
+        return 0;
+    if (!replace)
+        return -EEXIST;
+    if (is_directory(s, from) == is_directory(s, to))
+        return 0;
+    return is_directory(s, to) ? -EISDIR : -ENOTDIR;
+}
+
+static bool rename_name(struct names_state *s, const struct linear_call *c, bool answered)
+{
+    unsigned from = (unsigned)c->a, to = (unsigned)c->b;
+    int64_t error = rename_error(s, from, to, c->kind == NAMES_RENAME);
+    if (answered && error != c->error)
+        return false;
+    if (error)
+        return true;
+    if (answered && (!is_inode(s, from, c->r1) ||
+                     (s->inodes[to] ? !is_inode(s, to, c->r2) : c->r2 != 0)))
+        return false;
+    set(s, to, s->inodes[from], is_directory(s, from));
+    set(s, from, 0, false);
+    return true;
+}
+
+static bool names_step(void *state, const struct linear_call *c, bool answered)
+{
+    struct names_state *s = state;
+    switch ((enum linear_names)c->kind) {
+    case NAMES_MAKE:
+    case NAMES_MKDIR:
+        return make(s, c, answered);
+    case NAMES_UNLINK:
+    case NAMES_RMDIR:
+        return remove_name(s, c, answered);
+    case NAMES_RENAME:
+    case NAMES_RENAME_NOREPLACE:
+        return rename_name(s, c, answered);
+    case NAMES_LOOKUP:
+        if (!answered)
+            return true;
+        return s->inodes[c->a] ? is_inode(s, (unsigned)c->a, c->r1) : c->r1 == 0;
+    }
+    return false;
+}
+
+const struct linear_model linear_names = {sizeof(struct names_state), names_begin,
+                                          names_step};

@@ -1,0 +1,133 @@
+#!/usr/bin/env python3
+"""Makes each change of mutations.py in a copy of the sources, and demands that the simulator
+notices. Writes the table to docs/mutations-sim.md with --write.
+
+  tests/sim/mutate.py [--seeds N] [--jobs J] [--only TEXT] [--write]
+"""
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+from mutations import MUTATIONS
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+FIRST_SEED = 100001  # not those of tests/run.sh
+
+
+def copy_tree(to):
+    files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, check=True,
+                           capture_output=True, text=True).stdout.split("\n")
+    for name in filter(None, files):
+        if not os.path.isfile(os.path.join(ROOT, name)):
+            continue
+        path = os.path.join(to, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        shutil.copy2(os.path.join(ROOT, name), path)
+
+
+def build(tree):
+    return subprocess.run(["ninja", "-C", tree + "/build", "tests/sim/simulator"],
+                          capture_output=True, text=True)
+
+
+def run(tree, seeds, jobs):
+    """(seeds taken, what it said); seeds taken is None where nothing was noticed."""
+    r = subprocess.run([tree + "/build/tests/sim/simulator", "--seeds", str(seeds), "--from",
+                        str(FIRST_SEED), "--jobs", str(jobs), "--stop"],
+                       capture_output=True, text=True)
+    failed = [int(s) for s in re.findall(r"^seed (\d+) failed", r.stdout, re.M)]
+    if not failed:
+        return None, ""
+    said = [re.sub(r"^\s*[\d.]+ ", "", line) for line in r.stderr.strip().split("\n")
+            if re.match(r"^ *\d+\.\d{6} ", line)]
+    return min(failed) - FIRST_SEED + 1, said[-1] if said else "the process died"
+
+
+def play(tree):
+    """The first golden trace that differs, or None."""
+    r = subprocess.run([tree + "/tests/sim/golden.sh"], capture_output=True, text=True,
+                       env=dict(os.environ, SIMULATOR=tree + "/build/tests/sim/simulator"))
+    found = re.search(r"^([\w-]+): (another trace|the script fails)", r.stderr, re.M)
+    return found[1] if found else None
+
+
+def mutate(tree, mutation, options):
+    name, rule, file, old, new = mutation
+    path = os.path.join(tree, "src", file)
+    text = open(path).read()
+    if text.count(old) != 1:
+        sys.exit(f"{name}: {file} has the text {text.count(old)} times, not once")
+    open(path, "w").write(text.replace(old, new))
+    try:
+        made = build(tree)
+        if made.returncode:
+            sys.exit(f"{name}: does not compile:\n{made.stdout}")
+        taken, said = run(tree, options.seeds, options.jobs)
+        if taken is None:
+            trace = play(tree)
+            return ("none", f"golden trace {trace}") if trace else (None, "")
+        return taken, said
+    finally:
+        open(path, "w").write(text)
+
+
+def row(mutation, taken, said):
+    name, rule, file = mutation[:3]
+    said = re.sub(r"n\d+(: )?", lambda m: "a node" + (m[1] or ""), said)
+    said = re.sub(r"\b\d{2,}\b", "N", said).replace("|", "/")[:110]
+    return f"| {name} | {rule} | {file} | {taken or 'not noticed'} | {said} |"
+
+
+def write_table(rows, options):
+    path = os.path.join(ROOT, "docs/mutations-sim.md")
+    head = f"""# Mutations that the simulator must notice
+
+Each is one slip in the sources, made by `tests/sim/mutate.py` from `tests/sim/mutations.py`; the
+number is how many seeds it took (from {FIRST_SEED} on, at most {options.seeds}), and what was said then.
+Where no seed noticed it a golden trace did.
+
+| change | rule | file | seeds | noticed as |
+| --- | --- | --- | --- | --- |
+"""
+    open(path, "w").write(head + "\n".join(rows) + "\n")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=300)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    missed, rows = [], []
+    with tempfile.TemporaryDirectory(prefix="tierce-mutate-") as tree:
+        copy_tree(tree)
+        subprocess.run(["meson", "setup", tree + "/build", tree], check=True, capture_output=True)
+        if build(tree).returncode:
+            sys.exit("the sources do not compile as they are")
+        if run(tree, options.seeds, options.jobs)[0]:
+            sys.exit("the simulator fails without a mutation")
+        for mutation in MUTATIONS:
+            if options.only not in mutation[0]:
+                continue
+            began = time.time()
+            taken, said = mutate(tree, mutation, options)
+            rows.append(row(mutation, taken, said))
+            print(f"{time.time() - began:5.1f} s  {rows[-1]}", flush=True)
+            if taken is None:
+                missed.append(mutation[0])
+    if options.write:
+        write_table(rows, options)
+    for name in missed:
+        print(f"not noticed: {name}")
+    print(f"{len(rows) - len(missed)} passed, {len(missed)} failed, 0 skipped")
+    sys.exit(1 if missed else 0)
+
+
+if __name__ == "__main__":
+    main()
