@@ -100,9 +100,12 @@ static void note_role(struct node *n)
     bool was_leader = d->role == RAFT_LEADER;
     if (was_leader && (role != RAFT_LEADER || term != d->term))
         leader_end(n);
-    if (leader != d->leader || term != d->term)
+    bool changed = leader != d->leader || term != d->term;
+    if (changed && leader)
         log_info("term %llu, leader %016llx", (unsigned long long)term,
                  (unsigned long long)leader);
+    else if (changed)
+        log_info("term %llu, no leader", (unsigned long long)term);
     d->role = role;
     d->term = term;
     d->leader = leader;

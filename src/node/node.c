@@ -169,13 +169,28 @@ static void enter(struct node *n, enum node_phase phase)
     n->phase_us = node_now();
 }
 
+/* NULL: nothing. */
+static const char *warning_at_start(struct node *n)
+{
+    if (!n->client.session && !node_has_quorum(n))
+        return "no majority of the cluster is reachable: reads may be old, and writes "
+               "answer EROFS until it is";
+    uint64_t here, total; /* of a snapshot that is fetched; 0: none is */
+    snapshot_progress(n, &here, &total);
+    if (total || !store_is_ready(n->store))
+        return "this node is behind, and fetches from the others what it misses: until "
+               "it has that, reads here may be old or wait, and writes wait; see `tierce "
+               "status`";
+    if (!n->client.session)
+        return "a majority of the cluster is reachable, but has not answered yet: writes "
+               "wait until it does";
+    return NULL;
+}
+
 static void run_now(struct node *n)
 {
     enter(n, NODE_RUNNING);
-    const char *warning = NULL;
-    if (!n->client.session)
-        warning = "no majority of the cluster is reachable: reads may be old, and writes "
-                  "answer EROFS until it is";
+    const char *warning = warning_at_start(n);
     log_info("node %s (%016llx) serves%s%s", n->directory.name,
              (unsigned long long)n->directory.node_id,
              n->options->mountpoint ? " at " : "",

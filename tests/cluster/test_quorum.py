@@ -110,6 +110,9 @@ def test_two_of_three_killed(t):
         wait_for(lambda: (c.status(left) or {}).get('quorum') is False,
                  'the node notices that it has no majority', REFUSED_SECONDS)
         check_refused(c, left, turn.split()[2])
+        with open(f'{c.nodes[left].data}/node.log', encoding='utf-8') as f:
+            log = f.read()
+        check(', no leader' in log and 'leader 0000000000000000' not in log, log)
         status = c.status(left)
         check(status and status['quorum'] is False, f'status without a majority: {status}')
         reachable = {m['name']: m['reachable'] for m in status['members']}

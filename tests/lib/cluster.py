@@ -264,8 +264,9 @@ class Cluster:
         return ['mount', *options, node.mount]
 
     def start(self, i):
-        self.tierce(*self.start_arguments(i), data=i)
+        started = self.tierce(*self.start_arguments(i), data=i)
         self._started(i)
+        return started
 
     def start_all(self, indices):
         """Starts several at once: none has a majority before the others run."""
