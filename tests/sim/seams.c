@@ -4,6 +4,7 @@
  */
 #include "sim.h"
 
+#include "control.h"
 #include "store_internal.h"
 
 #include <errno.h>
