@@ -22,6 +22,7 @@ static const struct row {
     {"single", row_single},
     {"get", row_get},
     {"beside-writer", row_beside_writer},
+    {"beside-merges", row_beside_merges},
     {"keys", row_keys},
     {"scan", row_scan},
 };

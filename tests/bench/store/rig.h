@@ -85,6 +85,7 @@ void row_overwrite(struct bench *b);
 void row_single(struct bench *b);
 void row_get(struct bench *b);
 void row_beside_writer(struct bench *b);
+void row_beside_merges(struct bench *b);
 void row_keys(struct bench *b); /* memory per key, and start-up */
 void row_scan(struct bench *b);
 
