@@ -575,6 +575,22 @@ def rot_somewhere(c, i, random):
     return True
 
 
+def rot_in_a_head(c, i, random):
+    """The same, in the head of an entry."""
+    log = sorted(glob.glob(f'{c.nodes[i].data}/log/*.seg'))[:-1]
+    if not log:
+        return False
+    path = random.choice(log)
+    try:
+        heads = entry_heads(path)
+        if not heads:
+            return False
+        flip(path, random.choice(heads) + random.randrange(97))
+    except FileNotFoundError:
+        return False  # merged away just now
+    return True
+
+
 def rot_in_a_value(c, i, writers, random):
     """The same, in what somebody will read."""
     writer = random.choice(writers)
@@ -599,6 +615,9 @@ def test_everything_at_once(t):
     seconds = 900 if t.long else 25
     c = t.cluster(conf=CONF)
     os.mkdir(c.path(0, 'd0'))
+    still = {number: 1 for number in range(900, 930)}  # written once, read at the end
+    for number in still:
+        write_file(c.path(0, 'd0', f'f{number}'), content(number, 1))
     c.wait_caught_up([0, 1, 2])
     writers = [Overwriter(c, i, range(i, 300, 3), 1 << 30) for i in range(3)]
     readers = [Reader(c, i, writers, t.random) for i in range(3)]
@@ -623,9 +642,12 @@ def test_everything_at_once(t):
                 c.freeze(i)
                 time.sleep(t.random.random())
                 c.thaw(i)
-            elif not (rot_somewhere(c, i, t.random) if t.random.randrange(2) else
-                      rot_in_a_value(c, i, writers, t.random)):
-                continue
+            else:
+                kind = t.random.randrange(4)
+                if not (rot_somewhere(c, i, t.random) if kind == 0 else
+                        rot_in_a_head(c, i, t.random) if kind == 1 else
+                        rot_in_a_value(c, i, writers, t.random)):
+                    continue
             counts[what] += 1
             time.sleep(t.random.random())
     finally:
@@ -641,10 +663,21 @@ def test_everything_at_once(t):
         check(not thread.is_alive(), 'a call through a mount does not return')
     check(min(counts.values()) > 0, f'each of {counts} happened')
     c.wait_ready()
-    expected = {n: r for w in writers for n, r in w.last.items()}
+    number = t.random.choice(list(still))
+
+    def rot_what_is_still():
+        try:
+            for path, offset in find_on_disk(c.nodes[2].data, content(number, 1)[:1000]):
+                flip(path, offset + t.random.randrange(1000))
+            return True
+        except FileNotFoundError:
+            return False  # merged away just now
+    wait_for(rot_what_is_still, 'a file that nobody overwrites rots')
+    expected = {n: r for w in writers for n, r in w.last.items()} | still
     for i in range(3):
         check_contents(c, i, expected)
     log = read_file(f'{c.nodes[2].data}/node.log').decode()
+    check(log.count('and is repaired') > 0, f'{counts["rot"]} times rot, and no repair')
     print(f'# {counts}, {sum(w.written for w in writers)} writes, {sum(r.reads for r in readers)}'
           f' reads, {sum(r.failed for r in readers)} failed; {log.count("and is repaired")}'
           f' repairs, {log.count("no other node could give it")} times nobody could;'
