@@ -383,6 +383,17 @@ static int sync_part(struct store_incoming *in, struct incoming_file *file,
     return state_save(in, error);
 }
 
+int incoming_drop(struct store_incoming *in, char error[STORE_ERROR_BYTES])
+{
+    struct path path;
+    in->dropped = true;
+    incoming_path(&path, in->s->path, "STATE");
+    int rc = in->s->io->unlink(in->s->io->context, path.text);
+    if (rc != 0 && rc != -ENOENT)
+        return store_fail_call(error, rc, "remove", path.text);
+    return remove_parts(in, true, error);
+}
+
 int store_incoming_write(struct store_incoming *in, uint32_t file_number, uint64_t offset,
                          const void *data, size_t length, char error[STORE_ERROR_BYTES])
 {
@@ -398,6 +409,10 @@ int store_incoming_write(struct store_incoming *in, uint32_t file_number, uint64
     incoming_part_path(&path, in->s->path, file->from.file_id);
     struct iovec iov = {(void *)data, length};
     int rc = write_full(in->s->io, file->fd, &iov, 1, SEGMENT_HEADER + offset);
+    if (no_room(rc)) { /* what is here of it must not keep a full disk full */
+        char ignored[STORE_ERROR_BYTES];
+        incoming_drop(in, ignored);
+    }
     if (rc != 0)
         return store_fail_call(error, rc, "write to", path.text);
     uint64_t received = offset + length;
@@ -408,17 +423,6 @@ int store_incoming_write(struct store_incoming *in, uint32_t file_number, uint64
 }
 
 /* ---- The end ----------------------------------------------------------------------- */
-
-int incoming_drop(struct store_incoming *in, char error[STORE_ERROR_BYTES])
-{
-    struct path path;
-    in->dropped = true;
-    incoming_path(&path, in->s->path, "STATE");
-    int rc = in->s->io->unlink(in->s->io->context, path.text);
-    if (rc != 0 && rc != -ENOENT)
-        return store_fail_call(error, rc, "remove", path.text);
-    return remove_parts(in, true, error);
-}
 
 /* What has come since the last sync; without it no more is lost than that. */
 static void keep_progress(struct store_incoming *in)

@@ -596,6 +596,36 @@ static void test_no_room(void **state)
     fixture_release(&b);
 }
 
+/* A full disk is not kept full by what has come of a snapshot that does not fit. */
+static void test_no_room_for_a_piece(void **state)
+{
+    struct fixture a, b;
+    struct transfer t;
+    uint32_t file, length;
+    uint64_t offset;
+    struct buf piece = {0};
+    sender_init(&a, 400, 500, 50000);
+    fixture_init(&b, 64 << 10);
+    fixture_reopen(&b);
+    uint64_t used = memory_disk_used(b.disk);
+    transfer_open(&t, &a, &b);
+    transfer_run(&t, &b, 1);
+    assert_true(memory_disk_used(b.disk) > used + 40000);
+    assert_true(store_incoming_next(t.in, &file, &offset, &length));
+    assert_int_equal(store_snapshot_read(t.snapshot, file, offset, length, &piece), 0);
+    memory_disk_set_capacity(b.disk, memory_disk_used(b.disk));
+    assert_int_equal(
+        store_incoming_write(t.in, file, offset, piece.data, length, b.error), -ENOSPC);
+    assert_true(memory_disk_used(b.disk) <= used);
+    transfer_close(&t, &a);
+    memory_disk_set_capacity(b.disk, UINT64_MAX);
+    transfer_all(&t, &a, &b);
+    assert_same(&a, &b);
+    buf_release(&piece);
+    fixture_release(&a);
+    fixture_release(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -615,6 +645,7 @@ int main(void)
         cmocka_unit_test(test_beside_a_task),
         cmocka_unit_test(test_prepared_in_steps),
         cmocka_unit_test(test_no_room),
+        cmocka_unit_test(test_no_room_for_a_piece),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
