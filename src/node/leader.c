@@ -538,11 +538,18 @@ static void run_internal(struct node *n, const struct buf *op)
 
 /* ---- Terms of office --------------------------------------------------------------- */
 
+/* Appends the entry of its own term (S1). Without room for it this node hands over, or,
+ * where nobody takes over, tries again with the tick: until then the gate stays shut. */
 void leader_begin(struct node *n)
 {
     struct store_builder builder = {0};
-    store_builder_begin(&builder, next_timestamp(n));
+    n->leader.noop_index = 0;
     n->leader.proposed = store_last_index(n->store);
+    if (store_has_room(n->store, STORE_ENTRY_HEADER) != 0) {
+        peers_judge_eligibility(n);
+        return;
+    }
+    store_builder_begin(&builder, next_timestamp(n));
     struct store_bytes *bytes =
         append(n, &builder, &(struct operation_head){0}, &(struct fs_result){0});
     ensure(bytes);
@@ -697,6 +704,9 @@ static void reclaim(struct node *n)
 
 void leader_tick(struct node *n)
 {
+    if (node_is_leader(n) && n->leader.noop_index == 0 &&
+        !raft_transferring(n->driver.raft))
+        leader_begin(n);
     if (!node_is_leader(n) || !is_gate_open(n) || !node_has_quorum(n))
         return;
     end_patience(n);
