@@ -590,12 +590,24 @@ void leader_end(struct node *n)
 
 /* ---- When time or the log has moved on --------------------------------------------- */
 
+/* One operation sees to one content. What is written makes work for it, so it goes on with
+ * what is applied, not only with the ticks: else garbage would grow under many writers. */
+static void reclaim(struct node *n, int most)
+{
+    struct buf op = {0};
+    fs_op_encode(&(struct fs_op){.type = FS_RECLAIM}, &op);
+    for (int i = 0; i < most && n->leader.reclaim && is_gate_open(n); i++)
+        run_internal(n, &op);
+    buf_release(&op);
+}
+
 void leader_applied(struct node *n)
 {
     if (!node_is_leader(n))
         return;
     for (struct session *s = n->sessions; s; s = s->next)
         s->config = s->config && raft_config_is_pending(n->driver.raft);
+    reclaim(n, NODE_RECLAIMS_APPLIED);
     open_gate(n);
 }
 
@@ -694,14 +706,6 @@ static void promote(struct node *n)
     }
 }
 
-static void reclaim(struct node *n)
-{
-    struct buf op = {0};
-    fs_op_encode(&(struct fs_op){.type = FS_RECLAIM}, &op);
-    run_internal(n, &op);
-    buf_release(&op);
-}
-
 void leader_tick(struct node *n)
 {
     if (node_is_leader(n) && n->leader.noop_index == 0 &&
@@ -712,7 +716,6 @@ void leader_tick(struct node *n)
     end_patience(n);
     if (!raft_config_is_pending(n->driver.raft))
         promote(n);
-    if (n->leader.reclaim && is_gate_open(n))
-        reclaim(n);
+    reclaim(n, NODE_RECLAIMS_TICK);
     open_gate(n);
 }

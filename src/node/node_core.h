@@ -26,6 +26,8 @@ enum {
     NODE_INODES_RESERVED = 4096,  /* numbers asked for at once */
     NODE_INODES_LOW = 2048,       /* ask again below this */
     NODE_SESSIONS_PER_ENTRY = 64, /* older sessions a new one ends at once */
+    NODE_RECLAIMS_TICK = 64,      /* contents whose extents go with a tick, at most, */
+    NODE_RECLAIMS_APPLIED = 4,    /* and with what was applied at once */
     NODE_HUNG_US = 2000 * 1000,   /* a job of the log this old: others are to lead */
     NODE_READ_PATIENCE_US = 5000 * 1000, /* for the state to be complete, for repairs */
     NODE_REPAIRS = 16,                   /* asked for at once */
