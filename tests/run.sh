@@ -295,7 +295,7 @@ part_bench() {
     run_limited 180 tests/bench/store/run.sh --smoke
     status=$?
     lines=$(grep -c '^{"row":' "$work/output")
-    if [ $status -eq 0 ] && [ "$lines" -eq 15 ]; then
+    if [ $status -eq 0 ] && [ "$lines" -eq 17 ]; then
         add 1 0 0
     else
         fail_one "bench of the store (exit code $status, $lines JSON lines)"

@@ -3,7 +3,7 @@
 #
 #   tests/bench/store/run.sh [--smoke] [--check] [--dir DIRECTORY] [ROW...]
 #
-# Rows: append written overwrite single get beside-writer keys scan; all of them take some ten
+# Rows: append written overwrite single get beside-writer keys scan beside-merges; all take some ten
 # minutes, 12 GiB of disk in DIRECTORY (default: a temporary one) and 8 GiB of memory.
 set -euo pipefail
 
