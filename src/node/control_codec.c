@@ -10,7 +10,7 @@ enum {
     STATUS_DISK_HUNG = 8,
     STATUS_FLAGS = 15,
 };
-enum { MEMBER_VOTER = 1, MEMBER_REACHABLE = 2, MEMBER_FLAGS = 3 };
+enum { MEMBER_VOTER = 1, MEMBER_REACHABLE = 2, MEMBER_OBSERVER = 4, MEMBER_FLAGS = 7 };
 
 /* Of what is on the disk, in the order of their bytes. */
 static const size_t disk_numbers[] = {
@@ -61,6 +61,8 @@ void node_status_encode(const struct node_status *s, struct buf *to)
     for (size_t i = 0; i < array_length(disk_numbers); i++)
         buf_u64(to, *(const uint64_t *)((const char *)s + disk_numbers[i]));
     buf_u64(to, s->refused);
+    buf_u16(to, s->cluster_version);
+    buf_u64(to, s->certificate_end_s);
     buf_u32(to, s->member_count);
     for (uint32_t i = 0; i < s->member_count; i++) {
         const struct node_member *m = &s->members[i];
@@ -68,8 +70,11 @@ void node_status_encode(const struct node_status *s, struct buf *to)
         buf_u64(to, m->id);
         buf_cstring(to, m->address);
         buf_u8(to, (uint8_t)((m->voter ? MEMBER_VOTER : 0) |
-                             (m->reachable ? MEMBER_REACHABLE : 0)));
+                             (m->reachable ? MEMBER_REACHABLE : 0) |
+                             (m->observer ? MEMBER_OBSERVER : 0)));
         buf_u64(to, m->applied);
+        buf_u16(to, m->version);
+        buf_u32(to, m->ca);
     }
 }
 
@@ -100,7 +105,10 @@ static void read_member(struct reader *r, struct node_member *m)
     r->bad |= flags & ~MEMBER_FLAGS;
     m->voter = flags & MEMBER_VOTER;
     m->reachable = flags & MEMBER_REACHABLE;
+    m->observer = flags & MEMBER_OBSERVER;
     m->applied = reader_u64(r);
+    m->version = reader_u16(r);
+    m->ca = reader_u32(r);
 }
 
 int node_status_decode(const void *data, size_t length, struct node_status *ret)
@@ -121,6 +129,8 @@ int node_status_decode(const void *data, size_t length, struct node_status *ret)
     for (size_t i = 0; i < array_length(disk_numbers); i++)
         *(uint64_t *)((char *)s + disk_numbers[i]) = reader_u64(&r);
     s->refused = reader_u64(&r);
+    s->cluster_version = reader_u16(&r);
+    s->certificate_end_s = reader_u64(&r);
     s->member_count = reader_u32(&r);
     r.bad |= s->member_count > LIMIT_MEMBERS;
     for (uint32_t i = 0; i < s->member_count && !r.bad; i++)

@@ -13,7 +13,7 @@
  *   segment_mib = N            optional
  *   scrub_days = N             optional
  *   merge_mib_per_s = N        optional
- *   member = ID voter|learner HOST:PORT NAME     any number
+ *   member = ID voter|learner|observer HOST:PORT NAME  any number
  *
  * Blank lines and lines that begin with # are skipped. Each key but `member` stands once;
  * an unknown one is an error, as it may be a setting that was misspelt.
@@ -195,6 +195,12 @@ _Static_assert(NODE_SEGMENT_MIB_MIN == 16 && NODE_SEGMENT_MIB_MAX == 1024 &&
                    DIRECTORY_SCRUB_DAYS_MAX == 3650 && DIRECTORY_MERGE_MIB_MAX == 1024,
                "the bounds that the message names");
 
+static bool is_member_kind(const char *kind)
+{
+    return !strcmp(kind, "voter") || !strcmp(kind, "learner") ||
+           !strcmp(kind, "observer");
+}
+
 static int conf_member(struct conf_parser *p, char *value)
 {
     struct members *members = &p->d->members;
@@ -203,14 +209,15 @@ static int conf_member(struct conf_parser *p, char *value)
     char *name = strtok_r(NULL, " \t", &rest);
     struct member m = {0};
     if (!id || !kind || !address || !name || strtok_r(NULL, " \t", &rest) ||
-        parse_id(id, &m.id) || (strcmp(kind, "voter") && strcmp(kind, "learner")) ||
-        !node_address_valid(address) || !node_name_valid(name))
-        return conf_bad(p, "%s", "a member is: ID voter|learner HOST:PORT NAME");
+        parse_id(id, &m.id) || !is_member_kind(kind) || !node_address_valid(address) ||
+        !node_name_valid(name))
+        return conf_bad(p, "%s", "a member is: ID voter|learner|observer HOST:PORT NAME");
     if (members->count == LIMIT_MEMBERS)
         return conf_bad(p, "%s", "there are too many members");
     if (members_find(members, m.id))
         return conf_bad(p, "member %.20s stands twice", id);
     m.voter = !strcmp(kind, "voter");
+    m.observer = !strcmp(kind, "observer");
     strcpy(m.address, address);
     strcpy(m.name, name);
     members->list[members->count++] = m;
@@ -326,7 +333,10 @@ void directory_conf_format(const struct directory *d, struct buf *to)
     for (uint32_t i = 0; i < d->members.count; i++) {
         const struct member *m = &d->members.list[i];
         buf_printf(to, "member = %016llx %s %s %s\n", (unsigned long long)m->id,
-                   m->voter ? "voter" : "learner", m->address, m->name);
+                   m->voter      ? "voter"
+                   : m->observer ? "observer"
+                                 : "learner",
+                   m->address, m->name);
     }
 }
 

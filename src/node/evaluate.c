@@ -203,6 +203,8 @@ static int add_learner(struct node *n, const struct node_op *op, struct evaluati
     struct member *m = &e->members.list[e->members.count++];
     m->id = e->timestamp_us;
     m->voter = false;
+    m->observer = op->observer;
+    m->version = op->version;
     memcpy(m->name, op->name, sizeof(m->name));
     memcpy(m->address, op->address, sizeof(m->address));
     return 0;
@@ -242,7 +244,7 @@ static int evaluate_promote(struct node *n, const struct node_op *op,
     if (raft_config_is_pending(n->driver.raft))
         return -EBUSY;
     const struct member *m = members_find(&n->members, op->node_id);
-    if (!m || m->voter)
+    if (!m || m->voter || m->observer)
         return 0;
     e->members = n->members;
     for (uint32_t i = 0; i < e->members.count; i++)
@@ -264,6 +266,8 @@ static int evaluate_node(struct node *n, const struct node_op *op, struct evalua
         return evaluate_join(n, op, e);
     case NODE_OP_PROMOTE:
         return evaluate_promote(n, op, e);
+    default:
+        break; /* none of these is evaluated by this version */
     }
     return -EPROTO;
 }

@@ -168,6 +168,9 @@ static int submit_join(struct control_request *r, struct join *j)
     memcpy(op.secret, j->asked.secret, sizeof(op.secret));
     strcpy(op.name, j->asked.name);
     strcpy(op.address, j->asked.address);
+    strcpy(op.replace, j->asked.replace);
+    op.observer = j->asked.observer;
+    op.version = j->asked.version;
     node_op_encode(&op, &r->op.op);
     if (r->op.op.failed)
         return -ENOMEM;
@@ -183,6 +186,8 @@ static const char *why_not(const struct join_request *asked)
                "give another --name";
     if (!node_address_valid(asked->address))
         return "its address is not HOST:PORT: give --advertise HOST:PORT";
+    if (asked->replace[0] && !node_name_valid(asked->replace))
+        return "the node to replace has no valid name: give a member's name to --replace";
     return NULL;
 }
 

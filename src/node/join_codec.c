@@ -3,6 +3,8 @@
 
 #include <errno.h>
 
+enum { JOIN_OBSERVER = 1 }; /* of flags */
+
 void join_request_encode(const struct join_request *r, struct buf *to)
 {
     buf_u64(to, r->token_id);
@@ -10,6 +12,9 @@ void join_request_encode(const struct join_request *r, struct buf *to)
     buf_cstring(to, r->name);
     buf_cstring(to, r->address);
     buf_cstring(to, r->request_pem);
+    buf_u8(to, r->observer ? JOIN_OBSERVER : 0);
+    buf_u16(to, r->version);
+    buf_cstring(to, r->replace);
 }
 
 int join_request_decode(const void *data, size_t length, struct join_request *ret)
@@ -22,7 +27,11 @@ int join_request_decode(const void *data, size_t length, struct join_request *re
     reader_cstring(&r, request.name, sizeof(request.name));
     reader_cstring(&r, request.address, sizeof(request.address));
     reader_cstring(&r, request.request_pem, sizeof(request.request_pem));
-    if (!reader_done(&r))
+    uint8_t flags = reader_u8(&r);
+    request.observer = flags == JOIN_OBSERVER;
+    request.version = reader_u16(&r);
+    reader_cstring(&r, request.replace, sizeof(request.replace));
+    if (!reader_done(&r) || flags > JOIN_OBSERVER || !request.version)
         return -EPROTO;
     *ret = request;
     return 0;

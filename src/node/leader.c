@@ -507,6 +507,12 @@ static struct operation *operation_new(struct wire_connection *from,
     return o;
 }
 
+static bool is_leaders_own(uint8_t type)
+{
+    return type == FS_RECLAIM || type == NODE_OP_PROMOTE || type == NODE_OP_VERSION ||
+           type == NODE_OP_ADVANCE_CA || type == NODE_OP_END_SESSION;
+}
+
 void leader_operation(struct node *n, struct wire_connection *from,
                       const struct wire_frame *f)
 {
@@ -514,7 +520,7 @@ void leader_operation(struct node *n, struct wire_connection *from,
     const uint8_t *op;
     size_t op_length;
     if (operation_decode(f->value, f->length, &head, &op, &op_length) < 0 ||
-        (head.session == 0 && op[0] != NODE_OP_SESSION)) {
+        (head.session == 0 && op[0] != NODE_OP_SESSION) || is_leaders_own(op[0])) {
         wire_refuse(from, "a malformed operation");
         return;
     }

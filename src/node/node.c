@@ -102,6 +102,9 @@ static void fill_member(struct node *n, const struct member *m, struct node_memb
     memcpy(ret->address, m->address, sizeof(ret->address));
     ret->id = m->id;
     ret->voter = m->voter;
+    ret->observer = m->observer;
+    ret->version = m->version;
+    ret->ca = m->ca;
     ret->applied = status.applied;
     ret->reachable = status.reachable;
     if (m->id == n->directory.node_id) {
@@ -148,6 +151,7 @@ void node_fill_status(struct node *n, struct node_status *ret)
         .last = store_last_index(n->store),
         .quorum = node_has_quorum(n),
         .pid = (uint32_t)getpid(),
+        .cluster_version = n->members.version,
         .refused = total_refused(n),
         .member_count = n->members.count,
     };

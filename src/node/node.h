@@ -72,8 +72,11 @@ struct node_member {
     uint64_t id;
     char address[LIMIT_ADDRESS_BYTES + 1];
     bool voter;
+    bool observer; /* a learner that is never promoted */
     bool reachable;
     uint64_t applied; /* as far as this node knows; 0: not */
+    uint16_t version; /* the newest protocol version that its program speaks */
+    uint32_t ca;      /* the step of the CA's rotation that it has taken */
 };
 
 struct node_status {
@@ -101,6 +104,8 @@ struct node_status {
     uint64_t bad_reads;                        /* that failed their checksum */
     uint64_t damaged, repaired, unrepaired;    /* found; written back; no node had it */
     uint64_t snapshot_bytes, snapshot_total;   /* being fetched; 0, 0: none */
+    uint16_t cluster_version;   /* the protocol version that every member speaks */
+    uint64_t certificate_end_s; /* of this node, since 1970; 0: not known */
     uint64_t refused; /* connections and frames of the port that were refused, in all */
     uint32_t member_count;
     struct node_member members[LIMIT_MEMBERS];

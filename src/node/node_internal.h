@@ -29,11 +29,16 @@ enum {
 struct member {
     uint64_t id;
     bool voter;
+    bool observer; /* joined to stay a learner: never promoted, never a voter */
+    /* As last reported: the newest protocol version its program speaks; its CA step. */
+    uint16_t version;
+    uint32_t ca;
     char name[LIMIT_NAME_BYTES + 1];
     char address[LIMIT_ADDRESS_BYTES + 1];
 };
 
 struct members {
+    uint16_t version; /* the cluster's: every member speaks it */
     uint32_t count;
     struct member list[LIMIT_MEMBERS];
 };
@@ -139,17 +144,27 @@ void token_add_address(struct token *token, const char *address);
 
 enum { CLUSTER_PEM_BYTES = 4096 }; /* a key, certificate or request as text, with its NUL */
 
-/* C "config": count u32, { id u64, voter u8, name, address }*; C "ca": key, certificate;
- * C "token" id (big-endian): secret hash, expires u64, node id u64, key hash. Strings are
- * u16 length and bytes. */
+/* C "config": version u16, count u32, { id u64, flags u8, version u16, ca u32, name,
+ * address }*; C "removed" node id (big-endian): timestamp u64, name; C "ca": key,
+ * certificate; C "token" id (big-endian): secret hash, expires u64, node id u64, key hash.
+ * Strings are u16 length and bytes. */
 void cluster_key_config(struct fs_key *key);
+void cluster_key_removed(struct fs_key *key, uint64_t node_id);
 void cluster_key_ca(struct fs_key *key);
 void cluster_key_token(struct fs_key *key, uint64_t id);
 void members_encode(const struct members *members, struct buf *to);
 int members_decode(const void *data, size_t length, struct members *ret); /* -EBADMSG */
 const struct member *members_find(const struct members *members, uint64_t id);
+const struct member *members_find_name(const struct members *members, const char *name);
 void ca_encode(const char *key_pem, const char *cert_pem, struct buf *to);
 int ca_decode(const void *data, size_t length, char **ret_key_pem, char **ret_cert_pem);
+
+struct removed_record {
+    uint64_t timestamp_us; /* of the entry that removed it */
+    char name[LIMIT_NAME_BYTES + 1];
+};
+void removed_record_encode(const struct removed_record *record, struct buf *to);
+int removed_record_decode(const void *data, size_t length, struct removed_record *ret);
 
 struct token_record {
     uint8_t secret_hash[WIRE_HASH_BYTES];
@@ -163,22 +178,37 @@ int token_record_decode(const void *data, size_t length, struct token_record *re
 /* Operations beside those of fs.h (their types are below NODE_OP_FIRST). */
 enum node_op_type {
     NODE_OP_FIRST = 64,
-    NODE_OP_SESSION = 64, /* open a session: node id, nonce; result: its number */
-    NODE_OP_INVITE = 65,  /* a token record */
-    NODE_OP_JOIN = 66,    /* a token is used: a learner more; result: node id */
-    NODE_OP_PROMOTE = 67, /* a learner becomes a voter; the leader's own */
+    NODE_OP_SESSION = 64,     /* open a session: node id, nonce; result: its number */
+    NODE_OP_INVITE = 65,      /* a token record */
+    NODE_OP_JOIN = 66,        /* a token is used: a learner more; result: node id */
+    NODE_OP_PROMOTE = 67,     /* a learner becomes a voter; the leader's own */
+    NODE_OP_REMOVE = 68,      /* a member goes for good, and its sessions with it */
+    NODE_OP_REPORT = 69,      /* what a node says of itself: version, CA step, address */
+    NODE_OP_TRANSFER = 70,    /* another shall lead: node id, 0: the best */
+    NODE_OP_VERSION = 71,     /* the cluster's version rises; the leader's own */
+    NODE_OP_ROTATE_CA = 72,   /* another CA begins: its key and certificate */
+    NODE_OP_ADVANCE_CA = 73,  /* the rotation's next step; the leader's own */
+    NODE_OP_END_SESSION = 74, /* of a node that has fallen silent; the leader's own */
+    NODE_OP_LAST = 74,
 };
 
 struct node_op {
     enum node_op_type type;
-    uint64_t node_id, nonce;               /* SESSION, PROMOTE (node_id) */
+    uint64_t node_id, nonce;               /* SESSION; node_id: up to TRANSFER too */
+    uint64_t session;                      /* END_SESSION */
     uint64_t token_id;                     /* INVITE, JOIN */
     struct token_record record;            /* INVITE; JOIN: the next token's */
     uint64_t next_token_id;                /* JOIN */
     uint8_t secret[NODE_SECRET_BYTES];     /* JOIN */
     uint8_t key_hash[WIRE_HASH_BYTES];     /* JOIN */
     char name[LIMIT_NAME_BYTES + 1];       /* JOIN */
-    char address[LIMIT_ADDRESS_BYTES + 1]; /* JOIN */
+    char address[LIMIT_ADDRESS_BYTES + 1]; /* JOIN, REPORT */
+    bool observer;                         /* JOIN */
+    char replace[LIMIT_NAME_BYTES + 1];    /* JOIN: who goes for it; "": nobody */
+    uint16_t version;                      /* JOIN, REPORT, VERSION */
+    uint32_t ca;                           /* REPORT: its step; ROTATE_CA, ADVANCE_CA */
+    char ca_key_pem[CLUSTER_PEM_BYTES];    /* ROTATE_CA */
+    char ca_cert_pem[CLUSTER_PEM_BYTES];   /* ROTATE_CA */
 };
 void node_op_encode(const struct node_op *op, struct buf *to);
 int node_op_decode(const void *data, size_t length, struct node_op *ret); /* -EPROTO */
@@ -206,6 +236,11 @@ enum control_command {
     CONTROL_BACKUP = 8,
     CONTROL_BACKUP_RECORDS = 9,  /* after string */
     CONTROL_BACKUP_ENTRIES = 10, /* first u64, last u64 (0: what is applied now) */
+    CONTROL_REMOVE = 11,         /* name string */
+    CONTROL_TRANSFER = 12,       /* name string, "": the best */
+    CONTROL_ROTATE_CA = 13,
+    CONTROL_LEAVE = 14,
+    CONTROL_METRICS = 15,
 };
 
 enum {
@@ -237,6 +272,9 @@ struct join_request {
     char name[LIMIT_NAME_BYTES + 1];
     char address[LIMIT_ADDRESS_BYTES + 1];
     char request_pem[CLUSTER_PEM_BYTES];
+    bool observer;
+    uint16_t version;                   /* the newest that the joiner speaks */
+    char replace[LIMIT_NAME_BYTES + 1]; /* who goes for it; "": nobody */
 };
 struct join_answer { /* after a status byte WIRE_OK; else errno u32 and text */
     uint64_t node_id;

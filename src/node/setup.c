@@ -76,8 +76,10 @@ static void directory_move_out(struct directory *d)
 static void add_member(struct members *members, const struct directory *d)
 {
     struct member *m = &members->list[members->count++];
+    members->version = WIRE_PROTOCOL_VERSION;
     m->id = d->node_id;
     m->voter = true;
+    m->version = WIRE_PROTOCOL_VERSION;
     strcpy(m->name, d->name);
     strcpy(m->address, d->advertise);
 }
@@ -342,6 +344,7 @@ static int make_join_request(struct joining *j, char error[NODE_ERROR_BYTES])
     memcpy(r->secret, j->token.secret, sizeof(r->secret));
     strcpy(r->name, j->d->name);
     strcpy(r->address, j->d->advertise);
+    r->version = WIRE_PROTOCOL_VERSION;
     return 0;
 }
 

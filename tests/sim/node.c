@@ -229,13 +229,14 @@ static void make_store(struct sim_node *n, const struct members *members, bool f
 
 void sim_format(unsigned voters)
 {
-    struct members members = {.count = voters};
+    struct members members = {.version = WIRE_PROTOCOL_VERSION, .count = voters};
     unsigned bad = (unsigned)chance_below(CHANCE_PLAN, voters);
     for (unsigned i = 0; i < voters; i++) {
         struct sim_node *n = sim_node_new(i == bad && voters > 2);
         struct member *m = &members.list[i];
         m->id = n->id;
         m->voter = true;
+        m->version = WIRE_PROTOCOL_VERSION;
         strcpy(m->name, n->name);
         strcpy(m->address, n->address);
     }
@@ -325,8 +326,10 @@ void sim_join(void)
     struct joining *j = calloc(1, sizeof(*j));
     ensure(j);
     uint8_t next[NODE_SECRET_BYTES];
-    j->join = (struct node_op){
-        .type = NODE_OP_JOIN, .token_id = token.id, .next_token_id = token.id + 1};
+    j->join = (struct node_op){.type = NODE_OP_JOIN,
+                               .token_id = token.id,
+                               .next_token_id = token.id + 1,
+                               .version = WIRE_PROTOCOL_VERSION};
     memset(next, (int)(token.id + 1), sizeof(next));
     j->join.record = record_of(next);
     memcpy(j->join.secret, token.secret, sizeof(token.secret));

@@ -266,6 +266,7 @@ static void join(struct node *n)
     struct node_op invite = {.type = NODE_OP_INVITE, .token_id = 500};
     struct node_op op = {.type = NODE_OP_JOIN,
                          .token_id = 500,
+                         .version = WIRE_PROTOCOL_VERSION,
                          .next_token_id = 601,
                          .name = "two",
                          .address = "127.0.0.1:1"};

@@ -46,7 +46,7 @@ static void shake(const struct buf *whole, decoder decode)
 
 static void test_keys_are_apart(void **state)
 {
-    struct fs_key config, ca, one, two;
+    struct fs_key config, ca, one, two, gone;
     cluster_key_config(&config);
     cluster_key_ca(&ca);
     cluster_key_token(&one, 1);
@@ -58,24 +58,35 @@ static void test_keys_are_apart(void **state)
     assert_int_equal(one.size, 14);
     assert_memory_equal(one.bytes, "Ctoken\0\0\0\0\0\0\0\1", 14);
     assert_true(memcmp(one.bytes, two.bytes, 14) < 0);
+    cluster_key_removed(&gone, 258);
+    assert_int_equal(gone.size, 16);
+    assert_memory_equal(gone.bytes, "Cremoved\0\0\0\0\0\0\1\2", 16);
 }
 
 /* ---- Records --------------------------------------------------------------------- */
 
 static struct members members_example(void)
 {
-    struct members m = {.count = 2};
-    m.list[0] = (struct member){.id = 1, .voter = true, .name = "a", .address = "h:1"};
-    m.list[1] = (struct member){.id = 2, .name = "b", .address = "[::1]:2"};
+    struct members m = {.version = 3, .count = 3};
+    m.list[0] = (struct member){
+        .id = 1, .voter = true, .version = 3, .name = "a", .address = "h:1"};
+    m.list[1] = (struct member){
+        .id = 2, .version = 4, .ca = 7, .name = "b", .address = "[::1]:2"};
+    m.list[2] = (struct member){
+        .id = 3, .observer = true, .version = 3, .name = "c", .address = "h:3"};
     return m;
 }
 
 static void assert_same_members(const struct members *a, const struct members *b)
 {
+    assert_int_equal(a->version, b->version);
     assert_int_equal(a->count, b->count);
     for (uint32_t i = 0; i < a->count; i++) {
         assert_int_equal(a->list[i].id, b->list[i].id);
         assert_int_equal(a->list[i].voter, b->list[i].voter);
+        assert_int_equal(a->list[i].observer, b->list[i].observer);
+        assert_int_equal(a->list[i].version, b->list[i].version);
+        assert_int_equal(a->list[i].ca, b->list[i].ca);
         assert_string_equal(a->list[i].name, b->list[i].name);
         assert_string_equal(a->list[i].address, b->list[i].address);
     }
@@ -96,7 +107,9 @@ static void test_members(void **state)
     assert_exact(&b, decode_members, -EBADMSG);
     assert_same_members(&m, &last_members);
     assert_string_equal(members_find(&m, 2)->name, "b");
-    assert_null(members_find(&m, 3));
+    assert_null(members_find(&m, 4));
+    assert_int_equal(members_find_name(&m, "c")->id, 3);
+    assert_null(members_find_name(&m, "d"));
     shake(&b, decode_members);
     buf_release(&b);
 }
@@ -115,12 +128,43 @@ static void test_members_are_checked(void **state)
     buf_clear(&b);
     m = members_example();
     members_encode(&m, &b);
-    b.data[12] = 2; /* a kind of member that is not known */
+    b.data[14] = 3; /* an observer does not vote */
     assert_int_equal(decode_members(b.data, b.length), -EBADMSG);
-    put_u32(b.data, LIMIT_MEMBERS + 1);
+    b.data[14] = 4; /* a kind of member that is not known */
     assert_int_equal(decode_members(b.data, b.length), -EBADMSG);
-    put_u32(b.data, UINT32_MAX);
+    put_u32(b.data + 2, LIMIT_MEMBERS + 1);
     assert_int_equal(decode_members(b.data, b.length), -EBADMSG);
+    put_u32(b.data + 2, UINT32_MAX);
+    assert_int_equal(decode_members(b.data, b.length), -EBADMSG);
+    buf_clear(&b);
+    m.version = 0;
+    members_encode(&m, &b);
+    assert_int_equal(decode_members(b.data, b.length), -EBADMSG);
+    buf_clear(&b);
+    m = members_example();
+    m.list[2].version = 0;
+    members_encode(&m, &b);
+    assert_int_equal(decode_members(b.data, b.length), -EBADMSG);
+    buf_release(&b);
+}
+
+static struct removed_record last_removed;
+
+static int decode_removed(const void *data, size_t length)
+{
+    return removed_record_decode(data, length, &last_removed);
+}
+
+static void test_removed_record(void **state)
+{
+    struct removed_record r = {.timestamp_us = 77, .name = "n2"};
+    struct buf b = {0};
+    removed_record_encode(&r, &b);
+    assert_exact(&b, decode_removed, -EBADMSG);
+    assert_int_equal(last_removed.timestamp_us, 77);
+    assert_string_equal(last_removed.name, "n2");
+    b.data[10] = ' ';
+    assert_int_equal(decode_removed(b.data, b.length), -EBADMSG);
     buf_release(&b);
 }
 
@@ -185,6 +229,9 @@ static struct node_op join_example(void)
                          .next_token_id = 4,
                          .name = "n3",
                          .address = "h:3",
+                         .observer = true,
+                         .version = 3,
+                         .replace = "n2",
                          .record = {.expires_us = 99}};
     memset(op.secret, 3, sizeof(op.secret));
     memset(op.key_hash, 4, sizeof(op.key_hash));
@@ -209,6 +256,13 @@ static void check_op(const struct node_op *op)
     assert_memory_equal(last_op.key_hash, op->key_hash, sizeof(op->key_hash));
     assert_string_equal(last_op.name, op->name);
     assert_string_equal(last_op.address, op->address);
+    assert_int_equal(last_op.observer, op->observer);
+    assert_int_equal(last_op.version, op->version);
+    assert_string_equal(last_op.replace, op->replace);
+    assert_int_equal(last_op.ca, op->ca);
+    assert_int_equal(last_op.session, op->session);
+    assert_string_equal(last_op.ca_key_pem, op->ca_key_pem);
+    assert_string_equal(last_op.ca_cert_pem, op->ca_cert_pem);
     shake(&b, decode_op);
     buf_release(&b);
 }
@@ -219,11 +273,22 @@ static void test_operations(void **state)
     struct node_op invite = {
         .type = NODE_OP_INVITE, .token_id = 7, .record = {.expires_us = 8}};
     struct node_op join = join_example();
-    struct node_op promote = {.type = NODE_OP_PROMOTE, .node_id = 9};
+    const struct node_op rest[] = {
+        {.type = NODE_OP_PROMOTE, .node_id = 9},
+        {.type = NODE_OP_REMOVE, .node_id = 10},
+        {.type = NODE_OP_REPORT, .node_id = 11, .version = 4, .ca = 2, .address = "h:1"},
+        {.type = NODE_OP_TRANSFER, .node_id = 12},
+        {.type = NODE_OP_TRANSFER}, /* to the best */
+        {.type = NODE_OP_VERSION, .version = 5},
+        {.type = NODE_OP_ROTATE_CA, .ca = 6, .ca_key_pem = "K", .ca_cert_pem = "C"},
+        {.type = NODE_OP_ADVANCE_CA, .ca = 7},
+        {.type = NODE_OP_END_SESSION, .session = 8},
+    };
     check_op(&session);
     check_op(&invite);
     check_op(&join);
-    check_op(&promote);
+    for (size_t i = 0; i < array_length(rest); i++)
+        check_op(&rest[i]);
 }
 
 static void refuse_op(const struct node_op *op)
@@ -255,11 +320,27 @@ static void test_operations_are_checked(void **state)
     refuse_op(&op);
     op = (struct node_op){.type = NODE_OP_SESSION};
     refuse_op(&op);
-    op = (struct node_op){.type = NODE_OP_PROMOTE};
+    op = join_example();
+    op.version = 0;
     refuse_op(&op);
+    op = join_example();
+    strcpy(op.replace, "a b");
+    refuse_op(&op);
+    const struct node_op nothing[] = {
+        {.type = NODE_OP_PROMOTE},
+        {.type = NODE_OP_REMOVE},
+        {.type = NODE_OP_REPORT, .node_id = 1, .version = 1, .address = "h"},
+        {.type = NODE_OP_REPORT, .node_id = 1, .address = "h:1"},
+        {.type = NODE_OP_REPORT, .version = 1, .address = "h:1"},
+        {.type = NODE_OP_VERSION},
+        {.type = NODE_OP_ROTATE_CA, .ca = 1, .ca_key_pem = "K"},
+        {.type = NODE_OP_END_SESSION},
+    };
+    for (size_t i = 0; i < array_length(nothing); i++)
+        refuse_op(&nothing[i]);
     for (int type = 0; type < 256; type++) {
         uint8_t bytes[9] = {(uint8_t)type};
-        if (type < NODE_OP_SESSION || type > NODE_OP_PROMOTE)
+        if (type < NODE_OP_FIRST || type > NODE_OP_LAST)
             assert_int_equal(decode_op(bytes, sizeof(bytes)), -EPROTO);
     }
 }
@@ -310,11 +391,19 @@ static void test_status(void **state)
                              .snapshot_bytes = 33,
                              .snapshot_total = 34,
                              .refused = 12,
+                             .cluster_version = 35,
+                             .certificate_end_s = 36,
                              .member_count = 2};
     s.members[0] =
         (struct node_member){.name = "n1", .id = 1, .address = "h:1", .voter = true};
-    s.members[1] = (struct node_member){
-        .name = "n2", .id = 2, .address = "h:2", .reachable = true, .applied = 3};
+    s.members[1] = (struct node_member){.name = "n2",
+                                        .id = 2,
+                                        .address = "h:2",
+                                        .reachable = true,
+                                        .applied = 3,
+                                        .observer = true,
+                                        .version = 4,
+                                        .ca = 5};
     struct buf b = {0};
     node_status_encode(&s, &b);
     memset(&last_status, 0, sizeof(last_status));
@@ -344,8 +433,13 @@ static int decode_answer(const void *data, size_t length)
 static void test_join_request(void **state)
 {
     static struct join_request r;
-    r = (struct join_request){
-        .token_id = 1, .name = "n", .address = "h:1", .request_pem = "PEM"};
+    r = (struct join_request){.token_id = 1,
+                              .name = "n",
+                              .address = "h:1",
+                              .request_pem = "PEM",
+                              .observer = true,
+                              .version = 3,
+                              .replace = "old"};
     memset(r.secret, 7, sizeof(r.secret));
     struct buf b = {0};
     join_request_encode(&r, &b);
@@ -384,11 +478,17 @@ static void test_join_answer(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_keys_are_apart),         cmocka_unit_test(test_members),
-        cmocka_unit_test(test_members_are_checked),    cmocka_unit_test(test_ca),
-        cmocka_unit_test(test_token_record),           cmocka_unit_test(test_operations),
-        cmocka_unit_test(test_operations_are_checked), cmocka_unit_test(test_status),
-        cmocka_unit_test(test_join_request),           cmocka_unit_test(test_join_answer),
+        cmocka_unit_test(test_keys_are_apart),
+        cmocka_unit_test(test_members),
+        cmocka_unit_test(test_removed_record),
+        cmocka_unit_test(test_members_are_checked),
+        cmocka_unit_test(test_ca),
+        cmocka_unit_test(test_token_record),
+        cmocka_unit_test(test_operations),
+        cmocka_unit_test(test_operations_are_checked),
+        cmocka_unit_test(test_status),
+        cmocka_unit_test(test_join_request),
+        cmocka_unit_test(test_join_answer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

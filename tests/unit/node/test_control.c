@@ -528,7 +528,7 @@ static void test_server_checks_a_joiner_itself(void **state)
 {
     char error[NODE_ERROR_BYTES] = "", *text = invite(), *key = NULL, *pem = NULL;
     struct token t;
-    struct join_request r = {.name = "a b", .address = "h:1"};
+    struct join_request r = {.name = "a b", .address = "h:1", .version = 3};
     assert_int_equal(token_parse(text, &t, error), 0);
     assert_int_equal(wire_pki_make_key(&key), 0);
     assert_int_equal(wire_pki_make_request(key, &pem), 0);

@@ -295,6 +295,7 @@ static struct node_op join_op(uint8_t key)
 {
     struct node_op op = {.type = NODE_OP_JOIN,
                          .token_id = 500,
+                         .version = WIRE_PROTOCOL_VERSION,
                          .next_token_id = 600 + key,
                          .name = "two",
                          .address = "127.0.0.1:7371"};

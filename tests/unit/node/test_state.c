@@ -18,9 +18,10 @@ static int setup(void **state)
     both->to = calloc(1, sizeof(struct node));
     assert_true(both->from && both->to);
     both->from->members_applied = (struct members){
+        .version = 3,
         .count = 2,
-        .list = {{.id = 1, .voter = true, .name = "a", .address = "h:1"},
-                 {.id = 2, .voter = false, .name = "b", .address = "h:2"}}};
+        .list = {{.id = 1, .voter = true, .version = 3, .name = "a", .address = "h:1"},
+                 {.id = 2, .version = 3, .name = "b", .address = "h:2"}}};
     *state = both;
     return 0;
 }

@@ -63,7 +63,7 @@ static int evaluate_join(struct node *n, const struct node_op *op,
     result->value = record.node_id;
     if (record.node_id) /* the same key: a retry */
         return memcmp(op->key_hash, record.key_hash, sizeof(hash)) ? -JOIN_USED_TOKEN : 0;
-    struct member m = {.id = change->timestamp_us};
+    struct member m = {.id = change->timestamp_us, .version = op->version};
     strcpy(m.name, op->name);
     strcpy(m.address, op->address);
     n->directory.members.list[n->directory.members.count++] = m;
@@ -273,6 +273,9 @@ struct node *twin_start(const char *data)
     char error[NODE_ERROR_BYTES];
     ensure(n);
     ensure(!directory_open(&n->directory, data, error));
+    n->directory.members.version = WIRE_PROTOCOL_VERSION;
+    for (uint32_t i = 0; i < n->directory.members.count; i++)
+        n->directory.members.list[i].version = WIRE_PROTOCOL_VERSION;
     ensure(!evthread_use_pthreads());
     n->loop = event_base_new();
     ensure(n->loop);
