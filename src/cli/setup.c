@@ -1,7 +1,6 @@
 /* setup.c - init, restore, join, invite: a cluster and its nodes begin. */
 #include "cli.h"
 
-#include <ctype.h>
 #include <errno.h>
 
 /* With a MOUNTPOINT: checked before anything is made. */
@@ -114,32 +113,10 @@ int cli_join(struct cli_call *call)
     return result;
 }
 
-/* "24h", "90m", "30s", "7d" or seconds. */
-static int parse_duration(const char *text, uint64_t *ret_s)
-{
-    static const struct {
-        char unit;
-        uint64_t seconds;
-    } units[] = {{'s', 1}, {'m', 60}, {'h', 3600}, {'d', 86400}, {0, 1}};
-    char *end;
-    if (!isdigit((unsigned char)text[0]))
-        return -EINVAL;
-    errno = 0;
-    unsigned long long n = strtoull(text, &end, 10);
-    if (errno || n > UINT32_MAX || (*end && end[1]))
-        return -EINVAL;
-    for (size_t i = 0; i < array_length(units); i++)
-        if (units[i].unit == *end && n) {
-            *ret_s = n * units[i].seconds;
-            return 0;
-        }
-    return -EINVAL;
-}
-
 int cli_invite(struct cli_call *call)
 {
     uint64_t ttl_s = 24 * 60 * 60;
-    if (call->ttl && parse_duration(call->ttl, &ttl_s))
+    if (call->ttl && node_duration_parse(call->ttl, &ttl_s))
         return cli_misused("--ttl \"%s\" is not a duration: 24h, 90m, 30s, or seconds",
                            call->ttl);
     char error[NODE_ERROR_BYTES] = "", *token = NULL;

@@ -13,6 +13,7 @@
  *   segment_mib = N            optional
  *   scrub_days = N             optional
  *   merge_mib_per_s = N        optional
+ *   certificate_life = 365d    optional: a number and s, m, h or d
  *   member = ID voter|learner|observer HOST:PORT NAME  any number
  *
  * Blank lines and lines that begin with # are skipped. Each key but `member` stands once;
@@ -201,6 +202,43 @@ static bool is_member_kind(const char *kind)
            !strcmp(kind, "observer");
 }
 
+int node_duration_parse(const char *text, uint64_t *ret_s)
+{
+    static const struct {
+        char unit;
+        uint64_t seconds;
+    } units[] = {{'s', 1}, {'m', 60}, {'h', 3600}, {'d', 86400}, {0, 1}};
+    char *end;
+    if (!isdigit((unsigned char)text[0]))
+        return -EINVAL;
+    errno = 0;
+    unsigned long long n = strtoull(text, &end, 10);
+    if (errno || n > UINT32_MAX || (*end && end[1]))
+        return -EINVAL;
+    for (size_t i = 0; i < array_length(units); i++)
+        if (units[i].unit == *end && n) {
+            *ret_s = n * units[i].seconds;
+            return 0;
+        }
+    return -EINVAL;
+}
+
+static int conf_certificate(struct conf_parser *p, char *value)
+{
+    uint64_t life_s;
+    if (node_duration_parse(value, &life_s) || life_s < NODE_CERTIFICATE_S_MIN ||
+        life_s > NODE_CERTIFICATE_S_MAX)
+        return conf_bad(p,
+                        "certificate_life \"%.40s\" is not a time like 365d, 12h, 30m, "
+                        "from 10s to 3650d",
+                        value);
+    p->d->certificate_life_s = life_s;
+    return 0;
+}
+
+_Static_assert(NODE_CERTIFICATE_S_MIN == 10 && NODE_CERTIFICATE_S_MAX == 3650 * 86400,
+               "the bounds that the message names");
+
 static int conf_member(struct conf_parser *p, char *value)
 {
     struct members *members = &p->d->members;
@@ -239,6 +277,7 @@ static const struct conf_key {
     {"segment_mib", conf_segment, false, false},
     {"scrub_days", conf_scrub, false, false},
     {"merge_mib_per_s", conf_merge, false, false},
+    {"certificate_life", conf_certificate, false, false},
     {"member", conf_member, false, true},
 };
 
@@ -303,6 +342,7 @@ int directory_conf_parse(const char *text, const char *file, struct directory *r
         ret->segment_bytes = d->segment_bytes;
         ret->scrub_period_us = d->scrub_period_us;
         ret->merge_bytes_per_s = d->merge_bytes_per_s;
+        ret->certificate_life_s = d->certificate_life_s;
         ret->members = d->members;
     }
 out:
@@ -330,6 +370,9 @@ void directory_conf_format(const struct directory *d, struct buf *to)
     if (d->merge_bytes_per_s)
         buf_printf(to, "merge_mib_per_s = %llu\n",
                    (unsigned long long)(d->merge_bytes_per_s / MiB));
+    if (d->certificate_life_s)
+        buf_printf(to, "certificate_life = %llus\n",
+                   (unsigned long long)d->certificate_life_s);
     for (uint32_t i = 0; i < d->members.count; i++) {
         const struct member *m = &d->members.list[i];
         buf_printf(to, "member = %016llx %s %s %s\n", (unsigned long long)m->id,
@@ -535,6 +578,11 @@ struct store_options directory_store_options(const struct directory *d)
                    "one cluster id");
     memcpy(options.cluster_id, d->cluster_id, sizeof(options.cluster_id));
     return options;
+}
+
+uint64_t directory_certificate_life_s(const struct directory *d)
+{
+    return d->certificate_life_s ? d->certificate_life_s : NODE_CERTIFICATE_S;
 }
 
 int directory_look(const char *path, char error[NODE_ERROR_BYTES])

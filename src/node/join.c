@@ -43,9 +43,9 @@ static int sign(struct node *n, struct join *j)
         result = value.failed ? -ENOMEM
                               : ca_decode(value.data, value.length, &ca_key, &ca_cert);
     if (!result)
-        result =
-            wire_pki_sign(ca_key, ca_cert, j->asked.request_pem, j->answer.cluster_id,
-                          j->answer.node_id, j->asked.name, NODE_CERTIFICATE_DAYS, &cert);
+        result = wire_pki_sign(ca_key, ca_cert, j->asked.request_pem,
+                               j->answer.cluster_id, j->answer.node_id, j->asked.name,
+                               directory_certificate_life_s(node_directory(n)), &cert);
     if (!result && (strlen(cert) >= sizeof(j->answer.cert_pem) ||
                     strlen(ca_cert) >= sizeof(j->answer.ca_pem)))
         result = -E2BIG;

@@ -46,6 +46,9 @@ struct node_identity {
 /* What the data directory says of its node, running or not. */
 int node_identify(const char *data, struct node_identity *ret, char error[NODE_ERROR_BYTES]);
 
+/* "24h", "90m", "30s", "7d" or seconds; not 0. -EINVAL. */
+int node_duration_parse(const char *text, uint64_t *ret_s);
+
 /* ---- The process ------------------------------------------------------------------- */
 
 struct node_run_options {

@@ -17,7 +17,9 @@
 enum {
     NODE_FORMAT_VERSION = 1,
     NODE_STATE_VERSION = 1, /* of the state that the store keeps beside what is merged */
-    NODE_CERTIFICATE_DAYS = 3650,
+    NODE_CERTIFICATE_S = 365 * 24 * 3600, /* default of certificate_life in tierce.conf */
+    NODE_CERTIFICATE_S_MIN = 10,
+    NODE_CERTIFICATE_S_MAX = 3650 * 24 * 3600,
     NODE_SECRET_BYTES = 16,
     NODE_SEGMENT_MIB = 64, /* default of segment_mib in tierce.conf */
     NODE_SEGMENT_MIB_MIN = 16,
@@ -62,6 +64,7 @@ struct directory {
     char advertise[LIMIT_ADDRESS_BYTES + 1];
     uint64_t segment_bytes;
     uint64_t scrub_period_us, merge_bytes_per_s; /* as store_options: 0: not told */
+    uint64_t certificate_life_s;                 /* 0: not told */
     char *ca_pem, *cert_pem, *key_pem;
     struct members members; /* as of joining: whom to ask before the log says */
 };
@@ -88,6 +91,8 @@ int directory_get_file(const char *path, const char *name, char **ret,
 struct wire_identity directory_identity(const struct directory *d);
 struct wire_hello directory_hello(const struct directory *d);
 struct store_options directory_store_options(const struct directory *d);
+/* How long the certificates last that this node signs. */
+uint64_t directory_certificate_life_s(const struct directory *d);
 /* Why there is no node to be opened at `path`: -ENOENT or -EBADMSG with the message; 0 where
  * there is a tierce.conf. */
 int directory_look(const char *path, char error[NODE_ERROR_BYTES]);

@@ -100,7 +100,7 @@ static int make_identity(struct directory *d, char **ret_ca_key,
         result = wire_pki_make_request(d->key_pem, &request);
     if (!result)
         result = wire_pki_sign(ca_key, d->ca_pem, request, d->cluster_id, d->node_id,
-                               d->name, NODE_CERTIFICATE_DAYS, &d->cert_pem);
+                               d->name, directory_certificate_life_s(d), &d->cert_pem);
     free(request);
     if (result) {
         free(ca_key);
@@ -479,9 +479,7 @@ static int adopt_answer(struct joining *j, char error[NODE_ERROR_BYTES])
 {
     struct directory *d = j->d;
     const struct join_answer *a = &j->answer;
-    uint8_t hash[WIRE_HASH_BYTES];
-    if (wire_pki_fingerprint(a->ca_pem, hash) ||
-        memcmp(hash, j->token.ca_hash, sizeof(hash)))
+    if (!wire_pki_holds(a->ca_pem, j->token.ca_hash))
         return node_error(error, -EKEYREJECTED,
                           "the node that answered is of another cluster than the token");
     d->ca_pem = strdup(a->ca_pem);

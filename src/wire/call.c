@@ -277,6 +277,16 @@ static X509 *find_ca(SSL *tls, const uint8_t ca_hash[WIRE_HASH_BYTES])
     return NULL;
 }
 
+/* Under that CA and no other. */
+static int verify_under(X509 *certificate, X509 *ca)
+{
+    STACK_OF(X509) *cas = sk_X509_new_null();
+    int result = cas && sk_X509_push(cas, ca) ? pki_verify(certificate, cas)
+                                              : X509_V_ERR_OUT_OF_MEM;
+    sk_X509_free(cas);
+    return result;
+}
+
 /* That the server is a node of the cluster whose CA has this hash (W5). */
 static int check_server(SSL *tls, const uint8_t ca_hash[WIRE_HASH_BYTES],
                         const char *address,
@@ -289,15 +299,21 @@ static int check_server(SSL *tls, const uint8_t ca_hash[WIRE_HASH_BYTES],
     if (!certificate || !ca) {
         snprintf(
             error, WIRE_ERROR_BYTES,
-            "%.280s is of another cluster than the token; ask for a token of this one",
+            "%.280s is of another cluster than the token, or the cluster has "
+            "replaced its CA since the token was made; run `tierce invite` there for "
+            "a fresh one",
             address);
         return -EKEYREJECTED;
     }
-    int result = pki_verify(certificate, ca);
+    int result = verify_under(certificate, ca);
     if (result != X509_V_OK) {
         snprintf(error, WIRE_ERROR_BYTES,
-                 "%.280s has no valid certificate of its cluster: %s", address,
-                 X509_verify_cert_error_string(result));
+                 "%.280s has no valid certificate of its cluster: %s%s", address,
+                 X509_verify_cert_error_string(result),
+                 result == X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY
+                     ? "; if the cluster is replacing its CA, run `tierce invite` there "
+                       "for a fresh token"
+                     : "");
         return -EKEYREJECTED;
     }
     if (pki_certificate_ids(certificate, ret_cluster_id, &node_id) < 0) {

@@ -415,6 +415,24 @@ static void on_written(struct bufferevent *bev, void *context)
     connection_written(c);
 }
 
+/* What was believed when the handshake began may be so no more. */
+static bool is_of_our_cas(const struct wire_connection *c)
+{
+    SSL *ssl = bufferevent_openssl_get_ssl(c->bev);
+    X509 *certificate = SSL_get0_peer_certificate(ssl);
+    return SSL_get_SSL_CTX(ssl) == c->endpoint->tls || !certificate ||
+           pki_is_of(certificate, c->endpoint->cas);
+}
+
+void connection_trust_again(struct wire_connection *c)
+{
+    if ((c->state != CONNECTION_HELLO && c->state != CONNECTION_OPEN &&
+         c->state != CONNECTION_CLOSING) ||
+        c->kind != WIRE_PEER_NODE || is_of_our_cas(c))
+        return; /* of one in its handshake connection_secured() asks */
+    connection_fail(c, "the certificate of %s is of a CA that was replaced", c->peer);
+}
+
 /* The handshake is done: who is it? (W5) */
 static void connection_secured(struct wire_connection *c)
 {
@@ -428,8 +446,12 @@ static void connection_secured(struct wire_connection *c)
     }
     uint8_t cluster_id[WIRE_CLUSTER_ID_BYTES];
     uint64_t node_id = 0;
-    if (pki_certificate_ids(certificate, cluster_id, &node_id) < 0 ||
-        memcmp(cluster_id, c->endpoint->hello.cluster_id, sizeof(cluster_id)) != 0) {
+    if (!is_of_our_cas(c)) {
+        c->endpoint->counters.refused_handshakes++;
+        connection_fail(c, "the certificate of %s is of a CA that was replaced", c->peer);
+    } else if (pki_certificate_ids(certificate, cluster_id, &node_id) < 0 ||
+               memcmp(cluster_id, c->endpoint->hello.cluster_id, sizeof(cluster_id)) !=
+                   0) {
         c->endpoint->counters.refused_handshakes++;
         connection_fail(c, "the certificate of %s is of no node of this cluster",
                         c->peer);

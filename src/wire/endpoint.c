@@ -308,7 +308,7 @@ int wire_endpoint_new(struct wire_endpoint **ret, struct event_base *loop,
         snprintf(error, WIRE_ERROR_BYTES, "cannot set up TLS: out of memory");
         return -ENOMEM;
     }
-    int rc = tls_context_new(&e->tls, identity, error);
+    int rc = tls_context_new(&e->tls, &e->cas, identity, error);
     if (rc < 0) {
         free(e);
         return rc;
@@ -349,7 +349,29 @@ void wire_endpoint_free(struct wire_endpoint *e)
     if (e->names)
         evdns_base_free(e->names, 1);
     SSL_CTX_free(e->tls);
+    pki_free_certificates(e->cas);
     free(e);
+}
+
+int wire_endpoint_set_identity(struct wire_endpoint *e,
+                               const struct wire_identity *identity,
+                               char error[WIRE_ERROR_BYTES])
+{
+    SSL_CTX *tls;
+    STACK_OF(X509) * cas;
+    ensure(identity->node_id == e->hello.node_id);
+    ensure(memcmp(identity->cluster_id, e->hello.cluster_id, WIRE_CLUSTER_ID_BYTES) == 0);
+    int rc = tls_context_new(&tls, &cas, identity, error);
+    if (rc < 0)
+        return rc;
+    SSL_CTX_free(e->tls); /* connections have their own references */
+    pki_free_certificates(e->cas);
+    e->tls = tls;
+    e->cas = cas;
+    struct wire_connection *c;
+    TAILQ_FOREACH(c, &e->connections, link)
+    connection_trust_again(c);
+    return 0;
 }
 
 int wire_dial(struct wire_endpoint *e, const char *address, uint64_t node_id,

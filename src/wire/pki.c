@@ -17,10 +17,10 @@
 #include <openssl/x509v3.h>
 
 enum {
+    DAY_S = 24 * 60 * 60,
     CA_DAYS = 20 * 365 + 5,
-    BACKDATED_DAYS = 1, /* a peer's clock may be behind ours */
     SERIAL_BITS = 128,
-    NODE_ID_DIGITS = 16,
+    NODE_ID_DIGITS = 2 * sizeof(uint64_t),
     CLUSTER_ID_DIGITS = 2 * WIRE_CLUSTER_ID_BYTES,
 };
 
@@ -29,6 +29,30 @@ enum {
 static BIO *pem_open(const char *pem)
 {
     return BIO_new_mem_buf(pem, -1);
+}
+
+STACK_OF(X509) * pki_read_certificates(const char *pem)
+{
+    BIO *bio = pem_open(pem);
+    STACK_OF(X509) *all = sk_X509_new_null();
+    X509 *certificate = NULL;
+    while (bio && all && (certificate = PEM_read_bio_X509(bio, NULL, NULL, NULL)) &&
+           sk_X509_push(all, certificate))
+        certificate = NULL;
+    X509_free(certificate);
+    BIO_free(bio);
+    /* The reading ends with an error: right is the one that says "there are no more". */
+    bool whole = ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
+    ERR_clear_error();
+    if (whole && all && sk_X509_num(all) > 0)
+        return all;
+    pki_free_certificates(all);
+    return NULL;
+}
+
+void pki_free_certificates(STACK_OF(X509) * all)
+{
+    sk_X509_pop_free(all, X509_free);
 }
 
 X509 *pki_read_certificate(const char *pem)
@@ -127,10 +151,12 @@ static bool set_random_serial(X509 *certificate)
     return ok;
 }
 
-static bool set_validity(X509 *certificate, unsigned days)
+static bool set_validity(X509 *certificate, uint64_t life_s)
 {
-    return X509_time_adj_ex(X509_getm_notBefore(certificate), -BACKDATED_DAYS, 0, NULL) &&
-           X509_time_adj_ex(X509_getm_notAfter(certificate), (int)days, 0, NULL);
+    return X509_time_adj_ex(X509_getm_notBefore(certificate), -PKI_BACKDATED_DAYS, 0,
+                            NULL) &&
+           X509_time_adj_ex(X509_getm_notAfter(certificate), (int)(life_s / DAY_S),
+                            (long)(life_s % DAY_S), NULL);
 }
 
 static bool add_extension(X509 *certificate, X509 *issuer, int nid, const char *value)
@@ -145,11 +171,11 @@ static bool add_extension(X509 *certificate, X509 *issuer, int nid, const char *
 }
 
 /* A version 3 certificate with serial, validity and key, yet without names. */
-static X509 *certificate_begin(EVP_PKEY *key, unsigned days)
+static X509 *certificate_begin(EVP_PKEY *key, uint64_t life_s)
 {
     X509 *certificate = X509_new();
     if (certificate && X509_set_version(certificate, X509_VERSION_3) &&
-        set_random_serial(certificate) && set_validity(certificate, days) &&
+        set_random_serial(certificate) && set_validity(certificate, life_s) &&
         X509_set_pubkey(certificate, key))
         return certificate;
     X509_free(certificate);
@@ -160,7 +186,7 @@ static X509 *certificate_begin(EVP_PKEY *key, unsigned days)
 
 static X509 *make_ca_certificate(EVP_PKEY *key, const uint8_t id[WIRE_CLUSTER_ID_BYTES])
 {
-    X509 *ca = certificate_begin(key, CA_DAYS);
+    X509 *ca = certificate_begin(key, CA_DAYS * (uint64_t)DAY_S);
     if (!ca)
         return NULL;
     X509_NAME *name = X509_get_subject_name(ca);
@@ -265,9 +291,9 @@ static bool set_node_extensions(X509 *certificate, X509 *ca)
 int wire_pki_sign(const char *ca_key_pem, const char *ca_cert_pem,
                   const char *request_pem,
                   const uint8_t cluster_id[WIRE_CLUSTER_ID_BYTES], uint64_t node_id,
-                  const char *name, unsigned days, char **ret_cert_pem)
+                  const char *name, uint64_t life_s, char **ret_cert_pem)
 {
-    ensure(node_id != 0);
+    ensure(node_id != 0 && life_s <= INT32_MAX);
     int rc = -EINVAL;
     X509 *certificate = NULL;
     EVP_PKEY *ca_key = pki_read_key(ca_key_pem);
@@ -280,7 +306,7 @@ int wire_pki_sign(const char *ca_key_pem, const char *ca_cert_pem,
     if (!key)
         goto out;
     rc = -ENOMEM;
-    certificate = certificate_begin(key, days);
+    certificate = certificate_begin(key, life_s);
     if (!certificate)
         goto out;
     rc = -EINVAL; /* of all that follows, the name may be unfit: too long, or not UTF-8 */
@@ -383,146 +409,4 @@ int wire_pki_request_key_hash(const char *request_pem, uint8_t ret[WIRE_HASH_BYT
     wire_hash(der, (size_t)length, ret);
     OPENSSL_free(der);
     return 0;
-}
-
-/* ---- Reading them ---------------------------------------------------------------- */
-
-/* The subject's one entry of that kind, when it is exactly `digits` hex digits. */
-static int subject_hex(const X509 *certificate, int nid, size_t digits, void *ret)
-{
-    char text[CLUSTER_ID_DIGITS + 1];
-    ensure(digits < sizeof(text));
-    const X509_NAME *subject = X509_get_subject_name(certificate);
-    int at = X509_NAME_get_index_by_NID(subject, nid, -1);
-    if (at < 0 || X509_NAME_get_index_by_NID(subject, nid, at) >= 0)
-        return -EINVAL;
-    const ASN1_STRING *value = X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at));
-    if (ASN1_STRING_length(value) != (int)digits)
-        return -EINVAL;
-    memcpy(text, ASN1_STRING_get0_data(value), digits);
-    text[digits] = 0;
-    return hex_parse(text, ret, digits / 2);
-}
-
-int pki_certificate_ids(const X509 *certificate,
-                        uint8_t ret_cluster_id[WIRE_CLUSTER_ID_BYTES],
-                        uint64_t *ret_node_id)
-{
-    uint8_t cluster_id[WIRE_CLUSTER_ID_BYTES], node_id[NODE_ID_DIGITS / 2];
-    if (subject_hex(certificate, NID_organizationName, CLUSTER_ID_DIGITS, cluster_id) <
-            0 ||
-        subject_hex(certificate, NID_commonName, NODE_ID_DIGITS, node_id) < 0 ||
-        get_be64(node_id) == 0)
-        return -EINVAL;
-    memcpy(ret_cluster_id, cluster_id, sizeof(cluster_id));
-    *ret_node_id = get_be64(node_id);
-    return 0;
-}
-
-int pki_verify(X509 *certificate, X509 *ca)
-{
-    int result = X509_V_ERR_OUT_OF_MEM;
-    X509_STORE *store = X509_STORE_new();
-    X509_STORE_CTX *context = X509_STORE_CTX_new();
-    if (store && context && X509_STORE_add_cert(store, ca) &&
-        X509_STORE_CTX_init(context, store, certificate, NULL) &&
-        X509_STORE_CTX_set_purpose(context, X509_PURPOSE_SSL_SERVER)) {
-        X509_verify_cert(context);
-        result = X509_STORE_CTX_get_error(context);
-    }
-    X509_STORE_CTX_free(context);
-    X509_STORE_free(store);
-    ERR_clear_error();
-    return result;
-}
-
-static void time_text(const ASN1_TIME *time, char *to, size_t size)
-{
-    struct tm tm;
-    if (!ASN1_TIME_to_tm(time, &tm) || !strftime(to, size, "%Y-%m-%d %H:%M:%S UTC", &tm))
-        snprintf(to, size, "an unreadable time");
-}
-
-static int explain_chain(X509 *certificate, int result, char error[WIRE_ERROR_BYTES])
-{
-    char when[64];
-    switch (result) {
-    case X509_V_OK:
-        return 0;
-    case X509_V_ERR_CERT_HAS_EXPIRED:
-        time_text(X509_get0_notAfter(certificate), when, sizeof(when));
-        snprintf(error, WIRE_ERROR_BYTES,
-                 "the node's certificate ended on %s; join the cluster anew", when);
-        return -EKEYREJECTED;
-    case X509_V_ERR_CERT_NOT_YET_VALID:
-        time_text(X509_get0_notBefore(certificate), when, sizeof(when));
-        snprintf(error, WIRE_ERROR_BYTES,
-                 "the node's certificate begins on %s; set this host's clock", when);
-        return -EKEYREJECTED;
-    default:
-        snprintf(
-            error, WIRE_ERROR_BYTES,
-            "the node's certificate is not one of this cluster's CA (%s); put back the"
-            " one it was given when it joined",
-            X509_verify_cert_error_string(result));
-        return -EKEYREJECTED;
-    }
-}
-
-static int explain_ids(const X509 *certificate, const struct wire_identity *identity,
-                       char error[WIRE_ERROR_BYTES])
-{
-    uint8_t cluster_id[WIRE_CLUSTER_ID_BYTES];
-    uint64_t node_id;
-    if (pki_certificate_ids(certificate, cluster_id, &node_id) < 0) {
-        snprintf(error, WIRE_ERROR_BYTES,
-                 "the node's certificate names no node of a cluster; put back the one it"
-                 " was given when it joined");
-        return -EKEYREJECTED;
-    }
-    if (memcmp(cluster_id, identity->cluster_id, sizeof(cluster_id)) != 0) {
-        snprintf(
-            error, WIRE_ERROR_BYTES,
-            "the node's certificate is of another cluster than its data; put back the"
-            " one it was given when it joined");
-        return -EKEYREJECTED;
-    }
-    if (node_id != identity->node_id) {
-        snprintf(
-            error, WIRE_ERROR_BYTES,
-            "the node's certificate is of node %016llx, its data of node %016llx; put"
-            " back the one it was given when it joined",
-            (unsigned long long)node_id, (unsigned long long)identity->node_id);
-        return -EKEYREJECTED;
-    }
-    return 0;
-}
-
-int wire_identity_check(const struct wire_identity *identity,
-                        char error[WIRE_ERROR_BYTES])
-{
-    int rc = -EKEYREJECTED;
-    X509 *ca = pki_read_certificate(identity->ca_pem);
-    X509 *certificate = pki_read_certificate(identity->cert_pem);
-    EVP_PKEY *key = pki_read_key(identity->key_pem);
-    const char *unreadable = !ca            ? "the CA's certificate"
-                             : !certificate ? "the node's certificate"
-                             : !key         ? "the node's key"
-                                            : NULL;
-    if (unreadable) {
-        snprintf(error, WIRE_ERROR_BYTES, "%s is not readable PEM; restore the file",
-                 unreadable);
-    } else if (X509_check_private_key(certificate, key) != 1) {
-        snprintf(error, WIRE_ERROR_BYTES,
-                 "the node's key and certificate do not belong together; restore both");
-    } else {
-        rc = explain_chain(certificate, pki_verify(certificate, ca), error);
-        if (rc == 0)
-            rc = explain_ids(certificate, identity, error);
-    }
-    EVP_PKEY_free(key);
-    X509_free(certificate);
-    X509_free(ca);
-    ERR_clear_error();
-    return rc;
 }

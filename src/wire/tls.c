@@ -35,33 +35,44 @@ static SSL_CTX *context_begin(void)
     return context;
 }
 
-/* The CA goes with the chain: a joiner knows it by its hash only. */
-static bool context_load(SSL_CTX *context, X509 *ca, X509 *certificate, EVP_PKEY *key)
+/* The CAs go with the chain: a joiner knows one by its hash only. */
+static bool load_cas(SSL_CTX *context, const STACK_OF(X509) * cas)
 {
-    return X509_STORE_add_cert(SSL_CTX_get_cert_store(context), ca) &&
-           SSL_CTX_use_certificate(context, certificate) &&
-           SSL_CTX_use_PrivateKey(context, key) &&
-           SSL_CTX_check_private_key(context) == 1 &&
-           SSL_CTX_add1_chain_cert(context, ca) && SSL_CTX_add_client_CA(context, ca);
+    for (int i = 0; i < sk_X509_num(cas); i++) {
+        X509 *ca = sk_X509_value(cas, i);
+        if (!X509_STORE_add_cert(SSL_CTX_get_cert_store(context), ca) ||
+            !SSL_CTX_add1_chain_cert(context, ca) || !SSL_CTX_add_client_CA(context, ca))
+            return false;
+    }
+    return true;
 }
 
-int tls_context_new(SSL_CTX **ret, const struct wire_identity *identity,
-                    char error[WIRE_ERROR_BYTES])
+static bool context_load(SSL_CTX *context, const STACK_OF(X509) * cas, X509 *certificate,
+                         EVP_PKEY *key)
+{
+    return SSL_CTX_use_certificate(context, certificate) &&
+           SSL_CTX_use_PrivateKey(context, key) &&
+           SSL_CTX_check_private_key(context) == 1 && load_cas(context, cas);
+}
+
+int tls_context_new(SSL_CTX **ret, STACK_OF(X509) * *ret_cas,
+                    const struct wire_identity *identity, char error[WIRE_ERROR_BYTES])
 {
     int rc = wire_identity_check(identity, error);
     if (rc < 0)
         return rc;
-    X509 *ca = pki_read_certificate(identity->ca_pem);
+    STACK_OF(X509) *cas = pki_read_certificates(identity->ca_pem);
     X509 *certificate = pki_read_certificate(identity->cert_pem);
     EVP_PKEY *key = pki_read_key(identity->key_pem);
     SSL_CTX *context = context_begin();
-    if (ca && certificate && key && context &&
-        context_load(context, ca, certificate, key)) {
-        /* As a server: a certificate that is shown must be the CA's, none makes a joiner.
-         */
+    if (cas && certificate && key && context &&
+        context_load(context, cas, certificate, key)) {
+        /* As a server: a certificate that is shown must be a CA's, none makes a joiner. */
         SSL_CTX_set_verify(context, SSL_VERIFY_PEER, NULL);
         *ret = context;
+        *ret_cas = cas;
         context = NULL;
+        cas = NULL;
     } else {
         snprintf(error, WIRE_ERROR_BYTES, "cannot set up TLS: %s",
                  ERR_peek_error() ? ERR_reason_error_string(ERR_peek_error())
@@ -71,7 +82,7 @@ int tls_context_new(SSL_CTX **ret, const struct wire_identity *identity,
     SSL_CTX_free(context);
     EVP_PKEY_free(key);
     X509_free(certificate);
-    X509_free(ca);
+    pki_free_certificates(cas);
     ERR_clear_error();
     return rc;
 }

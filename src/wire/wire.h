@@ -94,11 +94,19 @@ int wire_pki_make_key(char **ret_key_pem);
 /* A certificate request for that key (PEM). The subject is decided by who signs. */
 int wire_pki_make_request(const char *key_pem, char **ret_request_pem);
 /* Checks the request's signature and signs: CN = node id as 16 hex digits, O = cluster id,
- * valid `days`, for client and server. -EBADMSG a bad request. */
+ * valid for `life_s` seconds (at most 68 years), for client and server. -EBADMSG a bad
+ * request. */
 int wire_pki_sign(const char *ca_key_pem, const char *ca_cert_pem, const char *request_pem,
                   const uint8_t cluster_id[WIRE_CLUSTER_ID_BYTES], uint64_t node_id,
-                  const char *name, unsigned days, char **ret_cert_pem);
-/* SHA-256 of the certificate's DER, and of a request's public key. */
+                  const char *name, uint64_t life_s, char **ret_cert_pem);
+/* From when to when a certificate was made for, in seconds since 1970: without the day by
+ * which it is backdated, as clocks differ. -EBADMSG. */
+int wire_pki_times(const char *cert_pem, int64_t *ret_begin_s, int64_t *ret_end_s);
+/* Whether this CA (the text's first) has signed it; not whether it is in time. */
+bool wire_pki_is_signed_by(const char *cert_pem, const char *ca_pem);
+/* Whether one of these CAs' certificates has this hash. */
+bool wire_pki_holds(const char *ca_pem, const uint8_t hash[WIRE_HASH_BYTES]);
+/* SHA-256 of the certificate's DER (of several: the first's), and of a request's public key. */
 int wire_pki_fingerprint(const char *cert_pem, uint8_t ret[WIRE_HASH_BYTES]);
 int wire_pki_request_key_hash(const char *request_pem, uint8_t ret[WIRE_HASH_BYTES]);
 void wire_hash(const void *data, size_t length, uint8_t ret[WIRE_HASH_BYTES]);
@@ -110,7 +118,7 @@ void wire_hasher_get(const struct wire_hasher *h, uint8_t ret[WIRE_HASH_BYTES]);
 void wire_hasher_free(struct wire_hasher *h);
 
 struct wire_identity {
-    const char *ca_pem;   /* what peers must be signed by */
+    const char *ca_pem;   /* of the CAs, one of which peers must be signed by */
     const char *cert_pem; /* this node's */
     const char *key_pem;
     uint8_t cluster_id[WIRE_CLUSTER_ID_BYTES];
@@ -160,6 +168,12 @@ struct wire_counters { /* what arrived and was refused */
 int wire_endpoint_new(struct wire_endpoint **ret, struct event_base *loop,
                       const struct wire_identity *identity, const struct wire_hello *hello,
                       const struct wire_handlers *handlers, char error[WIRE_ERROR_BYTES]);
+/* From now on it shows this certificate and believes these CAs, of the same cluster and node;
+ * the strings are copied. Open connections go on, but those of peers whose CA is not among
+ * these end, with closed(), never from within. As wire_identity_check; on failure nothing has
+ * changed. */
+int wire_endpoint_set_identity(struct wire_endpoint *e, const struct wire_identity *identity,
+                               char error[WIRE_ERROR_BYTES]);
 /* Closes all, calls no handler; never from within one. */
 void wire_endpoint_free(struct wire_endpoint *e);
 /* "HOST:PORT"; an empty host: every address, v6 and v4. -EADDRINUSE, ... with `error`, which

@@ -96,23 +96,34 @@ enum frame_verdict frame_judge(enum wire_peer_kind kind, enum frame_phase phase,
 
 /* ---- pki.c ----------------------------------------------------------------------- */
 
+enum { PKI_BACKDATED_DAYS = 1 }; /* a peer's clock may be behind ours */
+
 /* NULL where the PEM text is not one. */
 X509 *pki_read_certificate(const char *pem);
 EVP_PKEY *pki_read_key(const char *pem);
+/* All of them, one at least; NULL where one is not readable. */
+STACK_OF(X509) * pki_read_certificates(const char *pem);
+void pki_free_certificates(STACK_OF(X509) * all); /* NULL is allowed */
+int pki_certificate_hash(const X509 *certificate, uint8_t ret[WIRE_HASH_BYTES]);
+
+/* ---- identity.c ------------------------------------------------------------------ */
+
 /* The ids in a node certificate's subject. -EINVAL: it has none. */
 int pki_certificate_ids(const X509 *certificate,
                         uint8_t ret_cluster_id[WIRE_CLUSTER_ID_BYTES],
                         uint64_t *ret_node_id);
-int pki_certificate_hash(const X509 *certificate, uint8_t ret[WIRE_HASH_BYTES]);
-/* Verifies `certificate` as a server's and client's under exactly this CA: X509_V_OK or
- * another X509_V_ERR_*. */
-int pki_verify(X509 *certificate, X509 *ca);
+/* Verifies `certificate` as a server's and client's under one of exactly these CAs:
+ * X509_V_OK or another X509_V_ERR_*. */
+int pki_verify(X509 *certificate, const STACK_OF(X509) * cas);
+/* Whether one of them has signed it, in time or not. */
+bool pki_is_of(X509 *certificate, const STACK_OF(X509) * cas);
 
 /* ---- tls.c ----------------------------------------------------------------------- */
 
-/* One context for both directions. -EINVAL with `error`. */
-int tls_context_new(SSL_CTX **ret, const struct wire_identity *identity,
-                    char error[WIRE_ERROR_BYTES]);
+/* One context for both directions, and the CAs that it believes. -EKEYREJECTED, -ENOMEM with
+ * `error`. */
+int tls_context_new(SSL_CTX **ret, STACK_OF(X509) * *ret_cas,
+                    const struct wire_identity *identity, char error[WIRE_ERROR_BYTES]);
 /* A context that has no certificate and believes none: the caller checks (call.c). */
 SSL_CTX *tls_joiner_context_new(void);
 /* Attaches a socket that is not closed with `ssl`, and never raises SIGPIPE. */
@@ -151,7 +162,7 @@ struct wire_connection {
     uint64_t peer_id; /* in its certificate; before that, the id that was dialed */
     void *tag;
     struct bufferevent *bev;
-    struct evbuffer *queue; /* frames of this turn of the loop: see send.c */
+    struct evbuffer *queue;              /* frames of this turn of the loop: see send.c */
     TAILQ_ENTRY(wire_connection) unsent; /* in endpoint->unsent while `queued` */
     bool queued;
     struct event timer;
@@ -172,6 +183,8 @@ void connection_leave(struct wire_connection *c);
 void connection_fail(struct wire_connection *c, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 void connection_set_timer(struct wire_connection *c, uint64_t from_us, uint64_t ms);
+/* The endpoint believes other CAs now. */
+void connection_trust_again(struct wire_connection *c);
 /* send.c: what was queued leaves, as far as the socket takes it. */
 void connection_flush(struct wire_connection *c);
 void endpoint_flush(evutil_socket_t fd, short what, void *endpoint);
@@ -211,6 +224,7 @@ struct wire_endpoint {
     struct wire_handlers handlers;
     struct wire_hello hello;
     SSL_CTX *tls;
+    STACK_OF(X509) * cas; /* what `tls` believes */
     TAILQ_HEAD(, wire_connection) connections;
     TAILQ_HEAD(, wire_connection) unsent; /* have frames of this turn of the loop */
     struct event flush;

@@ -96,7 +96,7 @@ static void make_node(void)
     ensure(wire_pki_make_ca(identity.cluster_id, &ca_key, &ca) == 0);
     ensure(wire_pki_make_key(&key) == 0);
     ensure(wire_pki_make_request(key, &request) == 0);
-    ensure(wire_pki_sign(ca_key, ca, request, identity.cluster_id, 1, "", 1, &cert) == 0);
+    ensure(wire_pki_sign(ca_key, ca, request, identity.cluster_id, 1, "", 3600, &cert) == 0);
     identity.ca_pem = ca;
     identity.cert_pem = cert;
     identity.key_pem = key;

@@ -59,6 +59,7 @@ static void test_conf_comes_back(void **state)
         d.scrub_period_us =
             told == 2 ? STORE_NEVER : (uint64_t)told * 30 * 24 * 3600 * 1000000;
         d.merge_bytes_per_s = (uint64_t)told * 5 * MiB;
+        d.certificate_life_s = (uint64_t)told * 86401;
         buf_clear(&text);
         directory_conf_format(&d, &text);
         buf_u8(&text, 0);
@@ -66,6 +67,7 @@ static void test_conf_comes_back(void **state)
         assert_same(&d, &back);
         assert_true(back.scrub_period_us == d.scrub_period_us);
         assert_true(back.merge_bytes_per_s == d.merge_bytes_per_s);
+        assert_true(back.certificate_life_s == d.certificate_life_s);
     }
     buf_release(&text);
 }
@@ -77,19 +79,22 @@ static void test_conf_is_lenient_in_layout(void **state)
     assert_int_equal(directory_conf_parse(
                          "# mine\n\n  format=1 \r\n\tcluster =  "
                          "000102030405060708090a0b0c0d0e0f\nid=00000000000000ff\n" BODY
-                         "segment_mib = 16\nscrub_days = 3\nmerge_mib_per_s = 100",
+                         "segment_mib = 16\nscrub_days = 3\nmerge_mib_per_s = 100\n"
+                         "certificate_life = 36h",
                          "f", &d, error),
                      0);
     assert_int_equal(d.segment_bytes, 16 * MiB);
     struct store_options options = directory_store_options(&d);
     assert_int_equal(options.scrub_period_us, (uint64_t)3 * 24 * 3600 * 1000000);
     assert_int_equal(options.merge_bytes_per_s, 100 * MiB);
+    assert_int_equal(d.certificate_life_s, 36 * 3600);
     assert_int_equal(directory_conf_parse(WHOLE "scrub_days = 0\n", "f", &d, error), 0);
     options = directory_store_options(&d);
     assert_true(options.scrub_period_us == STORE_NEVER);
     assert_int_equal(options.merge_bytes_per_s, 0);
     assert_int_equal(directory_conf_parse(WHOLE, "f", &d, error), 0);
     assert_int_equal(d.segment_bytes, NODE_SEGMENT_MIB * MiB);
+    assert_int_equal(directory_certificate_life_s(&d), NODE_CERTIFICATE_S);
 }
 
 static void test_conf_errors_name_file_and_line(void **state)
@@ -116,6 +121,9 @@ static void test_conf_errors_name_file_and_line(void **state)
         {WHOLE "scrub_days = x\n", -EBADMSG, "F, line 7: scrub_days \"x\""},
         {WHOLE "merge_mib_per_s = 0\n", -EBADMSG, "F, line 7: merge_mib_per_s \"0\""},
         {WHOLE "merge_mib_per_s = 1025\n", -EBADMSG, "from 1 to 1024"},
+        {WHOLE "certificate_life = 9s\n", -EBADMSG, "from 10s to 3650d"},
+        {WHOLE "certificate_life = 3651d\n", -EBADMSG, "from 10s to 3650d"},
+        {WHOLE "certificate_life = 1y\n", -EBADMSG, "F, line 7: certificate_life \"1y\""},
         {WHOLE "member = 1 voter a:1 n\n", -EBADMSG, "F, line 7: a member is: ID"},
         {WHOLE "member = 0000000000000001 boss a:1 n\n", -EBADMSG, "a member is: ID"},
         {WHOLE "member = 0000000000000001 voter a n\n", -EBADMSG, "a member is: ID"},

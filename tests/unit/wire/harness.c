@@ -31,7 +31,7 @@ void cluster_certify(const struct cluster *cl, uint64_t node_id, char **ret_cert
     assert_int_equal(wire_pki_make_key(ret_key), 0);
     assert_int_equal(wire_pki_make_request(*ret_key, &request), 0);
     assert_int_equal(wire_pki_sign(cl->ca_key, cl->ca_cert, request, cl->id, node_id,
-                                   "node", 10, ret_cert),
+                                   "node", 10 * 86400, ret_cert),
                      0);
     free(request);
 }

@@ -19,7 +19,7 @@ static void certify(struct node *n, unsigned days)
     assert_int_equal(wire_pki_make_key(&n->key), 0);
     assert_int_equal(wire_pki_make_request(n->key, &request), 0);
     assert_int_equal(wire_pki_sign(n->cl->ca_key, n->cl->ca_cert, request, n->cl->id, 7,
-                                   "alpha", days, &n->cert),
+                                   "alpha", days * 86400, &n->cert),
                      0);
     free(request);
     n->identity = (struct wire_identity){
@@ -163,6 +163,64 @@ static void test_out_of_time(void **state)
     free(future);
 }
 
+static void test_times(void **state)
+{
+    struct node *n = *state;
+    char *request, *cert;
+    int64_t begin = 0, end = 0, now = (int64_t)(clock_real_us() / 1000000);
+    assert_int_equal(wire_pki_make_request(n->key, &request), 0);
+    assert_int_equal(wire_pki_sign(n->cl->ca_key, n->cl->ca_cert, request, n->cl->id, 7,
+                                   "", 3 * 86400 + 5000, &cert),
+                     0);
+    assert_int_equal(wire_pki_times(cert, &begin, &end), 0);
+    assert_int_equal(end - begin, 3 * 86400 + 5000);
+    int64_t later = (int64_t)(clock_real_us() / 1000000);
+    assert_in_range(begin, now, later + 1);
+    assert_int_equal(wire_pki_times("nonsense", &begin, &end), -EBADMSG);
+    free(request);
+    free(cert);
+}
+
+static char *both(const char *a, const char *b)
+{
+    char *text;
+    assert_true(asprintf(&text, "%s%s", a, b) > 0);
+    return text;
+}
+
+/* While a CA is replaced there are two of one name. */
+static void test_two_cas(void **state)
+{
+    struct node *n = *state;
+    char *key, *ca, *third_key, *third;
+    uint8_t hash[WIRE_HASH_BYTES];
+    assert_int_equal(wire_pki_make_ca(n->cl->id, &key, &ca), 0);
+    assert_int_equal(wire_pki_make_ca(n->cl->id, &third_key, &third), 0);
+    assert_true(wire_pki_is_signed_by(n->cert, n->cl->ca_cert));
+    assert_false(wire_pki_is_signed_by(n->cert, ca));
+    assert_false(wire_pki_is_signed_by("nonsense", ca));
+    char *texts[] = {both(n->cl->ca_cert, ca), both(ca, n->cl->ca_cert), both(ca, third),
+                     both(n->cl->ca_cert, "-----BEGIN CERTIFICATE-----\nAAAA\n")};
+    n->identity.ca_pem = texts[0];
+    assert_int_equal(wire_identity_check(&n->identity, n->error), 0);
+    n->identity.ca_pem = texts[1];
+    assert_int_equal(wire_identity_check(&n->identity, n->error), 0);
+    n->identity.ca_pem = texts[2];
+    expect_rejected(n, "not one of this cluster's CA");
+    n->identity.ca_pem = texts[3];
+    expect_rejected(n, "the CA's certificate is not readable");
+    assert_int_equal(wire_pki_fingerprint(ca, hash), 0);
+    assert_true(wire_pki_holds(texts[0], hash) && wire_pki_holds(texts[1], hash));
+    assert_false(wire_pki_holds(n->cl->ca_cert, hash));
+    assert_false(wire_pki_holds("nonsense", hash));
+    for (size_t i = 0; i < array_length(texts); i++)
+        free(texts[i]);
+    free(key);
+    free(ca);
+    free(third_key);
+    free(third);
+}
+
 static void test_bad_requests(void **state)
 {
     struct node *n = *state;
@@ -268,6 +326,7 @@ int main(void)
         with(test_other_ca),   with(test_other_ids),
         with(test_not_a_node), with(test_out_of_time),
         with(test_hashes),     with(test_bad_requests),
+        with(test_times),      with(test_two_cas),
         with(test_names),      with(test_request_of_other_kind_of_key),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
