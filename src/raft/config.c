@@ -36,26 +36,19 @@ bool config_valid(const struct raft_config *c)
     return voters > 0;
 }
 
-/* Members of `a` that `b` lacks or counts otherwise; `*ret_missing` of those it lacks. */
-static uint32_t config_difference(const struct raft_config *a,
-                                  const struct raft_config *b, uint32_t *ret_missing)
+/* Voters of `a` that do not vote in `b`. */
+static uint32_t config_voters_lost(const struct raft_config *a,
+                                   const struct raft_config *b)
 {
-    uint32_t changed = 0, missing = 0;
-    for (uint32_t i = 0; i < a->count; i++) {
-        const struct raft_member *m = config_find(b, a->members[i].id);
-        changed += m && m->voter != a->members[i].voter;
-        missing += !m;
-    }
-    *ret_missing = missing;
-    return changed + missing;
+    uint32_t lost = 0;
+    for (uint32_t i = 0; i < a->count; i++)
+        lost += a->members[i].voter && !config_votes(b, a->members[i].id);
+    return lost;
 }
 
-bool config_differs_by_one(const struct raft_config *a, const struct raft_config *b)
+bool config_is_near(const struct raft_config *a, const struct raft_config *b)
 {
-    uint32_t removed, added;
-    uint32_t changed = config_difference(a, b, &removed);
-    config_difference(b, a, &added);
-    return changed + added == 1;
+    return config_voters_lost(a, b) + config_voters_lost(b, a) <= 1;
 }
 
 const struct raft_config *config_in_force(const struct raft *r)

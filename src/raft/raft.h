@@ -207,7 +207,7 @@ void raft_free(struct raft *r);
 
 /* Errors leave the state as it was: -ENOMEM; RAFT_PROPOSE: -ENOTCONN not leader, -EBUSY a
  * transfer is under way or (config) another change is not committed yet, or no entry of the
- * own term is (S1); -EINVAL a config that differs by more than one member, or has no voter;
+ * own term is (S1); -EINVAL a config whose voters differ by more than one, or that has none;
  * RAFT_READ: -ENOTCONN, or -EAGAIN before S1; RAFT_TRANSFER: -ENOTCONN, -ENOENT no such
  * voter; RAFT_RECEIVE: -EPROTO a message no correct node sends (it is ignored);
  * RAFT_COMPACTED: -EINVAL beyond what is committed and durable; RAFT_INSTALLED: -EINVAL

@@ -167,7 +167,7 @@ void vote_set(struct raft *r, uint64_t vote);
 bool config_valid(const struct raft_config *c);
 const struct raft_member *config_find(const struct raft_config *c, uint64_t id);
 bool config_votes(const struct raft_config *c, uint64_t id);
-bool config_differs_by_one(const struct raft_config *a, const struct raft_config *b);
+bool config_is_near(const struct raft_config *a, const struct raft_config *b);
 const struct raft_config *config_in_force(const struct raft *r);
 bool config_is_sole_voter(const struct raft *r);
 void config_adopt(struct raft *r, const struct raft_config *c, uint64_t index);

@@ -314,7 +314,7 @@ static int config_may_change(const struct raft *r, const struct raft_config *c)
 {
     if (r->pending_config_index || !raft_established(r))
         return -EBUSY;
-    if (!config_valid(c) || !config_differs_by_one(&r->config, c))
+    if (!config_valid(c) || !config_is_near(&r->config, c))
         return -EINVAL;
     return 0;
 }

@@ -478,11 +478,15 @@ static void test_config_changes_one_at_a_time(void **state)
     solo_free(&s);
     s = solo_settled(3);
     struct raft_config c = four;
-    c.members[0].voter = false;
+    c.members[0].voter = c.members[1].voter = false;
     assert_int_equal(config_change(&s, &c), -EINVAL);
     c = *raft_config(s.raft, NULL);
+    c.members[2].id = 9; /* a voter for a voter: two */
     assert_int_equal(config_change(&s, &c), -EINVAL);
-    c.members[2].id = 9;
+    c = four;
+    c.members[3].voter = true;
+    c.count++;
+    c.members[4] = (struct raft_member){5, true};
     assert_int_equal(config_change(&s, &c), -EINVAL);
     c = four;
     c.members[3].id = 3;
@@ -511,6 +515,29 @@ static void test_config_changes_one_at_a_time(void **state)
     c = *raft_config(s.raft, NULL);
     c.members[0].voter = false;
     assert_int_equal(config_change(&s, &c), -EINVAL); /* nobody would vote */
+    solo_free(&s);
+}
+
+/* Learners decide nothing: any number of them comes and goes with one voter, or with none. */
+static void test_config_changes_of_learners(void **state)
+{
+    struct solo s = solo_settled(3);
+    struct raft_config c = *raft_config(s.raft, NULL);
+    assert_int_equal(config_change(&s, &c), 0); /* the same, but for what the core sees */
+    assert_int_equal(config_change(&s, &c), -EBUSY);
+    solo_durable(&s, 2);
+    solo_ack(&s, 2, 2, 1, 1);
+    assert_false(raft_config_is_pending(s.raft));
+    c = (struct raft_config){
+        .count = 4, .members = {{1, true}, {2, true}, {4, false}, {5, false}}};
+    assert_int_equal(config_change(&s, &c), 0); /* 3 goes, two learners come */
+    solo_durable(&s, 3);
+    solo_ack(&s, 2, 3, 1, 1);
+    assert_int_equal(s.u.commit, 3);
+    c = (struct raft_config){
+        .count = 4, .members = {{1, true}, {2, true}, {4, true}, {6, false}}};
+    assert_int_equal(config_change(&s, &c), 0); /* one is promoted, one replaced */
+    raft_check(s.raft);
     solo_free(&s);
 }
 
@@ -698,6 +725,7 @@ int main(void)
         cmocka_unit_test(test_visible_takes_in_who_has_caught_up),
         cmocka_unit_test(test_visible_after_an_election),
         cmocka_unit_test(test_config_changes_one_at_a_time),
+        cmocka_unit_test(test_config_changes_of_learners),
         cmocka_unit_test(test_a_removal_counts_at_once),
         cmocka_unit_test(test_a_removed_leader_steps_down),
         cmocka_unit_test(test_transfer_waits_for_the_target),

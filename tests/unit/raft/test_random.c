@@ -130,7 +130,9 @@ static void act_config(struct cluster *c)
     if (!id)
         return;
     struct raft_config config = *raft_config(cluster_raft(c, id), NULL);
-    config_mutate(c, &config);
+    do
+        config_mutate(c, &config);
+    while (cluster_chance(c, 3)); /* refused where that changes two voters */
     cluster_config(c, id, &config);
 }
 
