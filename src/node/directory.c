@@ -560,7 +560,7 @@ struct wire_identity directory_identity(const struct directory *d)
 
 struct wire_hello directory_hello(const struct directory *d)
 {
-    struct wire_hello hello = {.version = WIRE_PROTOCOL_VERSION, .node_id = d->node_id};
+    struct wire_hello hello = {.node_id = d->node_id};
     memcpy(hello.cluster_id, d->cluster_id, sizeof(hello.cluster_id));
     strcpy(hello.name, d->name);
     strcpy(hello.address, d->advertise);

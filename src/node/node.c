@@ -545,7 +545,11 @@ static int open_port(struct node *n)
     struct directory *d = &n->directory;
     struct wire_identity identity = directory_identity(d);
     struct wire_hello hello = directory_hello(d);
-    struct wire_handlers handlers = {n, opened, frame, closed, drained};
+    struct wire_handlers handlers = {.context = n,
+                                     .opened = opened,
+                                     .frame = frame,
+                                     .closed = closed,
+                                     .drained = drained};
     int ret = wire_identity_check(&identity, n->error);
     if (ret == 0)
         ret = wire_endpoint_new(&n->endpoint, n->loop, &identity, &hello, &handlers,

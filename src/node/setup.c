@@ -423,7 +423,7 @@ static bool never_arrived(int result)
 {
     return result == -ECONNREFUSED || result == -EKEYREJECTED ||
            result == -EHOSTUNREACH || result == -ENETUNREACH || result == -EINVAL ||
-           result == -ENOENT;
+           result == -ENOENT || result == -EPROTONOSUPPORT;
 }
 
 static int ask_one(struct joining *j, const char *address, const struct buf *request,

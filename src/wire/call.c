@@ -140,7 +140,7 @@ static int send_frame(struct stream *s, uint8_t type, uint16_t stream, const voi
 }
 
 /* The next frame of that type and stream; other streams' are late answers to calls that
- * were given up, and are skipped. */
+ * were given up, and are skipped. -EPROTONOSUPPORT: a REFUSAL came, and is in *ret. */
 static int receive_frame(struct stream *s, uint8_t type, uint16_t stream, struct buf *ret)
 {
     for (;;) {
@@ -154,7 +154,10 @@ static int receive_frame(struct stream *s, uint8_t type, uint16_t stream, struct
         struct buf value = {0};
         uint8_t *to = buf_extend(&value, header.length);
         rc = value.failed ? -ENOMEM : stream_read(s, to, header.length);
-        if (rc == 0 && header.stream == stream) {
+        if (rc == 0 && header.type == WIRE_REFUSAL) {
+            buf_bytes(ret, value.data, value.length);
+            rc = ret->failed ? -ENOMEM : -EPROTONOSUPPORT;
+        } else if (rc == 0 && header.stream == stream) {
             if (header.type == type)
                 buf_bytes(ret, value.data, value.length);
             rc = header.type != type ? -EPROTO : ret->failed ? -ENOMEM : 1;
@@ -341,6 +344,7 @@ static int shake_hands(struct stream *s)
 static int say_hello(struct stream *s, const uint8_t cluster_id[WIRE_CLUSTER_ID_BYTES])
 {
     struct wire_hello hello = {.version = WIRE_PROTOCOL_VERSION,
+                               .oldest = WIRE_PROTOCOL_OLDEST,
                                .clock_us = clock_real_us()};
     memcpy(hello.cluster_id, cluster_id, sizeof(hello.cluster_id));
     struct buf value = {0};
@@ -361,6 +365,20 @@ static void explain_join(int rc, const char *address, char error[WIRE_ERROR_BYTE
                                          " program's port?"
                                        : strerror(-rc);
     snprintf(error, WIRE_ERROR_BYTES, "cannot join through %.280s: it %s", address, what);
+}
+
+/* The server does not speak with this program, and said why. */
+static void explain_refusal(struct buf *refusal, const char *address,
+                            char error[WIRE_ERROR_BYTES])
+{
+    enum wire_refusal reason;
+    char text[WIRE_ERROR_BYTES];
+    if (refusal_decode(refusal->data, refusal->length, &reason, text) < 0)
+        explain_join(-EPROTO, address, error);
+    else
+        snprintf(error, WIRE_ERROR_BYTES, "cannot join through %.100s: %.380s", address,
+                 text);
+    buf_clear(refusal);
 }
 
 static int ask_to_join(struct stream *s, const uint8_t cluster_id[WIRE_CLUSTER_ID_BYTES],
@@ -397,7 +415,9 @@ int wire_call_join(const char *address, const uint8_t ca_hash[WIRE_HASH_BYTES],
     if (rc < 0)
         goto out;
     rc = ask_to_join(&s, cluster_id, request, length, ret_answer);
-    if (rc < 0)
+    if (rc == -EPROTONOSUPPORT)
+        explain_refusal(ret_answer, address, error);
+    else if (rc < 0)
         explain_join(rc, address, error);
     else
         SSL_shutdown(s.tls);

@@ -115,12 +115,13 @@ void connection_fail(struct wire_connection *c, const char *format, ...)
 {
     if (c->state >= CONNECTION_FAILED)
         return;
-    if (c->state == CONNECTION_CLOSING)
+    if (c->state == CONNECTION_CLOSING && !c->refused)
         c->announced = false; /* its user has taken leave already */
     c->state = CONNECTION_FAILED;
     va_list args;
     va_start(args, format);
-    vsnprintf(c->reason, sizeof(c->reason), format, args);
+    if (!c->refused) /* that is the first reason */
+        vsnprintf(c->reason, sizeof(c->reason), format, args);
     va_end(args);
     if (c->busy == 0)
         event_active(&c->later, 0, 0);
@@ -208,37 +209,30 @@ static void frame_is_whole(struct wire_connection *c)
     c->frame_length = 0;
 }
 
+/* ---- The intended end -------------------------------------------------------------- */
+
+/* All is written: tells the peer so, and waits for its end. Closing here would make the
+ * kernel reset the connection over what the peer still sends, and drop our last bytes. */
+static void say_goodbye(struct wire_connection *c)
+{
+    SSL *ssl = bufferevent_openssl_get_ssl(c->bev);
+    if (ssl)
+        SSL_shutdown(ssl);
+    ERR_clear_error();
+    shutdown(bufferevent_getfd(c->bev), SHUT_WR);
+}
+
+void connection_close_after_sending(struct wire_connection *c)
+{
+    c->state = CONNECTION_CLOSING;
+    if (c->kind != WIRE_PEER_JOINER) /* its own timer goes on */
+        connection_set_timer(c, clock_boot_us(), c->endpoint->timeouts.closing_ms);
+    connection_flush(c);
+    if (wire_queued_bytes(c) == 0)
+        say_goodbye(c);
+}
+
 /* ---- Frames in ------------------------------------------------------------------- */
-
-static void refuse_hello(struct wire_connection *c, const char *what)
-{
-    c->endpoint->counters.refused_hellos++;
-    connection_fail(c, "%s %s", c->peer, what);
-}
-
-/* Whether this HELLO is of our cluster, and of the node the certificate is of (W5). */
-static bool check_hello(struct wire_connection *c, const struct wire_frame *frame,
-                        struct wire_hello *ret)
-{
-    /* The version comes first: what follows it may differ in another one. */
-    if (frame->length >= 2 && get_u16(frame->value) != WIRE_PROTOCOL_VERSION) {
-        char what[64];
-        snprintf(what, sizeof(what), "speaks protocol version %u, this node version %u",
-                 get_u16(frame->value), WIRE_PROTOCOL_VERSION);
-        refuse_hello(c, what);
-    } else if (wire_hello_decode(frame->value, frame->length, ret) < 0) {
-        c->endpoint->counters.malformed_frames++;
-        connection_fail(c, "%s sent a malformed HELLO", c->peer);
-    } else if (memcmp(ret->cluster_id, c->endpoint->hello.cluster_id,
-                      sizeof(ret->cluster_id)) != 0) {
-        refuse_hello(c, "is of another cluster");
-    } else if (ret->node_id != c->peer_id) {
-        refuse_hello(c, "says it is another node than its certificate says");
-    } else {
-        return true;
-    }
-    return false;
-}
 
 static void announce(struct wire_connection *c, const struct wire_hello *hello)
 {
@@ -253,8 +247,9 @@ static void announce(struct wire_connection *c, const struct wire_hello *hello)
 static void connection_hello(struct wire_connection *c, const struct wire_frame *frame)
 {
     struct wire_hello hello;
-    if (!check_hello(c, frame, &hello))
+    if (!connection_admits(c, frame, &hello))
         return;
+    c->version = (uint16_t)min_u64(hello.version, c->endpoint->hello.version);
     if (c->kind == WIRE_PEER_NODE) {
         count_as_proven(c);
         event_del(&c->timer);
@@ -268,7 +263,25 @@ static void deliver(struct wire_connection *c, const struct wire_frame *frame)
     const struct wire_handlers *h = &c->endpoint->handlers;
     if (frame->type == WIRE_JOIN)
         c->joined = true;
-    h->frame(h->context, c, frame);
+    if (!c->unwelcome) {
+        h->frame(h->context, c, frame);
+        return;
+    }
+    char text[WIRE_ERROR_BYTES];
+    memcpy(text, c->reason, sizeof(text));
+    connection_refuse(c, WIRE_REFUSAL_VERSION, text);
+}
+
+/* The peer does not let us in, or not any more. */
+static void connection_refused(struct wire_connection *c, const struct wire_frame *frame)
+{
+    char text[WIRE_ERROR_BYTES];
+    if (refusal_decode(frame->value, frame->length, &c->refusal, text) < 0) {
+        c->endpoint->counters.malformed_frames++;
+        connection_fail(c, "%s sent a malformed REFUSAL", c->peer);
+    } else {
+        connection_fail(c, "%s", text);
+    }
 }
 
 static void skip(struct wire_connection *c, const struct wire_frame *frame)
@@ -320,6 +333,8 @@ static void handle_frame(struct wire_connection *c, enum frame_verdict verdict,
     frame_is_whole(c);
     if (verdict == FRAME_IS_HELLO)
         connection_hello(c, frame);
+    else if (verdict == FRAME_IS_REFUSAL)
+        connection_refused(c, frame);
     else if (verdict == FRAME_DELIVERED)
         deliver(c, frame);
     else
@@ -381,17 +396,6 @@ static void on_readable(struct bufferevent *bev, void *context)
     if (!takes_frames(c)) /* what comes while the last bytes go out is dropped */
         evbuffer_drain(input, evbuffer_get_length(input));
     connection_leave(c);
-}
-
-/* All is written: tells the peer so, and waits for its end. Closing here would make the
- * kernel reset the connection over what the peer still sends, and drop our last bytes. */
-static void say_goodbye(struct wire_connection *c)
-{
-    SSL *ssl = bufferevent_openssl_get_ssl(c->bev);
-    if (ssl)
-        SSL_shutdown(ssl);
-    ERR_clear_error();
-    shutdown(bufferevent_getfd(c->bev), SHUT_WR);
 }
 
 void connection_written(struct wire_connection *c)
@@ -562,7 +566,8 @@ int connection_start_local(struct wire_connection *c, int fd)
         return -ENOMEM;
     }
     start_stream(c, INPUT_BYTES);
-    struct wire_hello nobody = {.version = WIRE_PROTOCOL_VERSION};
+    struct wire_hello nobody = {.version = c->endpoint->hello.version};
+    c->version = nobody.version;
     memcpy(nobody.cluster_id, c->endpoint->hello.cluster_id, sizeof(nobody.cluster_id));
     connection_enter(c);
     announce(c, &nobody);
@@ -585,6 +590,17 @@ uint64_t wire_peer_id(const struct wire_connection *c)
 bool wire_is_open(const struct wire_connection *c)
 {
     return c->state == CONNECTION_OPEN;
+}
+
+uint16_t wire_version(const struct wire_connection *c)
+{
+    ensure(c->version > 0);
+    return c->version;
+}
+
+enum wire_refusal wire_refusal(const struct wire_connection *c)
+{
+    return c->refusal;
 }
 
 void wire_set_tag(struct wire_connection *c, void *tag)
@@ -614,12 +630,14 @@ void wire_close_after_sending(struct wire_connection *c)
         wire_close(c);
         return;
     }
-    c->state = CONNECTION_CLOSING;
-    if (c->kind != WIRE_PEER_JOINER) /* its own timer goes on */
-        connection_set_timer(c, clock_boot_us(), c->endpoint->timeouts.closing_ms);
-    connection_flush(c);
-    if (wire_queued_bytes(c) == 0)
-        say_goodbye(c);
+    connection_close_after_sending(c);
+}
+
+void wire_turn_away(struct wire_connection *c, enum wire_refusal reason, const char *text)
+{
+    if (c->state == CONNECTION_OPEN)
+        connection_send_refusal(c, reason, text);
+    wire_close_after_sending(c);
 }
 
 void wire_refuse(struct wire_connection *c, const char *reason)

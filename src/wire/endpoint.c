@@ -321,7 +321,10 @@ int wire_endpoint_new(struct wire_endpoint **ret, struct event_base *loop,
     e->loop = loop;
     e->handlers = *handlers;
     e->hello = *hello;
-    e->hello.version = WIRE_PROTOCOL_VERSION;
+    if (e->hello.version == 0) {
+        e->hello.version = WIRE_PROTOCOL_VERSION;
+        e->hello.oldest = WIRE_PROTOCOL_OLDEST;
+    }
     e->timeouts = (struct wire_timeouts){.hello_ms = TIMEOUT_HELLO_MS,
                                          .frame_ms = TIMEOUT_FRAME_MS,
                                          .joiner_ms = TIMEOUT_JOINER_MS,

@@ -10,7 +10,7 @@
 
 enum { FROM_NODE = 1 << WIRE_PEER_NODE, FROM_LOCAL = 1 << WIRE_PEER_LOCAL };
 
-/* HELLO and JOIN have their own rules below. */
+/* HELLO, REFUSAL and JOIN have their own rules below. */
 static const uint8_t accepted_from[256] = {
     [WIRE_ERROR] = FROM_NODE,
     [WIRE_RAFT_VOTE] = FROM_NODE,
@@ -50,6 +50,8 @@ enum frame_verdict frame_judge(enum wire_peer_kind kind, enum frame_phase phase,
 {
     if (header->length > length_limit(kind, phase))
         return FRAME_TOO_LONG;
+    if (header->type == WIRE_REFUSAL && kind == WIRE_PEER_NODE)
+        return FRAME_IS_REFUSAL;
     if (phase == PHASE_HELLO)
         return header->type == WIRE_HELLO ? FRAME_IS_HELLO : FRAME_REFUSED;
     if (kind == WIRE_PEER_JOINER)

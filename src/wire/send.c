@@ -154,6 +154,22 @@ void connection_send_hello(struct wire_connection *c)
     buf_release(&value);
 }
 
+void connection_send_refusal(struct wire_connection *c, enum wire_refusal reason,
+                             const char *text)
+{
+    struct buf value = {0};
+    refusal_encode(reason, text, &value);
+    if (value.failed) {
+        connection_fail(c, "no memory to refuse %s", c->peer);
+    } else {
+        struct frame_header header = {.type = WIRE_REFUSAL,
+                                      .length = (uint32_t)value.length};
+        append_frame(c, header,
+                     &(struct wire_part){.data = value.data, .length = value.length}, 1);
+    }
+    buf_release(&value);
+}
+
 size_t wire_queued_bytes(const struct wire_connection *c)
 {
     if (!c->bev)

@@ -17,7 +17,8 @@
 struct event_base;
 
 enum {
-    WIRE_PROTOCOL_VERSION = 2,
+    WIRE_PROTOCOL_VERSION = 3, /* the newest that this program speaks */
+    WIRE_PROTOCOL_OLDEST = 3,  /* the oldest that it still speaks */
     WIRE_FRAME_HEADER = 7, /* type u8, stream u16, length u32 */
     WIRE_ERROR_BYTES = 512,
     WIRE_CLUSTER_ID_BYTES = 16,
@@ -32,6 +33,7 @@ enum wire_frame_type {
     WIRE_ERROR = 0x02, /* answer to a frame of unknown type: u8 that type */
     WIRE_JOIN = 0x03,
     WIRE_JOIN_ANSWER = 0x04,
+    WIRE_REFUSAL = 0x05, /* why a peer is not let in, or not any more */
     /* consensus: between nodes, one way, stream 0 */
     WIRE_RAFT_VOTE = 0x10,
     WIRE_RAFT_VOTE_REPLY = 0x11,
@@ -68,7 +70,7 @@ struct wire_frame {
 };
 
 struct wire_hello {
-    uint16_t version;
+    uint16_t version, oldest; /* the newest and the oldest that its sender speaks */
     uint8_t cluster_id[WIRE_CLUSTER_ID_BYTES];
     uint64_t node_id; /* 0: a joiner */
     uint64_t features;
@@ -78,7 +80,16 @@ struct wire_hello {
 };
 
 void wire_hello_encode(const struct wire_hello *hello, struct buf *to);
-int wire_hello_decode(const void *data, size_t length, struct wire_hello *ret); /* -EPROTO */
+/* Of a newer version than ours: what follows the fields known here is ignored. -EPROTO. */
+int wire_hello_decode(const void *data, size_t length, struct wire_hello *ret);
+
+/* What a REFUSAL begins with. */
+enum wire_refusal {
+    WIRE_REFUSAL_NONE = 0,
+    WIRE_REFUSAL_REMOVED = 1, /* no member of the cluster any more */
+    WIRE_REFUSAL_VERSION = 2, /* no version that both speak, or older than the cluster's */
+    WIRE_REFUSAL_OTHER = 3,
+};
 
 /* "HOST:PORT", "[V6]:PORT", "HOST" or ":PORT" -> host (may be "" = every address) and
  * port (default_port where absent). -EINVAL. */
@@ -141,11 +152,17 @@ enum wire_peer_kind {
 
 struct wire_handlers {
     void *context;
+    /* A node's HELLO has come and was right: is it let in? 0, or a wire_refusal with the
+     * reason in `text`, in words for its log: it is told, and the connection ends. NULL:
+     * everybody is. */
+    int (*admit)(void *context, struct wire_connection *c, const struct wire_hello *hello,
+                 char text[WIRE_ERROR_BYTES]);
     /* HELLO has come and was right; frames follow. A joiner's has node_id 0. */
     void (*opened)(void *context, struct wire_connection *c, const struct wire_hello *hello);
     void (*frame)(void *context, struct wire_connection *c, const struct wire_frame *frame);
     /* The last call for this connection; the pointer is dead afterwards. Also for a dial that
-     * failed (never opened). Not called by wire_close or wire_endpoint_free. */
+     * failed (never opened). Not called by wire_close or wire_endpoint_free. Where the peer
+     * sent a REFUSAL, the reason is its text, and wire_refusal() its number. */
     void (*closed)(void *context, struct wire_connection *c, const char *reason);
     /* The send queue was full (wire_send said so) and is below half again. */
     void (*drained)(void *context, struct wire_connection *c);
@@ -154,7 +171,8 @@ struct wire_handlers {
 struct wire_counters { /* what arrived and was refused */
     uint64_t accepted, dialed, opened;
     uint64_t refused_handshakes; /* no TLS 1.3, a certificate of another CA, timed out */
-    uint64_t refused_hellos;     /* other version, cluster, or id than the certificate's */
+    uint64_t refused_hellos;     /* other version, cluster, id than the certificate's; or
+                                    not admitted */
     uint64_t oversized_frames;   /* beyond the limit, or a joiner's beyond its own */
     uint64_t unknown_frames;     /* skipped, answered with ERROR */
     uint64_t malformed_frames;   /* wire_refuse: fields did not fill their frame */
@@ -163,8 +181,9 @@ struct wire_counters { /* what arrived and was refused */
     uint64_t bytes_in, bytes_out;
 };
 
-/* The identity's strings are copied. `hello` is sent on every connection (its version and
- * clock are filled in then). SIGPIPE is ignored from now on where it had its default. */
+/* The identity's strings are copied. `hello` is sent on every connection (its clock is
+ * filled in then; versions of 0 are this program's). SIGPIPE is ignored from now on where
+ * it had its default. */
 int wire_endpoint_new(struct wire_endpoint **ret, struct event_base *loop,
                       const struct wire_identity *identity, const struct wire_hello *hello,
                       const struct wire_handlers *handlers, char error[WIRE_ERROR_BYTES]);
@@ -196,6 +215,10 @@ enum wire_peer_kind wire_kind(const struct wire_connection *c);
 /* 0 unless a node; before a dialed one is open, the node that was asked for. */
 uint64_t wire_peer_id(const struct wire_connection *c);
 bool wire_is_open(const struct wire_connection *c);      /* HELLOs exchanged */
+/* The version that is spoken on an open connection: the newest that both ends speak. */
+uint16_t wire_version(const struct wire_connection *c);
+/* Of the peer's REFUSAL, for closed(); WIRE_REFUSAL_NONE: it sent none. */
+enum wire_refusal wire_refusal(const struct wire_connection *c);
 void wire_set_tag(struct wire_connection *c, void *tag);  /* the caller's own */
 void *wire_tag(const struct wire_connection *c);
 size_t wire_queued_bytes(const struct wire_connection *c); /* accepted, not yet sent */
@@ -221,6 +244,8 @@ int wire_send_bytes(struct wire_connection *c, uint8_t type, uint16_t stream,
  * again, and the pointer is dead (within a handler: when that returns). */
 void wire_close(struct wire_connection *c);
 void wire_close_after_sending(struct wire_connection *c);
+/* The same, for an open connection to a node, with a REFUSAL as its last frame. */
+void wire_turn_away(struct wire_connection *c, enum wire_refusal reason, const char *text);
 /* What came on `c` was malformed: counts it and closes (closed() follows, never from within). */
 void wire_refuse(struct wire_connection *c, const char *reason);
 
@@ -234,7 +259,7 @@ int wire_call_local(int fd, const void *request, size_t length, unsigned timeout
                     struct buf *ret_answer);
 /* Joins: connects to `address`, requires a chain up to a CA whose certificate has this hash,
  * sends JOIN, waits for JOIN_ANSWER. -EKEYREJECTED: another cluster's CA (or an impostor);
- * -ECONNREFUSED, -ETIMEDOUT, ...; `error` says it for a user. */
+ * -EPROTONOSUPPORT: of another version; -ECONNREFUSED, ...; `error` says it for a user. */
 int wire_call_join(const char *address, const uint8_t ca_hash[WIRE_HASH_BYTES],
                    const void *request, size_t length, unsigned timeout_ms,
                    struct buf *ret_answer, char error[WIRE_ERROR_BYTES]);

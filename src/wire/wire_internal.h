@@ -9,8 +9,8 @@
  *                                                                               |
  *   local_accept ------------------------------> OPEN <--connection_hello------+
  *                                                  |
- *                        wire_close_after_sending  v
- *                                               CLOSING
+ *                        wire_close_after_sending  v        connection_refuse, in HELLO
+ *                                               CLOSING <-------------------------------
  *
  *   any --connection_fail--> FAILED --connection_leave (closed())--> DEAD
  *   any --wire_close-------> DEAD   --connection_leave--> freed
@@ -84,15 +84,23 @@ enum frame_phase {
 
 enum frame_verdict {
     FRAME_IS_HELLO,
-    FRAME_DELIVERED, /* to the handler */
-    FRAME_SKIPPED,   /* unknown here: ERROR answers it */
-    FRAME_TOO_LONG,  /* closes */
-    FRAME_REFUSED,   /* closes */
+    FRAME_IS_REFUSAL, /* of us: closes */
+    FRAME_DELIVERED,  /* to the handler */
+    FRAME_SKIPPED,    /* unknown here: ERROR answers it */
+    FRAME_TOO_LONG,   /* closes */
+    FRAME_REFUSED,    /* closes */
 };
 
 /* What happens to a frame with this header; the whole table of who may say what, when. */
 enum frame_verdict frame_judge(enum wire_peer_kind kind, enum frame_phase phase,
                                const struct frame_header *header);
+
+/* ---- hello.c --------------------------------------------------------------------- */
+
+void refusal_encode(enum wire_refusal reason, const char *text, struct buf *to);
+/* What would spoil a log is replaced in the text. -EPROTO. */
+int refusal_decode(const void *data, size_t length, enum wire_refusal *ret_reason,
+                   char ret_text[WIRE_ERROR_BYTES]);
 
 /* ---- pki.c ----------------------------------------------------------------------- */
 
@@ -153,9 +161,13 @@ struct wire_connection {
     bool announced; /* the handlers know it: closed() is owed */
     bool unproven;  /* counted in endpoint->unproven */
     bool joined;
-    bool full;             /* -ENOBUFS was said, drained() is owed */
-    bool in_frame;         /* part of a frame has come; the timer runs for it */
-    bool expanded;         /* memory for the frame in progress is there */
+    bool unwelcome; /* a joiner that is told so (reason) after its JOIN */
+    bool refused;   /* by us: closed() says why when it has ended */
+    enum wire_refusal refusal; /* by the peer */
+    uint16_t version;          /* the one that is spoken, once it is open */
+    bool full;                 /* -ENOBUFS was said, drained() is owed */
+    bool in_frame;             /* part of a frame has come; the timer runs for it */
+    bool expanded;             /* memory for the frame in progress is there */
     uint32_t frame_length; /* of the frame in progress, 0 before its header is there */
     uint64_t frame_since_us;
     uint64_t since_us;
@@ -182,19 +194,34 @@ void connection_leave(struct wire_connection *c);
  * loop. Only the first reason counts. */
 void connection_fail(struct wire_connection *c, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+/* What is queued is sent, then the end is said; the peer's is waited for. */
+void connection_close_after_sending(struct wire_connection *c);
 void connection_set_timer(struct wire_connection *c, uint64_t from_us, uint64_t ms);
 /* The endpoint believes other CAs now. */
 void connection_trust_again(struct wire_connection *c);
 /* send.c: what was queued leaves, as far as the socket takes it. */
 void connection_flush(struct wire_connection *c);
 void endpoint_flush(evutil_socket_t fd, short what, void *endpoint);
-/* The first frame, before the connection is open. */
+/* The first frame, before the connection is open, and a last one. */
 void connection_send_hello(struct wire_connection *c);
+void connection_send_refusal(struct wire_connection *c, enum wire_refusal reason,
+                             const char *text);
 /* Takes over a connected socket, in every case. */
 /* Some of what was queued has been written: drained(), or the end after it, may be due. */
 void connection_written(struct wire_connection *c);
 void connection_start_tls(struct wire_connection *c, int fd);
 int connection_start_local(struct wire_connection *c, int fd);
+
+/* ---- admit.c --------------------------------------------------------------------- */
+
+/* Whether the peer that said this HELLO is let in. Else it has been refused, or is a
+ * joiner that will be, or the connection has ended. */
+bool connection_admits(struct wire_connection *c, const struct wire_frame *frame,
+                       struct wire_hello *ret);
+/* Tells the peer why, and ends the connection when that has been sent; closed() follows
+ * then, with the same reason. A joiner is told nothing before its JOIN has come (W1). */
+void connection_refuse(struct wire_connection *c, enum wire_refusal reason,
+                       const char *text);
 
 /* ---- dial.c ---------------------------------------------------------------------- */
 

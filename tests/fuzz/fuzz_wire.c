@@ -3,6 +3,7 @@
  * chooses:
  *
  *   'h'  the value of a HELLO
+ *   'r'  the value of a REFUSAL
  *   'a'  an address as a user writes it
  *   'f'  kind u8, then frames as such a peer may send them
  *   'l'  bytes on the control socket of a node
@@ -24,8 +25,21 @@ static void fuzz_hello(const uint8_t *data, size_t size)
         return;
     struct buf again = {0};
     wire_hello_encode(&hello, &again);
-    ensure(again.length == size && memcmp(again.data, data, size) == 0);
+    ensure(again.length == size || hello.version > WIRE_PROTOCOL_VERSION);
+    ensure(again.length <= size && memcmp(again.data, data, again.length) == 0);
     buf_release(&again);
+}
+
+static void fuzz_refusal(const uint8_t *data, size_t size)
+{
+    enum wire_refusal reason;
+    char text[WIRE_ERROR_BYTES];
+    if (refusal_decode(data, size, &reason, text) < 0)
+        return;
+    ensure(reason > WIRE_REFUSAL_NONE && reason <= WIRE_REFUSAL_OTHER);
+    ensure(strlen(text) == size - 3);
+    for (const char *at = text; *at; at++)
+        ensure((unsigned char)*at >= ' ' && *at != 0x7f);
 }
 
 static void fuzz_address(const uint8_t *data, size_t size)
@@ -65,6 +79,8 @@ static void fuzz_frames(const uint8_t *data, size_t size)
             return;
         if (verdict == FRAME_IS_HELLO)
             fuzz_hello(value, h.length);
+        if (verdict == FRAME_IS_REFUSAL)
+            return fuzz_refusal(value, h.length);
         phase = kind == WIRE_PEER_JOINER && verdict == FRAME_DELIVERED ? PHASE_JOINED
                                                                        : PHASE_OPEN;
     }
@@ -141,6 +157,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     switch (data[0]) {
     case 'h':
         fuzz_hello(data + 1, size - 1);
+        break;
+    case 'r':
+        fuzz_refusal(data + 1, size - 1);
         break;
     case 'a':
         fuzz_address(data + 1, size - 1);

@@ -18,7 +18,9 @@ struct wire_connection {
     struct wire_endpoint *endpoint;
     struct wire_connection *other; /* NULL: not connected, or gone */
     uint64_t peer_id;
-    bool open, closed, closing, full, refused;
+    bool dialed, open, closed, closing, full, refused;
+    enum wire_refusal refusal; /* by the peer */
+    uint16_t version;          /* the one that is spoken, once it is open */
     void *tag;
     uint64_t last_arrival; /* of what was sent from here */
     size_t queued;
@@ -33,7 +35,7 @@ struct wire_endpoint {
     bool listens;
 };
 
-enum frame_kind { FRAME_DATA, FRAME_HELLO, FRAME_END };
+enum frame_kind { FRAME_DATA, FRAME_HELLO, FRAME_REFUSAL, FRAME_END };
 
 struct frame {
     struct frame *next;
@@ -173,6 +175,73 @@ static void post_drained(void *arg)
         loop_post(sim_at_node, tell_drained, arg);
 }
 
+static struct frame *frame_new(struct wire_connection *c, enum frame_kind kind,
+                               size_t length);
+
+/* Its number is the frame's type. */
+static void send_refusal(struct wire_connection *c, enum wire_refusal reason,
+                         const char *text)
+{
+    if (!c->other)
+        return;
+    struct frame *f = frame_new(c, FRAME_REFUSAL, strlen(text) + 1);
+    f->type = (uint8_t)reason;
+    memcpy(f->bytes, text, f->length);
+    send_frame(f);
+}
+
+static void send_end(struct wire_connection *c)
+{
+    if (c->other)
+        send_frame(frame_new(c, FRAME_END, 0));
+}
+
+/* 0, or why the peer that said this is not let in. */
+static enum wire_refusal judge_hello(struct wire_connection *c,
+                                     const struct wire_hello *hello,
+                                     char text[WIRE_ERROR_BYTES])
+{
+    struct wire_endpoint *e = c->endpoint;
+    if (hello->version < e->hello.oldest || hello->oldest > e->hello.version) {
+        snprintf(text, WIRE_ERROR_BYTES, "no version of the protocol is spoken by both");
+        return WIRE_REFUSAL_VERSION;
+    }
+    const struct wire_handlers *h = &e->handlers;
+    return h->admit ? (enum wire_refusal)h->admit(h->context, c, hello, text)
+                    : WIRE_REFUSAL_NONE;
+}
+
+static void tell_hello(struct wire_connection *c, const struct wire_hello *hello)
+{
+    struct wire_endpoint *e = c->endpoint;
+    char text[WIRE_ERROR_BYTES] = "";
+    enum wire_refusal reason = judge_hello(c, hello, text);
+    if (c->closed)
+        return;
+    if (reason == WIRE_REFUSAL_NONE) {
+        c->open = true;
+        c->version = (uint16_t)min_u64(hello->version, e->hello.version);
+        e->counters.opened++;
+        e->handlers.opened(e->handlers.context, c, hello);
+        return;
+    }
+    e->counters.refused_hellos++;
+    send_refusal(c, reason, text);
+    send_end(c);
+    end_drop(c);
+    if (c->dialed)
+        e->handlers.closed(e->handlers.context, c, text);
+}
+
+/* An end that was accepted and never opened is not known to the handlers. */
+static void tell_end(struct wire_connection *c, const char *reason)
+{
+    struct wire_endpoint *e = c->endpoint;
+    end_drop(c);
+    if (c->dialed || c->open)
+        e->handlers.closed(e->handlers.context, c, reason);
+}
+
 static void tell_frame(void *arg)
 {
     struct frame *f = arg;
@@ -181,14 +250,14 @@ static void tell_frame(void *arg)
     if (c->closed) {
         /* it came too late */
     } else if (f->kind == FRAME_END) {
-        end_drop(c);
-        e->handlers.closed(e->handlers.context, c, "the other side closed it");
+        tell_end(c, "the other side closed it");
+    } else if (f->kind == FRAME_REFUSAL) {
+        c->refusal = (enum wire_refusal)f->type;
+        tell_end(c, (const char *)f->bytes);
     } else if (f->kind == FRAME_HELLO) {
         struct wire_hello hello;
         memcpy(&hello, f->bytes, sizeof(hello));
-        c->open = true;
-        e->counters.opened++;
-        e->handlers.opened(e->handlers.context, c, &hello);
+        tell_hello(c, &hello);
     } else {
         struct wire_frame frame = {f->type, f->stream, f->bytes, f->length};
         trace_number(f->type);
@@ -244,12 +313,6 @@ static void send_hello(struct wire_connection *c)
     hello.clock_us = clock_real_us();
     memcpy(f->bytes, &hello, sizeof(hello));
     send_frame(f);
-}
-
-static void send_end(struct wire_connection *c)
-{
-    if (c->other)
-        send_frame(frame_new(c, FRAME_END, 0));
 }
 
 /* ---- Links ------------------------------------------------------------------------ */
@@ -346,6 +409,10 @@ int wire_endpoint_new(struct wire_endpoint **ret, struct event_base *loop,
                                 .life = sim_at_node->life,
                                 .handlers = *handlers,
                                 .hello = *hello};
+    if (e->hello.version == 0) {
+        e->hello.version = WIRE_PROTOCOL_VERSION;
+        e->hello.oldest = WIRE_PROTOCOL_OLDEST;
+    }
     sim_at_node->endpoint = e;
     *ret = e;
     return 0;
@@ -429,6 +496,7 @@ int wire_dial(struct wire_endpoint *e, const char *address, uint64_t node_id,
     if (!to)
         return -EINVAL;
     struct wire_connection *c = end_new(e, node_id);
+    c->dialed = true;
     struct dial *d = malloc(sizeof(*d));
     ensure(d);
     *d = (struct dial){c, to};
@@ -457,6 +525,17 @@ uint64_t wire_peer_id(const struct wire_connection *c)
 bool wire_is_open(const struct wire_connection *c)
 {
     return c->open && !c->closed;
+}
+
+uint16_t wire_version(const struct wire_connection *c)
+{
+    ensure(c->version > 0);
+    return c->version;
+}
+
+enum wire_refusal wire_refusal(const struct wire_connection *c)
+{
+    return c->refusal;
 }
 
 void wire_set_tag(struct wire_connection *c, void *tag)
@@ -573,6 +652,13 @@ void wire_close(struct wire_connection *c)
 
 void wire_close_after_sending(struct wire_connection *c)
 {
+    wire_close(c);
+}
+
+void wire_turn_away(struct wire_connection *c, enum wire_refusal reason, const char *text)
+{
+    if (wire_is_open(c))
+        send_refusal(c, reason, text);
     wire_close(c);
 }
 

@@ -38,6 +38,21 @@ void cluster_certify(const struct cluster *cl, uint64_t node_id, char **ret_cert
 
 /* ---- Sides ----------------------------------------------------------------------- */
 
+static int asked(void *context, struct wire_connection *c, const struct wire_hello *hello,
+                 char text[WIRE_ERROR_BYTES])
+{
+    struct side *s = context;
+    s->asked++;
+    s->hello = *hello;
+    assert_false(wire_is_open(c));
+    assert_int_equal(wire_peer_id(c), hello->node_id);
+    if (s->refuses)
+        snprintf(text, WIRE_ERROR_BYTES, "%s", s->refusal_text);
+    if (s->on_admit)
+        s->on_admit(s, c);
+    return s->refuses;
+}
+
 static void saw_opened(void *context, struct wire_connection *c,
                        const struct wire_hello *hello)
 {
@@ -69,6 +84,7 @@ static void saw_closed(void *context, struct wire_connection *c, const char *rea
     s->closed++;
     if (s->last == c)
         s->last = NULL;
+    s->refusal = wire_refusal(c);
     snprintf(s->reason, sizeof(s->reason), "%s", reason);
 }
 
@@ -110,6 +126,7 @@ struct side *side_new_as(const struct cluster *cl, struct event_base *loop,
     memcpy(hello.cluster_id, cl->id, sizeof(cl->id));
     snprintf(hello.name, sizeof(hello.name), "node%llu", (unsigned long long)node_id);
     struct wire_handlers handlers = {.context = s,
+                                     .admit = asked,
                                      .opened = saw_opened,
                                      .frame = saw_frame,
                                      .closed = saw_closed,
@@ -128,6 +145,12 @@ struct side *side_new_as(const struct cluster *cl, struct event_base *loop,
 struct side *side_new(const struct cluster *cl, struct event_base *loop, uint64_t node_id)
 {
     return side_new_as(cl, loop, node_id, node_id);
+}
+
+void side_speaks(struct side *s, uint16_t oldest, uint16_t newest)
+{
+    s->endpoint->hello.version = newest;
+    s->endpoint->hello.oldest = oldest;
 }
 
 void side_free(struct side *s)
@@ -242,7 +265,9 @@ void raw_send_frame(struct raw *r, uint8_t type, uint16_t stream, const void *va
 
 void raw_send_hello(struct raw *r, const struct cluster *cl, uint64_t node_id)
 {
-    struct wire_hello hello = {.version = WIRE_PROTOCOL_VERSION, .node_id = node_id};
+    struct wire_hello hello = {.version = WIRE_PROTOCOL_VERSION,
+                               .oldest = WIRE_PROTOCOL_OLDEST,
+                               .node_id = node_id};
     struct buf value = {0};
     memcpy(hello.cluster_id, cl->id, sizeof(cl->id));
     wire_hello_encode(&hello, &value);

@@ -31,14 +31,18 @@ struct side {
     uint64_t node_id;
     char address[64];
     /* What its handlers saw. */
-    unsigned opened, frames, closed, drained;
+    unsigned opened, frames, closed, drained, asked;
     struct wire_connection *last; /* of the last opened(), until its closed() */
     struct wire_hello hello;
     char reason[WIRE_ERROR_BYTES];
+    enum wire_refusal refusal;
     uint8_t type;
     uint16_t stream;
     struct buf value; /* of the last frame */
     /* What a test wants done in the handlers. */
+    int refuses; /* admit's answer, with this text: */
+    const char *refusal_text;
+    void (*on_admit)(struct side *s, struct wire_connection *c);
     void (*on_opened)(struct side *s, struct wire_connection *c);
     void (*on_frame)(struct side *s, struct wire_connection *c,
                      const struct wire_frame *frame);
@@ -56,6 +60,8 @@ struct side *side_new(const struct cluster *cl, struct event_base *loop,
 struct side *side_new_as(const struct cluster *cl, struct event_base *loop,
                          uint64_t node_id, uint64_t certified_id);
 void side_free(struct side *s);
+/* It speaks these versions from now on. */
+void side_speaks(struct side *s, uint16_t oldest, uint16_t newest);
 struct wire_connection *side_dial(struct side *from, const struct side *to);
 /* Runs the loop until both sides have one open connection. */
 void connect_sides(struct side *from, struct side *to);

@@ -201,6 +201,26 @@ static void test_join_is_cut(void **state)
     assert_non_null(strstr(call.error, "closed the connection"));
 }
 
+static void test_join_another_version(void **state)
+{
+    struct setting *t = *state;
+    struct call call = join_call(t);
+    side_speaks(t->s, WIRE_PROTOCOL_VERSION + 1, WIRE_PROTOCOL_VERSION + 2);
+    assert_int_equal(do_call(&call), -EPROTONOSUPPORT);
+    char expected[200];
+    snprintf(expected, sizeof(expected),
+             "node1 speaks protocol versions %u to %u, the other version %u",
+             WIRE_PROTOCOL_VERSION + 1, WIRE_PROTOCOL_VERSION + 2, WIRE_PROTOCOL_VERSION);
+    assert_non_null(strstr(call.error, expected));
+    assert_int_equal(call.answer.length, 0);
+    assert_int_equal(t->s->opened + t->s->frames, 0);
+    side_speaks(t->s, 1, WIRE_PROTOCOL_VERSION + 2); /* and newer is none the worse */
+    t->s->on_frame = welcome;
+    assert_int_equal(do_call(&call), 0);
+    assert_int_equal(t->s->asked, 0); /* a joiner is judged by its JOIN */
+    buf_release(&call.answer);
+}
+
 /* ---- The control socket ---------------------------------------------------------- */
 
 static void echo(struct side *s, struct wire_connection *c,
@@ -400,6 +420,7 @@ int main(void)
         with(test_join_nobody_there),
         with(test_join_no_answer),
         with(test_join_is_cut),
+        with(test_join_another_version),
         with(test_local),
         with(test_local_long_path),
         with(test_local_takes_over),

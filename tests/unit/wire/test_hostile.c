@@ -203,7 +203,8 @@ static void expect_refused_hello(struct setting *t, uint8_t type, const struct b
 
 static struct wire_hello hello_of_9(struct setting *t)
 {
-    struct wire_hello hello = {.version = WIRE_PROTOCOL_VERSION, .node_id = 9};
+    struct wire_hello hello = {
+        .version = WIRE_PROTOCOL_VERSION, .oldest = WIRE_PROTOCOL_OLDEST, .node_id = 9};
     memcpy(hello.cluster_id, t->cl->id, sizeof(hello.cluster_id));
     return hello;
 }
@@ -215,6 +216,7 @@ static void test_wrong_hellos(void **state)
     for (int i = 0; i < 4; i++) {
         struct wire_hello hello = hello_of_9(t);
         hello.version += i == 0;
+        hello.oldest += i == 0;
         hello.cluster_id[15] ^= i == 1;
         hello.node_id -= i == 2;
         hello.node_id *= i != 3;
