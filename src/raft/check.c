@@ -3,14 +3,11 @@
  */
 #include "raft_internal.h"
 
+/* Each byte equals the next: at every step, so in the library's strides. */
 static bool is_zero(const void *data, size_t length)
 {
     const uint8_t *at = data;
-    for (size_t i = 0; i < length; i++) {
-        if (at[i])
-            return false;
-    }
-    return true;
+    return at[0] == 0 && memcmp(at, at + 1, length - 1) == 0;
 }
 
 static void check_indexes(const struct raft *r) /* R2 */
