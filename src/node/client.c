@@ -75,7 +75,7 @@ static uint64_t lowest_unanswered(const struct client *c)
 static void send_op(struct node *n, struct client_op *op)
 {
     struct client *c = &n->client;
-    struct operation_head head = {.stream = c->sending};
+    struct operation_head head = {.stream = c->sending, .term = c->sent_term};
     if (op != &c->opening) {
         if (!op->request)
             op->request = c->next_request++;

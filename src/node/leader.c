@@ -74,6 +74,8 @@ static void refuse(struct node *n, struct operation *o, enum wire_status status)
 {
     struct answer a = {
         .status = status, .request = o->head.request, .stream = o->head.stream};
+    if (n->driver.raft && status != WIRE_EXPIRED)
+        a.index = raft_term(n->driver.raft);
     send_answer(n, o->from, o->internal, &a);
     free(o);
 }
@@ -433,6 +435,19 @@ static void run_alone(struct node *n, struct operation *o)
         refuse(n, o, WIRE_NOT_LEADER);
 }
 
+/* On a connection that its origin has given up: it was sent again since, on another, and
+ * what that was answered without an entry nobody knows any more (S2). */
+static bool is_of_the_past(struct session *s, const struct operation *o)
+{
+    if (!o->from)
+        return false; /* this node's own: nothing delays it */
+    if (s->heard && (int16_t)(o->head.stream - s->sending) < 0)
+        return true;
+    s->heard = true;
+    s->sending = o->head.stream;
+    return false;
+}
+
 static void run_operation(struct node *n, struct operation *o)
 {
     if (o->head.session == 0) {
@@ -442,6 +457,10 @@ static void run_operation(struct node *n, struct operation *o)
     struct session *s = session_find(n, o->head.session);
     if (!s) {
         refuse(n, o, WIRE_EXPIRED);
+        return;
+    }
+    if (is_of_the_past(s, o)) {
+        refuse(n, o, WIRE_NOT_LEADER);
         return;
     }
     operation_add(&s->parked_head, &s->parked_tail, o);
@@ -525,7 +544,11 @@ void leader_operation(struct node *n, struct wire_connection *from,
         return;
     }
     head.stream = f->stream;
-    take(n, operation_new(from, &head, op, op_length));
+    struct operation *o = operation_new(from, &head, op, op_length);
+    if (n->driver.raft && head.term == raft_term(n->driver.raft))
+        take(n, o);
+    else
+        refuse(n, o, WIRE_NOT_LEADER); /* S2: another leader may have judged it since */
 }
 
 void leader_own_operation(struct node *n, const struct operation_head *head,
@@ -589,6 +612,7 @@ void leader_end(struct node *n)
         s->paging = s->config = s->damaged = false;
         s->damaged_until_us = 0;
         s->lowest = 0;
+        s->heard = false;
     }
     l->noop_index = 0;
     l->inflight_bytes = l->gate_bytes = 0;

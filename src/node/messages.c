@@ -135,6 +135,7 @@ void operation_encode(const struct operation_head *head, const void *op, size_t 
     buf_u64(to, head->session);
     buf_u64(to, head->request);
     buf_u64(to, head->lowest);
+    buf_u64(to, head->term);
     buf_bytes(to, op, length);
 }
 
@@ -145,6 +146,7 @@ int operation_decode(const void *data, size_t length, struct operation_head *ret
     struct operation_head head = {.session = reader_u64(&r)};
     head.request = reader_u64(&r);
     head.lowest = reader_u64(&r);
+    head.term = reader_u64(&r);
     size_t left = reader_left(&r);
     const uint8_t *op = reader_bytes(&r, left);
     if (r.bad || left == 0 || (head.session == 0) != (head.request == 0) ||

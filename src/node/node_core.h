@@ -209,6 +209,8 @@ struct session {
     uint64_t number, node_id, nonce;
     uint64_t highest; /* committed request */
     uint64_t lowest;  /* leader: all below were answered, as the origin says */
+    bool heard;       /* leader: the origin has sent something, last in: */
+    uint16_t sending; /* ... this sending of its (S2) */
     struct window_slot slots[LIMIT_SESSION_WINDOW];
     /* leader: operations behind one that waits for the disk (S3) */
     struct operation *parked_head, *parked_tail;
@@ -292,6 +294,7 @@ struct operation_head {
     uint64_t session, request;
     uint64_t lowest; /* the session's lowest unanswered request */
     uint16_t stream; /* of its frame; the answer's too */
+    uint64_t term;   /* of the leader it was sent to */
 };
 void operation_encode(const struct operation_head *head, const void *op, size_t length,
                       struct buf *to);
@@ -301,7 +304,8 @@ int operation_decode(const void *data, size_t length, struct operation_head *ret
 struct answer {
     enum wire_status status;
     uint64_t request; /* 0: of opening a session; then `nonce` tells which */
-    uint64_t index;   /* to be applied at the origin before its caller is answered */
+    uint64_t index;   /* to be applied at the origin before its caller is answered; of a
+                         refusal: the term of who refuses */
     int error;        /* FAILED: positive errno */
     uint8_t result[STORE_RESULT_BYTES];
     uint16_t stream; /* of its frame: of which sending it is the answer */

@@ -37,7 +37,8 @@ static const struct raft_message samples[] = {
      .floor = 75},
 };
 
-static int decode(uint8_t type, const struct buf *b, size_t length, struct raft_message *m)
+static int decode(uint8_t type, const struct buf *b, size_t length,
+                  struct raft_message *m)
 {
     const uint8_t *rest;
     size_t rest_length;
@@ -122,7 +123,8 @@ static void test_unknown_flags_are_refused(void **state)
 
 static void test_operation(void **state)
 {
-    struct operation_head head = {.session = 5, .request = 9, .lowest = 7}, got;
+    struct operation_head head = {.session = 5, .request = 9, .lowest = 7, .term = 6},
+                          got;
     struct buf b = {0};
     const uint8_t *op;
     size_t length;
@@ -131,6 +133,7 @@ static void test_operation(void **state)
     assert_int_equal(got.session, head.session);
     assert_int_equal(got.request, head.request);
     assert_int_equal(got.lowest, head.lowest);
+    assert_int_equal(got.term, head.term);
     assert_int_equal(length, 3);
     assert_memory_equal(op, "xyz", 3);
     for (size_t n = 0; n < b.length - 2; n++)
