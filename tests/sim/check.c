@@ -14,6 +14,9 @@
  *   V10 a request is committed once, whatever is sent again (S2)
  *   V11 one membership change at a time
  *   V12 sessions and members at an index are the same on all nodes
+ *   V13 no queue is longer than its bound (check_bounds.c)
+ *
+ * V9 and V12 are in check_state.c.
  */
 #include "ledger.h"
 
@@ -363,7 +366,7 @@ int __wrap_store_open(struct store **ret, const struct store_options *options,
     return rc;
 }
 
-static void count_merges(struct sim_node *n)
+void verify_merges(struct sim_node *n)
 {
     struct store_stats stats;
     struct shadow *s = shadow_of(n);
@@ -375,10 +378,11 @@ static void count_merges(struct sim_node *n)
 void verify_killed(struct sim_node *n)
 {
     struct shadow *s = shadow_of(n);
+    verify_forget_state(n);
     if (!n->node || !n->node->driver.raft || !n->node->store)
         return;
     s->durable = min_u64(raft_durable(n->node->driver.raft), s->last);
-    count_merges(n);
+    verify_merges(n);
     if (n->node->merge.out)
         fault(killed_in_merge);
     if (n->node->snapshot && snapshot_is_installing(n->node)) {
@@ -498,6 +502,8 @@ void verify_step(void)
         sim_fail("V8: the core of %s takes %llu for durable, its store %llu", n->name,
                  (unsigned long long)raft_durable(r),
                  (unsigned long long)n->node->store->durable);
+    verify_keydir(n);
+    verify_bounds(n);
     if (sim_steps % 256 == 0)
         raft_check(r);
     bool installing = snapshot_is_installing(n->node);
@@ -507,138 +513,6 @@ void verify_step(void)
     if (n->node->merge.out && !s->was_merging)
         plan_tempt(n, 20);
     s->was_merging = n->node->merge.out != NULL;
-}
-
-/* ---- In full: V9, V12 -------------------------------------------------------------- */
-
-struct scan {
-    uint64_t digest;
-    struct buf value;
-};
-
-static int add_item(void *arg, const struct store_item *item)
-{
-    struct scan *scan = arg;
-    scan->digest += ledger_key_digest(item->key, item->key_size, item->timestamp_us);
-    return 0;
-}
-
-static uint64_t session_digest(const struct session *s)
-{
-    uint64_t d =
-        ledger_mix(ledger_mix(s->number, s->node_id), ledger_mix(s->nonce, s->highest));
-    for (size_t i = 0; i < LIMIT_SESSION_WINDOW; i++)
-        if (s->slots[i].request)
-            d += ledger_mix(ledger_mix(s->slots[i].request, s->slots[i].index),
-                            ledger_hash(s->slots[i].result, STORE_RESULT_BYTES));
-    return d;
-}
-
-/* The first members of a simulated cluster stand in no entry: until one changes them, a node
- * that has joined knows those of its tierce.conf, itself among them. */
-static bool has_config(const struct node *n)
-{
-    struct fs_key key;
-    struct buf value = {0};
-    cluster_key_config(&key);
-    int rc = store_get(n->store, key.bytes, key.size, 0, &value, NULL);
-    buf_release(&value);
-    return rc != -ENOENT;
-}
-
-static uint64_t state_digest(const struct node *n)
-{
-    struct buf members = {0};
-    uint64_t d = 0;
-    for (const struct session *s = n->sessions; s; s = s->next)
-        d += ledger_mix(session_digest(s), 7);
-    if (has_config(n))
-        members_encode(&n->members_applied, &members);
-    d = ledger_mix(d, ledger_hash(members.data, members.length));
-    buf_release(&members);
-    return d | 1;
-}
-
-static void check_node(struct sim_node *n)
-{
-    struct store *s = n->node->store;
-    uint64_t at = store_applied(s);
-    struct scan scan = {0};
-    if (at < 2 || at > ledger_last())
-        return;
-    count_merges(n);
-    if (!store_is_ready(s) || snapshot_is_installing(n->node))
-        return;
-    store_scan(s, NULL, 0, NULL, 0, add_item, &scan);
-    if (scan.digest != ledger_at(at)->digest)
-        sim_fail("V9: the keydir of %s at %llu is not what was committed", n->name,
-                 (unsigned long long)at);
-    uint64_t d = state_digest(n->node);
-    if (ledger_at(at)->state_digest == 0)
-        ledger_at(at)->state_digest = d;
-    else if (ledger_at(at)->state_digest != d)
-        sim_fail("V12: sessions and members of %s at %llu are not those of others",
-                 n->name, (unsigned long long)at);
-}
-
-void verify_full(void)
-{
-    for (unsigned i = 0; i < SIM_NODES; i++) {
-        struct sim_node *n = &sim_nodes[i];
-        if (!n->up || !n->node || !n->node->driver.raft || !n->node->store || !n->serves)
-            continue;
-        sim_at_node = n;
-        check_node(n);
-        sim_at_node = NULL;
-    }
-}
-
-static int read_item(void *arg, const struct store_item *item)
-{
-    struct scan *scan = arg;
-    buf_u32(&scan->value, item->key_size);
-    buf_bytes(&scan->value, item->key, item->key_size);
-    return 0;
-}
-
-/* Every value, from the disk. */
-static void read_all(struct sim_node *n)
-{
-    struct store *s = n->node->store;
-    struct scan scan = {0};
-    struct buf value = {0};
-    store_scan(s, NULL, 0, NULL, 0, read_item, &scan);
-    for (size_t at = 0; at < scan.value.length;) {
-        uint32_t size = get_u32(scan.value.data + at);
-        const uint8_t *key = scan.value.data + at + 4;
-        at += 4 + size;
-        buf_clear(&value);
-        int ret = store_get(s, key, size, 0, &value, NULL);
-        if (ret == -EBADMSG && n->bad_disk)
-            continue;
-        if (ret < 0)
-            sim_fail("V9: %s cannot read a value: %s", n->name, strerror(-ret));
-        uint64_t hash;
-        if (!ledger_value(key, size, &hash) ||
-            hash != ledger_hash(value.data, value.length))
-            sim_fail("V9: %s has another value than was committed", n->name);
-    }
-    buf_release(&value);
-    buf_release(&scan.value);
-}
-
-void verify_end(void)
-{
-    verify_full();
-    for (unsigned i = 0; i < SIM_NODES; i++) {
-        struct sim_node *n = &sim_nodes[i];
-        if (!n->up || !n->node || !n->serves ||
-            store_applied(n->node->store) != ledger_last())
-            continue;
-        sim_at_node = n;
-        read_all(n);
-        sim_at_node = NULL;
-    }
 }
 
 /* The first entry, as written by sim_format(). */

@@ -9,6 +9,7 @@
 enum {
     LIVE_ELECTIONS = 60, /* longest election timeouts until something is answered */
     CONVERGE_S = 120,
+    FULL_STEPS = 1000, /* between two looks at all of the keydirs */
 };
 
 struct sim_plan plan;
@@ -402,7 +403,7 @@ static void run_until(uint64_t until_us)
 {
     while (world_step(until_us)) {
         verify_step();
-        if (sim_steps % 5000 == 0)
+        if (sim_steps % FULL_STEPS == 0)
             verify_full();
     }
 }

@@ -10,7 +10,7 @@
  *   seams.c    clock, randomness, log, RCU, mailbox, directory, the mount's entry
  *   node.c     nodes: made, booted, killed, paused, joined
  *   ledger.c   what was written, and what is committed
- *   check.c    invariants (numbered), beside every step
+ *   check.c    invariants (numbered), beside every step; check_state.c, check_bounds.c
  *   client.c   what calls, and the history of it
  *   linear.c   the checker of histories
  *   plan.c     a seed's options, its faults, its phases
@@ -250,14 +250,22 @@ void sim_disk_rot(struct sim_node *n);
 
 void verify_first(const uint8_t *data, size_t length); /* the entry that all begin with */
 void verify_step(void);                                /* after every event */
-void verify_full(void);                                /* keydirs against a replay */
 void verify_killed(struct sim_node *n);
 void verify_sent(struct sim_node *n, uint8_t type, const uint8_t *data, size_t length,
                  uint64_t to);
 uint64_t verify_committed(void); /* the highest index anyone has applied */
 /* Whether an entry of this request was committed. */
 bool verify_happened(uint64_t session, uint64_t request);
-void verify_end(void);
+void verify_merges(struct sim_node *n); /* counts them */
+
+/* check_state.c */
+void verify_keydir(const struct sim_node *n); /* its digest */
+void verify_full(void);                       /* all of all keydirs, sessions, members */
+void verify_end(void);                        /* every value, from the disk */
+void verify_forget_state(const struct sim_node *n); /* its memory is no more */
+
+/* check_bounds.c */
+void verify_bounds(const struct sim_node *n);
 
 /* ---- client.c -------------------------------------------------------------------------
  */
