@@ -1,6 +1,8 @@
 /* status.c - what a node says of itself and its cluster, for people and for programs. */
 #include "cli.h"
 
+#include <time.h>
+
 static const char *const role_names[] = {
     [NODE_LEADER] = "leader",
     [NODE_FOLLOWER] = "follower",
@@ -112,6 +114,7 @@ static void format_json(struct buf *to, const struct node_status *s)
     json_number(to, "log_bytes", s->log_bytes);
     json_number(to, "disk_free_bytes", s->disk_free_bytes);
     json_disk(to, s);
+    json_number(to, "certificate_end", s->certificate_end_s);
     json_number(to, "refused", s->refused);
     json_members(to, s);
     buf_printf(to, "}\n");
@@ -166,6 +169,16 @@ static void format_disk(struct buf *to, const struct node_status *s)
                s->space_low ? ": TOO LITTLE, only deleting is allowed" : "");
 }
 
+static void format_certificate(struct buf *to, const struct node_status *s)
+{
+    char end[32];
+    time_t end_s = (time_t)s->certificate_end_s;
+    struct tm tm;
+    if (end_s && localtime_r(&end_s, &tm) &&
+        strftime(end, sizeof(end), "%Y-%m-%d %H:%M:%S", &tm))
+        buf_printf(to, "renewal  of the certificate before %s\n", end);
+}
+
 static void format_self(struct buf *to, const struct node_status *s)
 {
     char cluster[33];
@@ -183,6 +196,7 @@ static void format_self(struct buf *to, const struct node_status *s)
     buf_printf(to, "mount    %s\n", s->mountpoint[0] ? s->mountpoint : "none");
     format_disk(to, s);
     format_trouble(to, s);
+    format_certificate(to, s);
     if (s->refused)
         buf_printf(to, "refused  %llu connections and frames from strangers\n",
                    (unsigned long long)s->refused);

@@ -144,31 +144,6 @@ int removed_record_decode(const void *data, size_t length, struct removed_record
     return 0;
 }
 
-void ca_encode(const char *key_pem, const char *cert_pem, struct buf *to)
-{
-    buf_cstring(to, key_pem);
-    buf_cstring(to, cert_pem);
-}
-
-int ca_decode(const void *data, size_t length, char **ret_key_pem, char **ret_cert_pem)
-{
-    struct reader r = reader_of(data, length);
-    char key[CLUSTER_PEM_BYTES], cert[CLUSTER_PEM_BYTES];
-    reader_cstring(&r, key, sizeof(key));
-    reader_cstring(&r, cert, sizeof(cert));
-    if (!reader_done(&r))
-        return -EBADMSG;
-    char *key_pem = strdup(key), *cert_pem = strdup(cert);
-    if (!key_pem || !cert_pem) {
-        free(key_pem);
-        free(cert_pem);
-        return -ENOMEM;
-    }
-    *ret_key_pem = key_pem;
-    *ret_cert_pem = cert_pem;
-    return 0;
-}
-
 static void read_fixed(struct reader *r, void *to, size_t length)
 {
     const uint8_t *at = reader_bytes(r, length);

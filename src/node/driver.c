@@ -234,11 +234,22 @@ struct applying {
     int error;
 };
 
+static bool is_ca(const struct store_record *record)
+{
+    struct fs_key key;
+    if (record->key[0] != FS_CLASS_CLUSTER)
+        return false;
+    cluster_key_ca(&key);
+    return record->key_size == key.size && !memcmp(record->key, key.bytes, key.size);
+}
+
 static int apply_record(void *arg, const struct store_record *record, uint32_t offset)
 {
     struct applying *a = arg;
     if (record->key[0] == FS_CLASS_SESSION)
         a->error = session_note_record(a->node, record);
+    if (is_ca(record))
+        identity_note(a->node);
     if (record->key[0] == FS_CLASS_CONTENT)
         a->node->leader.reclaim = true;
     return a->error;

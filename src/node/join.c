@@ -9,6 +9,7 @@
  * gets the same node id and a new certificate; but the next token of the first time stays
  * unknown.
  */
+#include "ca.h"
 #include "control.h"
 
 #include <errno.h>
@@ -32,30 +33,30 @@ static int read_record(struct node *n, const struct fs_key *key, struct buf *to)
     return view->get(view->context, key->bytes, key->size, to, NULL);
 }
 
+static int get_record(void *n, const struct fs_key *key, struct buf *to)
+{
+    return read_record(n, key, to);
+}
+
 static int sign(struct node *n, struct join *j)
 {
-    char *ca_key = NULL, *ca_cert = NULL, *cert = NULL;
-    struct fs_key key;
-    struct buf value = {0};
-    cluster_key_ca(&key);
-    int result = read_record(n, &key, &value);
+    char *cert = NULL, *believed = NULL;
+    struct ca_record *ca = NULL;
+    int result = ca_record_read(get_record, n, &ca);
     if (!result)
-        result = value.failed ? -ENOMEM
-                              : ca_decode(value.data, value.length, &ca_key, &ca_cert);
-    if (!result)
-        result = wire_pki_sign(ca_key, ca_cert, j->asked.request_pem,
-                               j->answer.cluster_id, j->answer.node_id, j->asked.name,
-                               directory_certificate_life_s(node_directory(n)), &cert);
+        result = ca_sign(ca, j->asked.request_pem, node_directory(n), j->answer.node_id,
+                         j->asked.name, &cert);
+    if (!result && !(believed = ca_believed_pem(ca)))
+        result = -ENOMEM;
     if (!result && (strlen(cert) >= sizeof(j->answer.cert_pem) ||
-                    strlen(ca_cert) >= sizeof(j->answer.ca_pem)))
+                    strlen(believed) >= sizeof(j->answer.ca_pem)))
         result = -E2BIG;
     if (!result) {
         strcpy(j->answer.cert_pem, cert);
-        strcpy(j->answer.ca_pem, ca_cert);
+        strcpy(j->answer.ca_pem, believed);
     }
-    buf_release(&value);
-    free(ca_key);
-    free(ca_cert);
+    free(ca);
+    free(believed);
     free(cert);
     return result;
 }

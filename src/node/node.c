@@ -156,6 +156,7 @@ void node_fill_status(struct node *n, struct node_status *ret)
         .member_count = n->members.count,
     };
     fill_disk(n, ret);
+    ret->certificate_end_s = (uint64_t)n->identity.end_s;
     memcpy(ret->name, n->directory.name, sizeof(ret->name));
     memcpy(ret->cluster, n->directory.cluster_id, sizeof(ret->cluster));
     snprintf(ret->version, sizeof(ret->version), "%s", TIERCE_VERSION);
@@ -390,6 +391,7 @@ static void ticked(evutil_socket_t fd, short what, void *arg)
     repair_tick(n);
     pins_tick(n, now_us);
     snapshot_tick(n, now_us);
+    identity_tick(n, now_us);
     tick_phase(n, now_us);
     store_set_retention(n->store, raft_floor(n->driver.raft) + 1);
     merge_thread_kick(n);
@@ -596,6 +598,8 @@ static int start(struct node *n)
     if (ret == 0)
         ret = open_store(n, &recovery);
     if (ret == 0)
+        identity_start(n);
+    if (ret == 0)
         ret = open_port(n);
     if (ret == 0)
         ret = driver_start(n, &recovery);
@@ -644,6 +648,7 @@ static void finish(struct node *n)
     log_thread_stop(n);
     snapshot_release(n);
     repair_release(n);
+    identity_release(n);
     serve_release(n);
     if (n->endpoint)
         wire_endpoint_free(n->endpoint);

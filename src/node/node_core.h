@@ -81,6 +81,26 @@ void log_thread_stop(struct node *n); /* after the job that runs */
 void log_thread_kick(struct node *n); /* hands over what the store has collected */
 void log_thread_tick(struct node *n, uint64_t now_us);
 
+/* ---- identity.c: this node's certificate, and the CAs it believes ------------------ */
+
+struct identity {
+    bool is_known; /* the cluster's CA has been read, and the node is as it demands */
+    uint32_t step; /* the CA's, that is in force here */
+    int64_t end_s, renew_s; /* the certificate's, CLOCK_REALTIME */
+    bool is_due;            /* the CA may be another */
+    bool stale;             /* the endpoint has not got what the files say */
+    uint64_t again_us;      /* not before, after a failure */
+    struct identity_work *work; /* on the reader thread; NULL: none */
+};
+
+/* Before the port is opened; waits for the disk. What fails is tried again later. */
+void identity_start(struct node *n);
+void identity_note(struct node *n); /* the record of the CA was applied, or may be another */
+void identity_tick(struct node *n, uint64_t now_us);
+void identity_release(struct node *n); /* the reader thread has ended */
+/* The CA's step to be reported; `self`: this node's member record. */
+uint32_t identity_step(const struct node *n, const struct member *self);
+
 /* ---- pager.c ----------------------------------------------------------------------- */
 
 struct pager {
@@ -518,6 +538,7 @@ struct node {
     uint64_t repair_logged_us, repair_handed_us;
     struct mail damage_mail;
     struct snapshot *snapshot;
+    struct identity identity;
     struct event *tick, *sigterm, *sigint, *ending;
     bool eligible; /* to lead */
     _Atomic bool writable; /* a leader with a majority is reachable */

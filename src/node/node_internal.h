@@ -19,6 +19,7 @@ enum {
     NODE_STATE_VERSION = 1, /* of the state that the store keeps beside what is merged */
     NODE_CERTIFICATE_S = 365 * 24 * 3600, /* default of certificate_life in tierce.conf */
     NODE_CERTIFICATE_S_MIN = 10,
+    NODE_CERTIFICATE_EARLY_S = 24 * 3600, /* before its time it is valid (W5) */
     NODE_CERTIFICATE_S_MAX = 3650 * 24 * 3600,
     NODE_SECRET_BYTES = 16,
     NODE_SEGMENT_MIB = 64, /* default of segment_mib in tierce.conf */
@@ -150,9 +151,9 @@ void token_add_address(struct token *token, const char *address);
 enum { CLUSTER_PEM_BYTES = 4096 }; /* a key, certificate or request as text, with its NUL */
 
 /* C "config": version u16, count u32, { id u64, flags u8, version u16, ca u32, name,
- * address }*; C "removed" node id (big-endian): timestamp u64, name; C "ca": key,
- * certificate; C "token" id (big-endian): secret hash, expires u64, node id u64, key hash.
- * Strings are u16 length and bytes. */
+ * address }*; C "removed" node id (big-endian): timestamp u64, name; C "ca": see ca.h;
+ * C "token" id (big-endian): secret hash, expires u64, node id u64, key hash. Strings are
+ * u16 length and bytes. */
 void cluster_key_config(struct fs_key *key);
 void cluster_key_removed(struct fs_key *key, uint64_t node_id);
 void cluster_key_ca(struct fs_key *key);
@@ -161,8 +162,6 @@ void members_encode(const struct members *members, struct buf *to);
 int members_decode(const void *data, size_t length, struct members *ret); /* -EBADMSG */
 const struct member *members_find(const struct members *members, uint64_t id);
 const struct member *members_find_name(const struct members *members, const char *name);
-void ca_encode(const char *key_pem, const char *cert_pem, struct buf *to);
-int ca_decode(const void *data, size_t length, char **ret_key_pem, char **ret_cert_pem);
 
 struct removed_record {
     uint64_t timestamp_us; /* of the entry that removed it */

@@ -7,6 +7,7 @@
  * simply run again.
  */
 #include "backup.h"
+#include "ca.h"
 #include "setup.h"
 
 #include <errno.h>
@@ -122,6 +123,22 @@ static int put_buf(struct store_builder *b, const struct fs_key *key, struct buf
     return result;
 }
 
+static int put_ca(struct store_builder *b, const struct directory *d, const char *ca_key)
+{
+    struct fs_key key;
+    struct buf value = {0};
+    struct ca_record *ca = calloc(1, sizeof(*ca));
+    if (!ca)
+        return -ENOMEM;
+    ca->count = 1;
+    snprintf(ca->list[0].key_pem, sizeof(ca->list[0].key_pem), "%s", ca_key);
+    snprintf(ca->list[0].cert_pem, sizeof(ca->list[0].cert_pem), "%s", d->ca_pem);
+    cluster_key_ca(&key);
+    ca_record_encode(ca, &value);
+    free(ca);
+    return put_buf(b, &key, &value);
+}
+
 static int put_cluster(struct store_builder *b, const struct directory *d,
                        const char *ca_key, const struct token *token)
 {
@@ -130,10 +147,8 @@ static int put_cluster(struct store_builder *b, const struct directory *d,
     cluster_key_config(&key);
     members_encode(&d->members, &value);
     int result = put_buf(b, &key, &value);
-    cluster_key_ca(&key);
-    ca_encode(ca_key, d->ca_pem, &value);
     if (!result)
-        result = put_buf(b, &key, &value);
+        result = put_ca(b, d, ca_key);
     struct token_record record = {.expires_us = clock_real_us() +
                                                 (uint64_t)TOKEN_LIFETIME_S * 1000000};
     wire_hash(token->secret, sizeof(token->secret), record.secret_hash);

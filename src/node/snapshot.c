@@ -257,6 +257,7 @@ void snapshot_installed(struct node *n)
     struct raft_event ev = installed_event(n, &m, &config);
     n->base = m.merged_index;
     n->members = n->members_applied;
+    identity_note(n);
     log_info("the snapshot of node %016llx is installed: the log begins after %llu",
              (unsigned long long)s->from, (unsigned long long)m.merged_index);
     reset(n, s);

@@ -1,5 +1,6 @@
 /* test_cluster_codec.c - records of class C, node operations, a status, JOIN and its
  * answer: round trips, and nothing but exactly these bytes. */
+#include "ca.h"
 #include "common.h"
 
 #include <errno.h>
@@ -168,30 +169,47 @@ static void test_removed_record(void **state)
     buf_release(&b);
 }
 
+static struct ca_record last_ca;
+
 static int decode_ca(const void *data, size_t length)
 {
-    char *key, *cert;
-    int result = ca_decode(data, length, &key, &cert);
-    if (!result) {
-        free(key);
-        free(cert);
+    return ca_record_decode(data, length, &last_ca);
+}
+
+static struct ca_record ca_example(uint8_t signing, uint8_t count)
+{
+    struct ca_record ca = {.step = 5, .signing = signing, .count = count};
+    for (uint8_t i = 0; i < count; i++) {
+        snprintf(ca.list[i].key_pem, sizeof(ca.list[i].key_pem), "key %d;", i);
+        snprintf(ca.list[i].cert_pem, sizeof(ca.list[i].cert_pem), "certificate %d;", i);
     }
-    return result;
+    return ca;
 }
 
 static void test_ca(void **state)
 {
-    char *key = NULL, *cert = NULL;
-    struct buf b = {0};
-    ca_encode("the key", "the certificate", &b);
-    assert_exact(&b, decode_ca, -EBADMSG);
-    assert_int_equal(ca_decode(b.data, b.length, &key, &cert), 0);
-    assert_string_equal(key, "the key");
-    assert_string_equal(cert, "the certificate");
-    free(key);
-    free(cert);
-    shake(&b, decode_ca);
-    buf_release(&b);
+    static const struct {
+        uint8_t signing, count;
+        const char *believed;
+    } cases[] = {{0, 1, "certificate 0;"},
+                 {0, 2, "certificate 0;certificate 1;"},
+                 {1, 2, "certificate 1;certificate 0;"}};
+    for (size_t i = 0; i < array_length(cases); i++) {
+        struct ca_record ca = ca_example(cases[i].signing, cases[i].count);
+        struct buf b = {0};
+        ca_record_encode(&ca, &b);
+        assert_exact(&b, decode_ca, -EBADMSG);
+        memset(&last_ca, 0, sizeof(last_ca));
+        assert_int_equal(decode_ca(b.data, b.length), 0);
+        assert_memory_equal(&last_ca, &ca, sizeof(ca));
+        char *believed = ca_believed_pem(&ca);
+        assert_string_equal(believed, cases[i].believed);
+        free(believed);
+        shake(&b, decode_ca);
+        b.data[4] = b.data[5]; /* one that is not there signs */
+        assert_int_equal(decode_ca(b.data, b.length), -EBADMSG);
+        buf_release(&b);
+    }
 }
 
 static struct token_record last_record;

@@ -1,4 +1,5 @@
 /* test_setup.c - init and join: what they make, refuse, and leave behind. */
+#include "ca.h"
 #include "common.h"
 #include "setup.h"
 
@@ -47,7 +48,8 @@ static void check_records(struct store *s, const struct directory *d, const char
     struct token_record record;
     struct fs_inode root;
     uint8_t hash[WIRE_HASH_BYTES];
-    char error[NODE_ERROR_BYTES] = "", *ca_key = NULL, *ca_cert = NULL;
+    char error[NODE_ERROR_BYTES] = "";
+    static struct ca_record ca;
 
     cluster_key_config(&key);
     assert_int_equal(get_value(s, &key, &value), 0);
@@ -59,10 +61,12 @@ static void check_records(struct store *s, const struct directory *d, const char
 
     cluster_key_ca(&key);
     assert_int_equal(get_value(s, &key, &value), 0);
-    assert_int_equal(ca_decode(value.data, value.length, &ca_key, &ca_cert), 0);
-    assert_string_equal(ca_cert, d->ca_pem);
+    assert_int_equal(ca_record_decode(value.data, value.length, &ca), 0);
+    assert_int_equal(ca.step, 0);
+    assert_int_equal(ca.count, 1);
+    assert_string_equal(ca.list[0].cert_pem, d->ca_pem);
     assert_int_equal(token_parse(text, &token, error), 0);
-    assert_int_equal(wire_pki_fingerprint(ca_cert, hash), 0);
+    assert_int_equal(wire_pki_fingerprint(ca.list[0].cert_pem, hash), 0);
     assert_memory_equal(token.ca_hash, hash, sizeof(hash));
     assert_string_equal(token.addresses, address);
 
@@ -81,8 +85,6 @@ static void check_records(struct store *s, const struct directory *d, const char
                      0);
     assert_true(S_ISDIR(root.mode));
     buf_release(&value);
-    free(ca_key);
-    free(ca_cert);
 }
 
 static void test_init_makes_a_node(void **state)

@@ -1,0 +1,51 @@
+/* ca.h - the record of the cluster's CA, and this node's certificate under it. */
+#ifndef TIERCE_NODE_CA_H
+#define TIERCE_NODE_CA_H
+
+#include "node_internal.h"
+
+enum { CA_RECORD_CAS = 2 };
+
+/* C "ca": step u32, signing u8, count u8, { key, certificate }*. */
+struct ca_record {
+    uint32_t step;          /* one more with each step of a rotation */
+    uint8_t signing, count; /* which of them signs; 2 while one is replaced: old, new */
+    struct {
+        char key_pem[CLUSTER_PEM_BYTES], cert_pem[CLUSTER_PEM_BYTES];
+    } list[CA_RECORD_CAS];
+};
+
+void ca_record_encode(const struct ca_record *ca, struct buf *to);
+int ca_record_decode(const void *data, size_t length,
+                     struct ca_record *ret); /* -EBADMSG */
+/* Of a store, by way of `get`, whose errors are passed on. malloc'ed. */
+int ca_record_read(int (*get)(void *context, const struct fs_key *key, struct buf *to),
+                   void *context, struct ca_record **ret);
+const char *ca_signing_pem(const struct ca_record *ca);
+/* The text of ca.crt: of all that are believed, the one that signs first. malloc'ed; NULL:
+ * no memory. */
+char *ca_believed_pem(const struct ca_record *ca);
+/* A certificate of this cluster, which lasts as long as `by` says. As wire_pki_sign. */
+int ca_sign(const struct ca_record *ca, const char *request_pem,
+            const struct directory *by, uint64_t node_id, const char *name,
+            char **ret_cert_pem);
+
+/* ---- identity.c: this node's certificate ------------------------------------------- */
+
+/* What of a directory's identity files is to be others. */
+struct identity_files {
+    char *ca_pem, *cert_pem; /* NULL: as they are */
+    int64_t end_s, renew_s;  /* of the certificate then in force */
+};
+
+/* What `ca` and the clock demand of `d`; nothing is written. */
+int identity_demand(const struct directory *d, const struct ca_record *ca, int64_t now_s,
+                    struct identity_files *ret, char error[NODE_ERROR_BYTES]);
+/* Each whole and durable. */
+int identity_write(const struct directory *d, const struct identity_files *files,
+                   char error[NODE_ERROR_BYTES]);
+/* Moves what is new into `d`. */
+void identity_adopt(struct directory *d, struct identity_files *files);
+void identity_files_release(struct identity_files *files);
+
+#endif

@@ -1,0 +1,146 @@
+#!/usr/bin/python3
+"""Certificates that renew themselves, and a CA that is replaced while all goes on."""
+
+import os
+import ssl
+import subprocess
+import sys
+import threading
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
+from cluster import check, check_equal, limit, main, wait_for  # noqa: E402
+
+LIFE_SECONDS = 20
+
+
+class Writer:
+    """Appends numbered lines to a file of one mount until it is told to stop, and remembers the
+    longest time that one took."""
+
+    def __init__(self, c, i):
+        self.path = c.path(i, f'lines-{i}')
+        self.stopping = threading.Event()
+        self.count, self.slowest, self.error = 0, 0.0, None
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+
+    def run(self):
+        try:
+            with open(self.path, 'a') as f:
+                while not self.stopping.is_set():
+                    begun = time.monotonic()
+                    f.write(f'{self.count}\n')
+                    f.flush()
+                    os.fsync(f.fileno())
+                    self.slowest = max(self.slowest, time.monotonic() - begun)
+                    self.count += 1
+        except OSError as error:
+            self.error = error
+
+    def stop(self):
+        self.stopping.set()
+        self.thread.join()
+        return self
+
+
+def check_written(c, writers):
+    """Each wrote without an error, and what it wrote is on every mount."""
+    for w in writers:
+        check(w.error is None, f'writing to {w.path} failed: {w.error}')
+        check(w.count > 100, f'only {w.count} lines were written')
+        expected = ''.join(f'{k}\n' for k in range(w.count))
+        for i in c.up():
+            with open(c.path(i, os.path.basename(w.path))) as f:
+                check_equal(f.read(), expected, f'{os.path.basename(w.path)} at node {i}')
+
+
+def shown(c, i):
+    """The certificate that a node shows to who connects."""
+    return ssl.get_server_certificate(('127.0.0.1', c.nodes[i].port))
+
+
+def is_signed_by(c, pem, ca_pem):
+    certificate, ca = f'{c.base}/shown.crt', f'{c.base}/believed.crt'
+    for path, text in ((certificate, pem), (ca, ca_pem)):
+        with open(path, 'w') as f:
+            f.write(text)
+    return subprocess.run(['openssl', 'verify', '-partial_chain', '-CAfile', ca, certificate],
+                          capture_output=True).returncode == 0
+
+
+def ends(c):
+    return [c.status(i)['certificate_end'] for i in range(len(c.nodes))]
+
+
+def terms(c):
+    return {c.status(i)['term'] for i in c.up()}
+
+
+@limit(240)
+def test_certificates_are_renewed_under_writes(t):
+    c = t.cluster(3, conf={'certificate_life': f'{LIFE_SECONDS}s'})
+    # That of `init` was for a year: it is renewed in the time that is asked for now.
+    before, certificates = ends(c), [shown(c, i) for i in range(3)]
+    term = terms(c)
+    writers = [Writer(c, i) for i in range(3)]
+    wait_for(lambda: all(now != was for now, was in zip(ends(c), before)),
+             'every node has renewed its certificate', 3 * LIFE_SECONDS)
+    first = ends(c)
+    wait_for(lambda: all(now > was for now, was in zip(ends(c), first)),
+             'every node has renewed it again', 3 * LIFE_SECONDS)
+    # What was valid when the connections were opened is not any more.
+    wait_for(lambda: time.time() > max(first), 'the first of them have ended',
+             3 * LIFE_SECONDS)
+    check_written(c, [w.stop() for w in writers])
+    check_equal(terms(c), term, 'the term: no connection was lost, nobody elected')
+    for i in range(3):
+        check(shown(c, i) != certificates[i], f'node {i} shows its first certificate')
+    # Who connects anew is let in, and lets in.
+    c.kill9(1)
+    c.start(1)
+    c.wait_ready()
+    check_equal(c.tierce('get', 'lines-0', data=1).text.splitlines()[0], '0', 'a line')
+
+
+@limit(240)
+def test_certificates_that_ended_meanwhile(t):
+    c = t.cluster(3, mounted=False, conf={'certificate_life': f'{LIFE_SECONDS}s'})
+    c.tierce('put', 'k', data=0, input=b'before')
+    # One node is off until its certificate has ended.
+    c.kill9(2)
+    end = time.time() + LIFE_SECONDS + 1
+    wait_for(lambda: time.time() > end, 'its certificate has ended', 2 * LIFE_SECONDS)
+    c.tierce('put', 'k', data=0, input=b'between')
+    c.start(2)
+    c.wait_ready()
+    check_equal(c.tierce('get', 'k', data=2).text, 'between', 'the value')
+    check(c.status(2)['certificate_end'] > time.time(), 'its certificate is valid')
+    # All of them are: nobody is there who could sign.
+    c.kill9(0, 1, 2)
+    end = time.time() + LIFE_SECONDS + 1
+    wait_for(lambda: time.time() > end, 'all certificates have ended', 2 * LIFE_SECONDS)
+    c.start_all(range(3))
+    c.wait_ready()
+    check_equal(c.tierce('get', 'k', data=1).text, 'between', 'the value')
+
+
+def test_what_is_broken_is_made_good(t):
+    """As a crash between the two files leaves them, or a copy that is too old."""
+    c = t.cluster(1, mounted=False)
+    data = c.nodes[0].data
+    good = {name: open(f'{data}/{name}').read() for name in ('ca.crt', 'node.crt')}
+    c.stop(0)
+    for name in good:
+        with open(f'{data}/{name}', 'w') as f:
+            f.write('not a certificate\n')
+    c.start(0)
+    c.wait_ready()
+    check_equal(open(f'{data}/ca.crt').read(), good['ca.crt'], 'ca.crt')
+    check(is_signed_by(c, open(f'{data}/node.crt').read(), good['ca.crt']), 'node.crt')
+    check_equal(shown(c, 0), ssl.DER_cert_to_PEM_cert(ssl.PEM_cert_to_DER_cert(
+        open(f'{data}/node.crt').read())), 'what the node shows')
+
+
+if __name__ == '__main__':
+    main(globals())
