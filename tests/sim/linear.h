@@ -22,6 +22,9 @@ struct linear_call {
     uint64_t r1, r2;
 };
 
+/* In r1, r2: answered, but without this, as calls through a mount are. */
+#define LINEAR_NOT_TOLD UINT64_MAX
+
 struct linear_model {
     size_t state_bytes; /* at most LINEAR_STATE; compared as bytes */
     void (*begin)(void *state);

@@ -52,7 +52,7 @@ static bool list_step(void *state, const struct linear_call *c, bool answered)
         return !answered || (s->length == c->r1 && s->hash == c->r2);
     s->length++;
     s->hash = linear_list_hash(s->hash, c->a);
-    return !answered || s->length == c->r1;
+    return !answered || c->r1 == LINEAR_NOT_TOLD || s->length == c->r1;
 }
 
 const struct linear_model linear_list = {sizeof(struct list_state), list_begin,
@@ -74,10 +74,18 @@ static void names_begin(void *state)
     memset(state, 0, sizeof(struct names_state));
 }
 
+/* A number is what the file system gave, or this: nobody was told. */
+static uint64_t number_of_made(const struct linear_call *c, bool answered)
+{
+    return answered && c->r1 != LINEAR_NOT_TOLD ? c->r1 : UNKNOWN | c->invoked;
+}
+
 /* `shown` of a place whose number is not known yet tells it. */
 static bool is_inode(struct names_state *s, unsigned at, uint64_t shown)
 {
-    if (s->inodes[at] & UNKNOWN) {
+    if (shown == LINEAR_NOT_TOLD)
+        return s->inodes[at] != 0;
+    if ((s->inodes[at] & UNKNOWN) && shown) {
         for (unsigned i = 0; i < NAMES; i++)
             if (s->inodes[i] == shown)
                 return false;
@@ -109,8 +117,7 @@ static bool make(struct names_state *s, const struct linear_call *c, bool answer
     if (answered && error != c->error)
         return false;
     if (error == 0)
-        set(s, (unsigned)c->a, answered ? c->r1 : UNKNOWN | c->invoked,
-            c->kind == NAMES_MKDIR);
+        set(s, (unsigned)c->a, number_of_made(c, answered), c->kind == NAMES_MKDIR);
     return true;
 }
 
@@ -150,6 +157,14 @@ static int64_t rename_error(const struct names_state *s, unsigned from, unsigned
     return is_directory(s, to) ? -EISDIR : -ENOTDIR;
 }
 
+/* Whether `shown` is whose place a rename to `at` took. */
+static bool is_replaced(struct names_state *s, unsigned at, uint64_t shown)
+{
+    if (s->inodes[at])
+        return is_inode(s, at, shown);
+    return shown == 0 || shown == LINEAR_NOT_TOLD;
+}
+
 static bool rename_name(struct names_state *s, const struct linear_call *c, bool answered)
 {
     unsigned from = (unsigned)c->a, to = (unsigned)c->b;
@@ -158,8 +173,7 @@ static bool rename_name(struct names_state *s, const struct linear_call *c, bool
         return false;
     if (error)
         return true;
-    if (answered && (!is_inode(s, from, c->r1) ||
-                     (s->inodes[to] ? !is_inode(s, to, c->r2) : c->r2 != 0)))
+    if (answered && (!is_inode(s, from, c->r1) || !is_replaced(s, to, c->r2)))
         return false;
     set(s, to, s->inodes[from], is_directory(s, from));
     set(s, from, 0, false);

@@ -155,6 +155,37 @@ static void test_a_number_nobody_was_told(void **state)
     bad(&linear_names, other);
 }
 
+/* As through a mount: neither where an append landed nor what a removal removed. */
+static void test_what_is_not_told(void **state)
+{
+    const uint64_t no = LINEAR_NOT_TOLD;
+    uint64_t h21 = linear_list_hash(linear_list_hash(0, 2), 1);
+    const struct linear_call list[] = {
+        APPEND(1, 4, 1, no),
+        APPEND(2, 3, 2, no),
+        {.invoked = 5, .returned = 6, .kind = LIST_READ, .r1 = 2, .r2 = h21}};
+    const struct linear_call doubled[] = {
+        APPEND(1, 2, 1, no),
+        {.invoked = 5, .returned = 6, .kind = LIST_READ, .r1 = 2, .r2 = h21}};
+    const struct linear_call names[] = {NAME(1, 2, NAMES_MKDIR, 0, 0, 0, no, 0),
+                                        NAME(3, 4, NAMES_RENAME, 0, 1, 0, no, no),
+                                        NAME(5, 6, NAMES_LOOKUP, 1, 0, 0, 9, 0),
+                                        NAME(7, 8, NAMES_RMDIR, 1, 0, 0, no, 0),
+                                        NAME(9, 10, NAMES_LOOKUP, 1, 0, 0, 0, 0)};
+    const struct linear_call removed_twice[] = {NAME(1, 2, NAMES_MAKE, 0, 0, 0, 5, 0),
+                                                NAME(3, 4, NAMES_UNLINK, 0, 0, 0, no, 0),
+                                                NAME(5, 6, NAMES_UNLINK, 0, 0, 0, no, 0)};
+    struct linear_call full[NAMES + 1];
+    for (uint64_t i = 0; i < NAMES; i++)
+        full[i] = (struct linear_call)NAME(2 * i, 2 * i + 1, NAMES_MKDIR, i, 0, 0, no, 0);
+    full[NAMES] = (struct linear_call)NAME(20, 21, NAMES_LOOKUP, 3, 0, 0, 0, 0);
+    good(&linear_list, list);
+    bad(&linear_list, doubled);
+    good(&linear_names, names);
+    bad(&linear_names, removed_twice);
+    bad(&linear_names, full); /* it was made, and is not there */
+}
+
 /* Against a random order that is right by construction, and the same with one answer
  * bent. */
 static void test_random_histories(void **state)
@@ -201,6 +232,7 @@ int main(void)
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_an_errno_whose_copy_is_executed),
         cmocka_unit_test(test_a_number_nobody_was_told),
+        cmocka_unit_test(test_what_is_not_told),
         cmocka_unit_test(test_random_histories),
         cmocka_unit_test(test_a_budget_ends_the_search),
     };
