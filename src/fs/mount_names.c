@@ -209,6 +209,29 @@ static int created_meanwhile(int error, int flags)
     return error == -EEXIST && !(flags & O_EXCL) ? -ESTALE : error;
 }
 
+/* With the lock held: what was made may be gone before the kernel first asks for its
+ * attributes, which it does within the open. Were that ESTALE it would do the open anew,
+ * and so make the file again. */
+static void keep_made(struct file *file, const struct mount_call *call)
+{
+    const struct stat *attr = &call->attr;
+    struct fs_inode made = {
+        .inode = file->inode,
+        .mode = attr->st_mode,
+        .nlink = 1,
+        .uid = attr->st_uid,
+        .gid = attr->st_gid,
+        .atime_ns = timespec_ns(attr->st_atim),
+        .mtime_ns = timespec_ns(attr->st_mtim),
+        .ctime_ns = timespec_ns(attr->st_ctim),
+    };
+    struct buf record = {0};
+    fs_inode_encode(&made, &record);
+    if (!record.failed)
+        file_keep(file, &record, file->inode); /* the leader chose it: its timestamp */
+    buf_release(&record);
+}
+
 static void answer_create(struct mount_call *call, int error)
 {
     struct fs_mount *m = call->mount;
@@ -219,6 +242,8 @@ static void answer_create(struct mount_call *call, int error)
         struct file *file = file_get(m, call->request.result.value);
         handle = file ? handle_new(file, call->fi.flags) : NULL;
         error = handle ? 0 : -ENOMEM;
+        if (handle)
+            keep_made(file, call);
         pthread_mutex_unlock(&m->lock);
     }
     if (error) {

@@ -1271,6 +1271,22 @@ static void test_removed_elsewhere_after_own_change(void **state)
     close(fd);
 }
 
+/* M10: made here, and gone before the kernel asks for its attributes: one file was made. */
+static void test_removed_elsewhere_while_it_is_made(void **state)
+{
+    const int flags[] = {O_CREAT | O_EXCL | O_WRONLY, O_CREAT | O_RDWR};
+    for (size_t i = 0; i < array_length(flags); i++) {
+        struct fs_inode inode;
+        unsigned before = backend_count(&backend, FS_MAKE);
+        backend.remove_made = "made";
+        int fd = must_open("made", flags[i]);
+        assert_int_equal(backend_count(&backend, FS_MAKE), before + 1);
+        assert_removed(fd, 0);
+        close(fd);
+        assert_int_equal(backend_stat(&backend, "made", &inode), -ENOENT);
+    }
+}
+
 /* M11: between a look-up and the open. */
 static void test_removed_before_open(void **state)
 {
@@ -1683,6 +1699,7 @@ int main(int argc, char **argv)
         mounted(test_bounded_buffer),
         mounted(test_removed_elsewhere),
         mounted(test_removed_elsewhere_after_own_change),
+        mounted(test_removed_elsewhere_while_it_is_made),
         mounted(test_removed_before_open),
         mounted(test_replaced_at_any_moment),
         mounted(test_removed_here),

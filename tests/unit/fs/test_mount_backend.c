@@ -38,6 +38,17 @@ static void watch(struct backend *b)
         b->empties++;
 }
 
+static void remove_made(struct backend *b)
+{
+    struct fs_result result;
+    struct fs_op op = {.type = FS_UNLINK,
+                       .parent = FS_ROOT_INODE,
+                       .name = (const uint8_t *)b->remove_made,
+                       .name_size = (uint16_t)strlen(b->remove_made)};
+    ensure(evaluate(b, &op, SESSION, &result) == 0);
+    b->remove_made = NULL;
+}
+
 /* With the lock held. */
 static void perform(struct backend *b, struct queued *q)
 {
@@ -56,6 +67,8 @@ static void perform(struct backend *b, struct queued *q)
         b->counts[op.type]++;
         b->total++;
         watch(b);
+        if (b->remove_made && op.type == FS_MAKE)
+            remove_made(b);
     }
 }
 

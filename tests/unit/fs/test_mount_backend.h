@@ -31,7 +31,9 @@ struct backend {
     unsigned failed;
     uint64_t next_inode, last_inode;
     void (*_Atomic after_get)(void); /* called after each get of the view, by who asked */
-    char watched[256];       /* in the root */
+    char watched[256];               /* in the root */
+    const char *remove_made; /* in the root: removed by another host before its MAKE is
+                                answered, once */
     unsigned empties; /* how often it was there without a byte, after an operation */
 };
 
