@@ -45,6 +45,8 @@ enum {
     LIMIT_FRAME_BYTES = (4 << 20) + (64 << 10), /* value of one frame */
     LIMIT_JOIN_FRAME_BYTES = 8 << 10, /* a frame from a peer that has no certificate yet */
     LIMIT_SESSION_WINDOW = LIMIT_OF(1024, 32), /* requests of a session that may be in flight (S2) */
+    LIMIT_SESSIONS = 256,             /* open ones, of all nodes together */
+    LIMIT_PARKED_BYTES = LIMIT_OF(8 << 20, 64 << 10), /* of a session's operations that wait in order */
     LIMIT_CONNECTIONS = 2048,         /* of the TLS port, all together */
     LIMIT_UNPROVEN_CONNECTIONS = 256, /* of those: still in handshake, or before HELLO */
     LIMIT_APPEND_BYTES = LIMIT_OF(1 << 20, 16 << 10), /* entries in one APPEND frame, unless one is larger */

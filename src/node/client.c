@@ -197,14 +197,24 @@ static void put_back(struct client_op *op)
     op->sends = op->flags & OP_LOGGED_MAYBE ? op->sends : 0;
 }
 
+/* Sent, and not answered. */
+static struct client_op *first_unknown(struct client *c)
+{
+    struct client_op *op = c->head;
+    while (op && (!op->request || op->state == OP_ANSWERED))
+        op = op->next;
+    return op;
+}
+
 static void session_lost(struct node *n)
 {
     struct client *c = &n->client;
     log_warn("the session of this node is over: what was on its way may or may not have "
              "happened; opening another");
     c->session = 0;
-    while (c->head && c->head->request)
-        finish(n, c->head, -EIO);
+    struct client_op *op;
+    while ((op = first_unknown(c)))
+        finish(n, op, -EIO);
     random_bytes(&c->nonce, sizeof(c->nonce));
     client_open_session(n);
 }

@@ -61,7 +61,7 @@ static int evaluate_fs(struct node *n, uint64_t session, const struct fs_op *op,
 
 struct older_sessions {
     uint64_t numbers[NODE_SESSIONS_PER_ENTRY];
-    size_t count;
+    size_t count, others; /* of other nodes */
     uint64_t node_id, nonce;
     uint64_t same; /* a session that was opened with this very nonce */
 };
@@ -71,9 +71,12 @@ static int each_session(void *arg, const struct store_item *item)
     struct older_sessions *o = arg;
     uint64_t node_id, nonce;
     if (item->key_size != 9 || !item->value ||
-        session_record_decode(item->value, item->value_size, &node_id, &nonce) < 0 ||
-        node_id != o->node_id)
+        session_record_decode(item->value, item->value_size, &node_id, &nonce) < 0)
         return 0;
+    if (node_id != o->node_id) {
+        o->others++;
+        return 0;
+    }
     uint64_t number = get_be64(item->key + 1);
     if (nonce == o->nonce)
         o->same = number;
@@ -101,6 +104,26 @@ static int end_session(struct node *n, uint64_t number, struct evaluation *e)
     return 0;
 }
 
+bool evaluate_is_session_open(struct node *n, uint64_t number)
+{
+    struct fs_key key;
+    struct buf value = {0}; /* 16 bytes, which are in memory */
+    session_key(&key, number);
+    int ret = store_get_ahead(n->store, key.bytes, key.size, &value, NULL);
+    buf_release(&value);
+    return ret != -ENOENT;
+}
+
+/* What it was building goes in batches, its record with the last of them. */
+static int evaluate_end_session(struct node *n, const struct node_op *op,
+                                struct evaluation *e)
+{
+    if (!evaluate_is_session_open(n, op->session))
+        return 0;
+    store_builder_begin(e->builder, e->timestamp_us);
+    return end_session(n, op->session, e);
+}
+
 /* Ends the node's older sessions (S6) and gives their content in progress away (S7). */
 static int evaluate_session(struct node *n, const struct node_op *op,
                             struct evaluation *e)
@@ -115,6 +138,8 @@ static int evaluate_session(struct node *n, const struct node_op *op,
         e->result.value = o.same;
         return 0;
     }
+    if (o.others >= LIMIT_SESSIONS)
+        return -EUSERS; /* asked again, when some have died */
     store_builder_begin(e->builder, e->timestamp_us);
     struct fs_key key;
     struct buf value = {0};
@@ -266,6 +291,8 @@ static int evaluate_node(struct node *n, const struct node_op *op, struct evalua
         return evaluate_join(n, op, e);
     case NODE_OP_PROMOTE:
         return evaluate_promote(n, op, e);
+    case NODE_OP_END_SESSION:
+        return evaluate_end_session(n, op, e);
     default:
         break; /* none of these is evaluated by this version */
     }

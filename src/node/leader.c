@@ -52,6 +52,21 @@ static struct operation *operation_take(struct operation **head, struct operatio
     return o;
 }
 
+static void park(struct node *n, struct session *s, struct operation *o)
+{
+    s->parked_bytes += o->length;
+    n->leader.parked_bytes += o->length;
+    operation_add(&s->parked_head, &s->parked_tail, o);
+}
+
+static struct operation *unpark(struct node *n, struct session *s)
+{
+    struct operation *o = operation_take(&s->parked_head, &s->parked_tail);
+    s->parked_bytes -= o->length;
+    n->leader.parked_bytes -= o->length;
+    return o;
+}
+
 /* ---- Answers ----------------------------------------------------------------------- */
 
 static void send_answer(struct node *n, struct wire_connection *to, bool internal,
@@ -227,7 +242,7 @@ static void answer_read(struct node *n, struct operation *o, int error,
 
 static void open_gate(struct node *n);
 
-static bool is_gate_open(const struct node *n)
+bool leader_is_open(const struct node *n)
 {
     return raft_established(n->driver.raft) && n->leader.noop_index > 0 &&
            store_applied(n->store) >= n->leader.noop_index && /* S1 */
@@ -357,11 +372,27 @@ static void answer_late(struct node *n, struct operation *o,
     waiting_add(&n->leader.late, w);
 }
 
+/* An entry on its way ends the session: like any answer without an entry of its own, this
+ * one rests on what may be lost yet (S4). */
+static void answer_over(struct node *n, struct operation *o)
+{
+    struct waiting *w = waiting_new(o);
+    w->answer.status = WIRE_EXPIRED;
+    w->answer.index = store_last_index(n->store);
+    waiting_add(&n->leader.reads, w);
+    free(o);
+    driver_flush_soon(n);
+}
+
 /* True: it goes on to be evaluated. */
 static bool judge(struct node *n, struct session *s, struct operation *o)
 {
     const struct window_slot *slot;
     s->lowest = max_u64(s->lowest, o->head.lowest);
+    if (!evaluate_is_session_open(n, s->number)) {
+        answer_over(n, o);
+        return false;
+    }
     switch (session_judge(s, o->head.request, &slot)) {
     case SESSION_EXPIRED:
         refuse(n, o, WIRE_EXPIRED);
@@ -386,6 +417,8 @@ static void park_again(struct node *n, struct session *s, struct operation *o, i
     s->parked_head = o;
     if (!s->parked_tail)
         s->parked_tail = o;
+    s->parked_bytes += o->length;
+    n->leader.parked_bytes += o->length;
     s->paging = why == -EAGAIN;
     s->config = why == -EBUSY;
     s->damaged = why == -EBADMSG;
@@ -403,8 +436,8 @@ static bool is_runnable(const struct session *s)
 static void run_session(struct node *n, struct session *s)
 {
     uint64_t number = s->number;
-    while (s && is_runnable(s) && is_gate_open(n)) {
-        struct operation *o = operation_take(&s->parked_head, &s->parked_tail);
+    while (s && is_runnable(s) && leader_is_open(n)) {
+        struct operation *o = unpark(n, s);
         if (!judge(n, s, o))
             continue;
         int ret = execute(n, o);
@@ -419,6 +452,26 @@ static void run_session(struct node *n, struct session *s)
         }
         park_again(n, s, o, ret);
     }
+}
+
+/* It is asked again in a moment. Until then those of its session that follow are turned
+ * away as well: they would overtake it (S3). */
+static void turn_away(struct node *n, struct operation *o, enum wire_status status)
+{
+    struct session *s = session_find(n, o->head.session);
+    if (s && (!s->refused || o->head.request < s->refused))
+        s->refused = o->head.request;
+    n->leader.turned_away++;
+    refuse(n, o, status);
+}
+
+static bool overtakes(struct session *s, const struct operation *o)
+{
+    if (!s || !s->refused)
+        return false;
+    if (o->head.request == s->refused || o->head.lowest > s->refused)
+        s->refused = 0; /* it is back, or its origin has given it up */
+    return s->refused && o->head.request > s->refused;
 }
 
 /* Of no session: it opens one, or is the leader's own. It is asked again. */
@@ -463,8 +516,19 @@ static void run_operation(struct node *n, struct operation *o)
         refuse(n, o, WIRE_NOT_LEADER);
         return;
     }
-    operation_add(&s->parked_head, &s->parked_tail, o);
+    if (overtakes(s, o) ||
+        (s->parked_head && s->parked_bytes + o->length > LIMIT_PARKED_BYTES)) {
+        turn_away(n, o, WIRE_NOT_LEADER);
+        return;
+    }
+    park(n, s, o);
     run_session(n, s);
+}
+
+void leader_session_over(struct node *n, struct session *s)
+{
+    while (s->parked_head)
+        refuse(n, unpark(n, s), WIRE_EXPIRED);
 }
 
 /* ---- The gate ---------------------------------------------------------------------- */
@@ -482,9 +546,9 @@ static void open_gate(struct node *n)
     struct leader *l = &n->leader;
     struct session *s;
     /* What is parked came before what is at the gate. */
-    while (is_gate_open(n) && (s = first_runnable(n)))
+    while (leader_is_open(n) && (s = first_runnable(n)))
         run_session(n, s);
-    while (l->gate_head && is_gate_open(n)) {
+    while (l->gate_head && leader_is_open(n)) {
         struct operation *o = operation_take(&l->gate_head, &l->gate_tail);
         l->gate_bytes -= o->length;
         run_operation(n, o);
@@ -494,20 +558,22 @@ static void open_gate(struct node *n)
 static void take(struct node *n, struct operation *o)
 {
     struct leader *l = &n->leader;
-    if (!node_is_leader(n) || raft_transferring(n->driver.raft)) {
+    if (!node_is_leader(n)) {
         refuse(n, o, WIRE_NOT_LEADER);
         return;
     }
+    if (raft_transferring(n->driver.raft) ||
+        overtakes(session_find(n, o->head.session), o) ||
+        l->gate_bytes + o->length > LIMIT_INFLIGHT_BYTES) {
+        turn_away(n, o, WIRE_NOT_LEADER);
+        return;
+    }
     if (!node_has_quorum(n)) {
-        refuse(n, o, WIRE_NO_QUORUM);
+        turn_away(n, o, WIRE_NO_QUORUM);
         return;
     }
-    if (!l->gate_head && is_gate_open(n)) {
+    if (!l->gate_head && leader_is_open(n)) {
         run_operation(n, o);
-        return;
-    }
-    if (l->gate_bytes + o->length > LIMIT_INFLIGHT_BYTES) {
-        refuse(n, o, WIRE_NOT_LEADER); /* it is asked again in a moment */
         return;
     }
     l->gate_bytes += o->length;
@@ -557,7 +623,7 @@ void leader_own_operation(struct node *n, const struct operation_head *head,
     take(n, operation_new(NULL, head, op, length));
 }
 
-static void run_internal(struct node *n, const struct buf *op)
+void leader_run_internal(struct node *n, const struct buf *op)
 {
     struct operation *o =
         operation_new(NULL, &(struct operation_head){0}, op->data, op->length);
@@ -587,6 +653,7 @@ void leader_begin(struct node *n)
     n->leader.noop_index = store_last_index(n->store);
     n->leader.inflight_bytes = 0;
     n->leader.reclaim = true;
+    contact_begin(n);
     leader_flush(n);
 }
 
@@ -608,14 +675,15 @@ void leader_end(struct node *n)
         refuse(n, operation_take(&l->gate_head, &l->gate_tail), WIRE_NOT_LEADER);
     for (struct session *s = n->sessions; s; s = s->next) {
         while (s->parked_head)
-            refuse(n, operation_take(&s->parked_head, &s->parked_tail), WIRE_NOT_LEADER);
+            refuse(n, unpark(n, s), WIRE_NOT_LEADER);
         s->paging = s->config = s->damaged = false;
         s->damaged_until_us = 0;
-        s->lowest = 0;
+        s->lowest = s->refused = 0;
         s->heard = false;
     }
     l->noop_index = 0;
     l->inflight_bytes = l->gate_bytes = 0;
+    ensure(l->parked_bytes == 0);
 }
 
 /* ---- When time or the log has moved on --------------------------------------------- */
@@ -626,8 +694,8 @@ static void reclaim(struct node *n, int most)
 {
     struct buf op = {0};
     fs_op_encode(&(struct fs_op){.type = FS_RECLAIM}, &op);
-    for (int i = 0; i < most && n->leader.reclaim && is_gate_open(n); i++)
-        run_internal(n, &op);
+    for (int i = 0; i < most && n->leader.reclaim && leader_is_open(n); i++)
+        leader_run_internal(n, &op);
     buf_release(&op);
 }
 
@@ -694,6 +762,8 @@ static void release_reads(struct node *n, uint64_t visible, uint64_t confirmed_r
     while (list->head && list->head->round != 0 && list->head->round <= confirmed_round &&
            list->head->answer.index <= visible) {
         struct waiting *w = waiting_take(list);
+        if (w->answer.status == WIRE_EXPIRED)
+            w->answer.index = 0; /* it was for the order alone */
         send_answer(n, w->to, w->internal, &w->answer);
         free(w);
     }
@@ -730,7 +800,7 @@ static void promote(struct node *n)
         struct buf op = {0};
         node_op_encode(&(struct node_op){.type = NODE_OP_PROMOTE, .node_id = m->id}, &op);
         log_info("node %s has caught up: it becomes a voter", m->name);
-        run_internal(n, &op);
+        leader_run_internal(n, &op);
         buf_release(&op);
         return;
     }
@@ -741,9 +811,10 @@ void leader_tick(struct node *n)
     if (node_is_leader(n) && n->leader.noop_index == 0 &&
         !raft_transferring(n->driver.raft))
         leader_begin(n);
-    if (!node_is_leader(n) || !is_gate_open(n) || !node_has_quorum(n))
+    if (!node_is_leader(n) || !leader_is_open(n) || !node_has_quorum(n))
         return;
     end_patience(n);
+    contact_tick(n, node_now());
     if (!raft_config_is_pending(n->driver.raft))
         promote(n);
     reclaim(n, NODE_RECLAIMS_TICK);

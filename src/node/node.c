@@ -481,9 +481,9 @@ static void frame(void *context, struct wire_connection *c, const struct wire_fr
 
 /* ---- Starting ---------------------------------------------------------------------- */
 
-static void replay(void *context, const struct store_entry *entry)
+static void replay(void *context, struct store *s, const struct store_entry *entry)
 {
-    node_must(session_note_entry(context, entry), "recovering");
+    node_must(session_replay(context, s, entry), "recovering");
 }
 
 /* While entries are missing up to where it was merged, the store may lack the membership
@@ -521,7 +521,7 @@ static int open_store(struct node *n, struct store_recovery *recovery)
     int ret = store_open(&n->store, &o, recovery, n->error);
     if (ret < 0)
         return ret;
-    ret = session_reconcile(n);
+    ret = session_reconcile(n, n->store);
     if (ret == 0)
         ret = read_members(n);
     if (ret < 0)

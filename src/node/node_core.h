@@ -18,6 +18,7 @@ enum {
     NODE_INTERRUPT_US =
         1000 * 1000, /* a caught signal ends a call only after this (K14) */
     NODE_TRANSFER_US = 2000 * 1000, /* `stop` waits this long for a successor */
+    NODE_SESSION_SILENT_US = 10 * 1000 * 1000, /* without contact: it is ended (S6) */
     NODE_DIAL_FIRST_US = 20 * 1000, /* back-off of a lost peer: first, and most */
     NODE_DIAL_MOST_US = 1000 * 1000,
     NODE_APPEND_ENTRIES = 256,    /* entries of one APPEND frame */
@@ -224,6 +225,11 @@ struct window_slot {
     uint8_t result[STORE_RESULT_BYTES];
 };
 
+enum {
+    SESSION_CHUNK_SLOTS = LIMIT_OF(64, 8), /* that get their memory together */
+    SESSION_CHUNKS = LIMIT_SESSION_WINDOW / SESSION_CHUNK_SLOTS,
+};
+
 struct session {
     struct session *next;
     uint64_t number, node_id, nonce;
@@ -231,9 +237,12 @@ struct session {
     uint64_t lowest;  /* leader: all below were answered, as the origin says */
     bool heard;       /* leader: the origin has sent something, last in: */
     uint16_t sending; /* ... this sending of its (S2) */
-    struct window_slot slots[LIMIT_SESSION_WINDOW];
+    struct window_slot *chunks[SESSION_CHUNKS]; /* NULL: nothing fell into it yet */
+    uint64_t silent_us; /* leader: time without contact (contact.c) */
     /* leader: operations behind one that waits for the disk (S3) */
     struct operation *parked_head, *parked_tail;
+    uint64_t parked_bytes;
+    uint64_t refused; /* leader: those behind this request must not overtake it; 0: none */
     bool paging; /* its first parked operation waits for the reader thread */
     bool config; /* ... or for a membership change to be applied */
     bool damaged;              /* ... or for a repair, */
@@ -247,14 +256,22 @@ enum session_verdict {
 };
 
 struct session *session_find(struct node *n, uint64_t number);
+/* The i-th of LIMIT_SESSION_WINDOW slots; NULL: nothing fell into it yet. */
+const struct window_slot *session_slot(const struct session *s, size_t i);
+/* ... to be written to; NULL: no memory. */
+struct window_slot *session_take_slot(struct session *s, size_t i);
+/* An empty one, first in the list of sessions. NULL: no memory. */
+struct session *session_new(struct node *n, uint64_t number);
 enum session_verdict session_judge(const struct session *s, uint64_t request,
                                    const struct window_slot **ret_slot);
-/* An entry was applied, or replayed at start. */
+/* An entry was applied. */
 int session_note_entry(struct node *n, const struct store_entry *entry);
+/* ... or is replayed at start, when the store may have later ones already. */
+int session_replay(struct node *n, struct store *store, const struct store_entry *entry);
 /* A record of class S was applied: the session's node, or its end. */
 int session_note_record(struct node *n, const struct store_record *record);
-/* After recovery: sessions whose record is gone are over. */
-int session_reconcile(struct node *n);
+/* Of recovery: sessions whose record is gone from the store are over. */
+int session_reconcile(struct node *n, struct store *store);
 void sessions_release(struct node *n);
 int session_record_decode(const void *data, size_t length, uint64_t *ret_node_id,
                           uint64_t *ret_nonce);
@@ -400,6 +417,9 @@ struct leader {
     struct raft_config config; /* of the membership change being proposed */
     uint64_t inflight_bytes;
     uint64_t gate_bytes;
+    uint64_t parked_bytes; /* of all sessions */
+    uint64_t turned_away;  /* operations, for want of room */
+    uint64_t contact_us;   /* contact.c: the last tick */
     bool evaluating; /* an operation: others stay at the gate */
     bool reclaim;               /* something may be there to be reclaimed */
 };
@@ -420,6 +440,17 @@ void leader_release(struct node *n); /* answers that may leave now */
 void leader_forget(struct node *n, struct wire_connection *c);
 void leader_tick(struct node *n);
 
+/* The leader's own operation; where it cannot be evaluated now it is dropped. */
+void leader_run_internal(struct node *n, const struct buf *op);
+bool leader_is_open(const struct node *n); /* S1's gate, and what else shuts it */
+/* It is about to go, by an entry that was applied: who waits in it is told so. */
+void leader_session_over(struct node *n, struct session *s);
+
+/* ---- contact.c: which sessions are alive (S6) ---------------------------------------- */
+
+void contact_begin(struct node *n); /* a new term of office */
+void contact_tick(struct node *n, uint64_t now_us);
+
 /* ---- evaluate.c: (state, operation) -> records, for fs and for the cluster's own --- */
 
 struct evaluation {
@@ -430,6 +461,8 @@ struct evaluation {
     struct members members; /* config_changed: the new ones */
 };
 
+/* Whether it is in the state to be: an entry on its way may end it (S6). */
+bool evaluate_is_session_open(struct node *n, uint64_t number);
 /* Whether a disk that is nearly full refuses it. */
 bool evaluate_needs_room(const uint8_t *op, size_t length);
 /* 0, an errno of the caller's, -EAGAIN (n->missed: a key to be read in), -EBUSY: a

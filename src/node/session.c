@@ -45,37 +45,49 @@ struct session *session_find(struct node *n, uint64_t number)
     return NULL;
 }
 
-static const struct window_slot *slot_of(const struct session *s, uint64_t request)
+const struct window_slot *session_slot(const struct session *s, size_t i)
 {
-    return &s->slots[request % LIMIT_SESSION_WINDOW];
+    const struct window_slot *chunk = s->chunks[i / SESSION_CHUNK_SLOTS];
+    return chunk ? &chunk[i % SESSION_CHUNK_SLOTS] : NULL;
+}
+
+struct window_slot *session_take_slot(struct session *s, size_t i)
+{
+    struct window_slot **chunk = &s->chunks[i / SESSION_CHUNK_SLOTS];
+    if (!*chunk)
+        *chunk = calloc(SESSION_CHUNK_SLOTS, sizeof(**chunk));
+    return *chunk ? &(*chunk)[i % SESSION_CHUNK_SLOTS] : NULL;
 }
 
 enum session_verdict session_judge(const struct session *s, uint64_t request,
                                    const struct window_slot **ret_slot)
 {
     ensure(request > 0);
-    const struct window_slot *slot = slot_of(s, request);
-    if (slot->request == request) {
+    const struct window_slot *slot = session_slot(s, request % LIMIT_SESSION_WINDOW);
+    if (slot && slot->request == request) {
         *ret_slot = slot;
         return SESSION_ANSWERED;
     }
-    if (request < s->lowest || slot->request > request ||
+    if (request < s->lowest || (slot && slot->request > request) ||
         request + LIMIT_SESSION_WINDOW <= s->highest)
         return SESSION_EXPIRED;
     return SESSION_NEW;
 }
 
-static int session_open(struct node *n, uint64_t number)
+struct session *session_new(struct node *n, uint64_t number)
 {
-    if (session_find(n, number))
-        return 0;
     struct session *s = calloc(1, sizeof(*s));
     if (!s)
-        return -ENOMEM;
+        return NULL;
     s->number = number;
     s->next = n->sessions;
     n->sessions = s;
-    return 0;
+    return s;
+}
+
+static int session_open(struct node *n, uint64_t number)
+{
+    return session_find(n, number) || session_new(n, number) ? 0 : -ENOMEM;
 }
 
 static void operations_free(struct operation *o)
@@ -90,6 +102,8 @@ static void operations_free(struct operation *o)
 static void session_free(struct session *s)
 {
     operations_free(s->parked_head);
+    for (size_t i = 0; i < SESSION_CHUNKS; i++)
+        free(s->chunks[i]);
     free(s);
 }
 
@@ -99,6 +113,7 @@ static void session_end(struct node *n, uint64_t number)
         if ((*at)->number == number) {
             struct session *gone = *at;
             *at = gone->next;
+            leader_session_over(n, gone);
             session_free(gone);
             return;
         }
@@ -113,7 +128,10 @@ int session_note_entry(struct node *n, const struct store_entry *entry)
     struct session *s = session_find(n, entry->session);
     if (!s)
         return 0; /* ended later in a log that is replayed: reconciled away already */
-    struct window_slot *slot = &s->slots[entry->request % LIMIT_SESSION_WINDOW];
+    struct window_slot *slot =
+        session_take_slot(s, entry->request % LIMIT_SESSION_WINDOW);
+    if (!slot)
+        return -ENOMEM;
     if (slot->request > entry->request)
         return 0;
     slot->request = entry->request;
@@ -145,30 +163,39 @@ int session_note_record(struct node *n, const struct store_record *record)
     return 0;
 }
 
-static int reconcile_one(struct node *n, struct session *s)
+static int reconcile_one(struct store *store, struct session *s)
 {
     struct fs_key key;
     struct buf value = {0};
     session_key(&key, s->number);
-    int ret = store_get(n->store, key.bytes, key.size, 0, &value, NULL);
+    int ret = store_get(store, key.bytes, key.size, 0, &value, NULL);
     if (ret == 0)
         ret = session_record_decode(value.data, value.length, &s->node_id, &s->nonce);
     buf_release(&value);
     return ret;
 }
 
-int session_reconcile(struct node *n)
+int session_reconcile(struct node *n, struct store *store)
 {
     struct session *next;
     for (struct session *s = n->sessions; s; s = next) {
         next = s->next;
-        int ret = reconcile_one(n, s);
+        int ret = reconcile_one(store, s);
         if (ret == -ENOENT)
             session_end(n, s->number);
         else if (ret < 0)
             return ret;
     }
     return 0;
+}
+
+/* The dead go at once: a log that is replayed may have opened any number of them. */
+int session_replay(struct node *n, struct store *store, const struct store_entry *entry)
+{
+    int ret = session_note_entry(n, entry);
+    if (ret == 0 && entry->session && entry->request == 0)
+        ret = session_reconcile(n, store);
+    return ret;
 }
 
 void sessions_release(struct node *n)

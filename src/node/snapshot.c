@@ -253,7 +253,7 @@ void snapshot_installed(struct node *n)
     const void *state = store_state(n->store, &length);
     ensure(snapshot_is_installing(n) && store_manifest(n->store, &m));
     node_must(state_load(n, state, length), "taking the state of a snapshot");
-    node_must(session_reconcile(n), "taking the sessions of a snapshot");
+    node_must(session_reconcile(n, n->store), "taking the sessions of a snapshot");
     struct raft_event ev = installed_event(n, &m, &config);
     n->base = m.merged_index;
     n->members = n->members_applied;

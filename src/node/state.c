@@ -13,8 +13,10 @@
 static uint32_t count_slots(const struct session *s)
 {
     uint32_t count = 0;
-    for (size_t i = 0; i < LIMIT_SESSION_WINDOW; i++)
-        count += s->slots[i].request != 0;
+    for (size_t i = 0; i < LIMIT_SESSION_WINDOW; i++) {
+        const struct window_slot *slot = session_slot(s, i);
+        count += slot && slot->request != 0;
+    }
     return count;
 }
 
@@ -26,8 +28,8 @@ static void save_session(const struct session *s, struct buf *to)
     buf_u64(to, s->highest);
     buf_u32(to, count_slots(s));
     for (size_t i = 0; i < LIMIT_SESSION_WINDOW; i++) {
-        const struct window_slot *slot = &s->slots[i];
-        if (slot->request == 0)
+        const struct window_slot *slot = session_slot(s, i);
+        if (!slot || slot->request == 0)
             continue;
         buf_u64(to, slot->request);
         buf_u64(to, slot->index);
@@ -54,18 +56,22 @@ int state_save(void *context, struct buf *to)
     return failed ? -ENOMEM : 0;
 }
 
-static void load_slot(struct reader *r, struct session *s)
+/* -EBADMSG, -ENOMEM. */
+static int load_slot(struct reader *r, struct session *s)
 {
     struct window_slot slot = {.request = reader_u64(r)};
     slot.index = reader_u64(r);
     const uint8_t *result = reader_bytes(r, sizeof(slot.result));
-    struct window_slot *to = &s->slots[slot.request % LIMIT_SESSION_WINDOW];
-    if (!result || slot.request == 0 || slot.request > s->highest || to->request != 0) {
-        r->bad = true;
-        return;
-    }
+    if (!result || slot.request == 0 || slot.request > s->highest)
+        return -EBADMSG;
     memcpy(slot.result, result, sizeof(slot.result));
+    struct window_slot *to = session_take_slot(s, slot.request % LIMIT_SESSION_WINDOW);
+    if (!to)
+        return -ENOMEM;
+    if (to->request != 0)
+        return -EBADMSG;
     *to = slot;
+    return 0;
 }
 
 static int load_session(struct reader *r, struct node *into)
@@ -73,19 +79,17 @@ static int load_session(struct reader *r, struct node *into)
     uint64_t number = reader_u64(r);
     if (r->bad || number == 0 || session_find(into, number))
         return -EBADMSG;
-    struct session *s = calloc(1, sizeof(*s));
+    struct session *s = session_new(into, number);
     if (!s)
         return -ENOMEM;
-    s->number = number;
-    s->next = into->sessions;
-    into->sessions = s;
     s->node_id = reader_u64(r);
     s->nonce = reader_u64(r);
     s->highest = reader_u64(r);
     uint32_t slots = reader_u32(r);
-    for (uint32_t i = 0; i < slots && !r->bad; i++)
-        load_slot(r, s);
-    return r->bad ? -EBADMSG : 0;
+    int ret = 0;
+    for (uint32_t i = 0; i < slots && ret == 0; i++)
+        ret = load_slot(r, s);
+    return r->bad ? -EBADMSG : ret;
 }
 
 static int load(struct reader *r, struct node *into)

@@ -228,7 +228,7 @@ static int take_entry(struct recovery *r, struct segment *segment,
     s->end = s->applied = chain_after(entry);
     s->durable = s->end.index;
     if (r->options->replay)
-        r->options->replay(r->options->context, entry);
+        r->options->replay(r->options->context, s, entry);
     return 0;
 }
 

@@ -91,7 +91,7 @@ static int apply_proven(struct recovery *r)
         if (store_apply(s, s->applied.index + 1, &entry, NULL) != 0)
             return -ENOMEM;
         if (r->options->replay)
-            r->options->replay(r->options->context, &entry);
+            r->options->replay(r->options->context, s, &entry);
     }
     return 0;
 }

@@ -148,8 +148,9 @@ struct store_options {
     uint64_t segment_bytes; /* at least 2 * LIMIT_ENTRY_BYTES, below 4 GiB */
     /* Called by store_open for every entry of the log that is applied, in order; may be
      * NULL. Of an entry whose values are not read only index, term, timestamp, session,
-     * request, result, record count and crc are known. */
-    void (*replay)(void *context, const struct store_entry *entry);
+     * request, result, record count and crc are known. `s` may be asked with store_get():
+     * it has this entry, and may have later ones. */
+    void (*replay)(void *context, struct store *s, const struct store_entry *entry);
     /* The caller's state as of the last applied entry, kept beside what is merged, since
      * the entries it was made of go; at open it is given back before any replay. Loop;
      * either may be NULL. -ENOMEM; -EBADMSG: not the caller's. */

@@ -391,6 +391,7 @@ static void on_readable(struct bufferevent *bev, void *context)
     struct wire_connection *c = context;
     struct evbuffer *input = bufferevent_get_input(bev);
     connection_enter(c);
+    c->heard = true;
     while (takes_frames(c) && take_frame(c, input))
         ;
     if (!takes_frames(c)) /* what comes while the last bytes go out is dropped */

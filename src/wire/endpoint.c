@@ -404,6 +404,17 @@ int wire_dial(struct wire_endpoint *e, const char *address, uint64_t node_id,
     return 0;
 }
 
+void wire_each_heard(struct wire_endpoint *e,
+                     void (*each)(void *context, uint64_t node_id), void *context)
+{
+    struct wire_connection *c;
+    TAILQ_FOREACH (c, &e->connections, link)
+        if (c->heard && c->kind == WIRE_PEER_NODE && c->state == CONNECTION_OPEN) {
+            c->heard = false;
+            each(context, c->peer_id);
+        }
+}
+
 const struct wire_counters *wire_endpoint_counters(const struct wire_endpoint *e)
 {
     return &e->counters;

@@ -210,6 +210,10 @@ int wire_listen_local(struct wire_endpoint *e, const char *path,
 int wire_dial(struct wire_endpoint *e, const char *address, uint64_t node_id,
               struct wire_connection **ret);
 const struct wire_counters *wire_endpoint_counters(const struct wire_endpoint *e);
+/* Calls `each` for every open connection to a node on which anything has come, a part of a
+ * frame even, since the last call. `each` must not call wire_*. */
+void wire_each_heard(struct wire_endpoint *e,
+                     void (*each)(void *context, uint64_t node_id), void *context);
 
 enum wire_peer_kind wire_kind(const struct wire_connection *c);
 /* 0 unless a node; before a dialed one is open, the node that was asked for. */

@@ -177,6 +177,7 @@ struct wire_connection {
     struct evbuffer *queue;              /* frames of this turn of the loop: see send.c */
     TAILQ_ENTRY(wire_connection) unsent; /* in endpoint->unsent while `queued` */
     bool queued;
+    bool heard; /* something came since wire_each_heard() */
     struct event timer;
     struct event later; /* what must not happen within the caller's own call */
     struct dial *dial;

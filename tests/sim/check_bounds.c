@@ -52,14 +52,21 @@ static void check_leader(const struct sim_node *n)
 /* A session's origin has no more on their way than its window is wide. */
 static void check_sessions(const struct sim_node *n)
 {
+    uint64_t sessions = 0;
     if (sim_steps % 64)
         return;
     for (const struct session *s = n->node->sessions; s; s = s->next) {
-        uint64_t parked = 0;
-        for (const struct operation *o = s->parked_head; o; o = o->next)
+        uint64_t parked = 0, bytes = 0;
+        for (const struct operation *o = s->parked_head; o; o = o->next) {
             parked++;
+            bytes += o->length;
+        }
         bound(n, "parked operations", parked, LIMIT_SESSION_WINDOW);
+        bound(n, "parked bytes", s->parked_bytes, LIMIT_PARKED_BYTES + LIMIT_ENTRY_BYTES);
+        bound(n, "the count of parked bytes", bytes, s->parked_bytes);
+        sessions++;
     }
+    bound(n, "sessions", sessions, LIMIT_SESSIONS);
 }
 
 void verify_bounds(const struct sim_node *n)

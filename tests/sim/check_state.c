@@ -144,10 +144,12 @@ static uint64_t session_digest(const struct session *s)
 {
     uint64_t d =
         ledger_mix(ledger_mix(s->number, s->node_id), ledger_mix(s->nonce, s->highest));
-    for (size_t i = 0; i < LIMIT_SESSION_WINDOW; i++)
-        if (s->slots[i].request)
-            d += ledger_mix(ledger_mix(s->slots[i].request, s->slots[i].index),
-                            ledger_hash(s->slots[i].result, STORE_RESULT_BYTES));
+    for (size_t i = 0; i < LIMIT_SESSION_WINDOW; i++) {
+        const struct window_slot *slot = session_slot(s, i);
+        if (slot && slot->request)
+            d += ledger_mix(ledger_mix(slot->request, slot->index),
+                            ledger_hash(slot->result, STORE_RESULT_BYTES));
+    }
     return d;
 }
 

@@ -18,7 +18,7 @@ struct wire_connection {
     struct wire_endpoint *endpoint;
     struct wire_connection *other; /* NULL: not connected, or gone */
     uint64_t peer_id;
-    bool dialed, open, closed, closing, full, refused;
+    bool dialed, open, closed, closing, full, refused, heard;
     enum wire_refusal refusal; /* by the peer */
     uint16_t version;          /* the one that is spoken, once it is open */
     void *tag;
@@ -265,6 +265,7 @@ static void tell_frame(void *arg)
         if (plan.exact)
             scenario_frame(f->from_node, f->to_node, f->type, f->bytes, f->length);
         e->counters.bytes_in += f->length;
+        c->heard = true;
         e->handlers.frame(e->handlers.context, c, &frame);
     }
     free(f);
@@ -514,6 +515,16 @@ int wire_dial(struct wire_endpoint *e, const char *address, uint64_t node_id,
     sim_after(HELLO_TIMEOUT_US, e->node, dial_timed_out, c);
     *ret = c;
     return 0;
+}
+
+void wire_each_heard(struct wire_endpoint *e,
+                     void (*each)(void *context, uint64_t node_id), void *context)
+{
+    for (struct wire_connection *c = connections; c; c = c->next)
+        if (c->endpoint == e && c->heard && c->open && !c->closed) {
+            c->heard = false;
+            each(context, c->peer_id);
+        }
 }
 
 const struct wire_counters *wire_endpoint_counters(const struct wire_endpoint *e)

@@ -40,9 +40,9 @@ static void make_store(const char *path, struct node *n)
         fail_msg("%s", error);
 }
 
-static void replay(void *context, const struct store_entry *entry)
+static void replay(void *context, struct store *s, const struct store_entry *entry)
 {
-    assert_int_equal(session_note_entry(context, entry), 0);
+    assert_int_equal(session_replay(context, s, entry), 0);
 }
 
 static void open_store(struct node *n, struct store_recovery *recovery)

@@ -59,11 +59,12 @@ static bool is_equal(const struct session *a, const struct session *b)
     if (a->number != b->number || a->node_id != b->node_id || a->nonce != b->nonce ||
         a->highest != b->highest)
         return false;
-    for (size_t i = 0; i < LIMIT_SESSION_WINDOW; i++)
-        if (a->slots[i].request != b->slots[i].request ||
-            a->slots[i].index != b->slots[i].index ||
-            memcmp(a->slots[i].result, b->slots[i].result, STORE_RESULT_BYTES) != 0)
+    static const struct window_slot none;
+    for (size_t i = 0; i < LIMIT_SESSION_WINDOW; i++) {
+        const struct window_slot *x = session_slot(a, i), *y = session_slot(b, i);
+        if (memcmp(x ? x : &none, y ? y : &none, sizeof(none)) != 0)
             return false;
+    }
     return true;
 }
 

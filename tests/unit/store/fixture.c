@@ -3,7 +3,7 @@
 
 enum { CHECKED_ENTRIES = 256 };
 
-static void replay(void *context, const struct store_entry *entry)
+static void replay(void *context, struct store *s, const struct store_entry *entry)
 {
     struct fixture *f = context;
     assert_true(f->replayed == 0 || entry->index == f->replayed + 1);

@@ -156,6 +156,35 @@ static void test_many_frames_in_parts(void **state)
     free(m);
 }
 
+static void note_heard(void *context, uint64_t node_id)
+{
+    *(uint64_t *)context = node_id;
+}
+
+static uint64_t heard_by(struct side *s)
+{
+    uint64_t node_id = 0;
+    wire_each_heard(s->endpoint, note_heard, &node_id);
+    return node_id;
+}
+
+/* A part of a frame is a sign of life, too. */
+static void test_who_was_heard(void **state)
+{
+    struct pair *p = *state;
+    connect_sides(p->a, p->b);
+    assert_int_equal(heard_by(p->b), 1); /* its HELLO */
+    assert_int_equal(heard_by(p->b), 0);
+    static uint8_t large[LIMIT_FRAME_BYTES];
+    wire_send_bytes(p->a->last, WIRE_RAFT_APPEND, 0, large, sizeof(large));
+    while (heard_by(p->b) != 1)
+        event_base_loop(p->loop, EVLOOP_ONCE);
+    assert_int_equal(p->b->frames, 0);
+    run_until(p->loop, p->b->frames == 1);
+    heard_by(p->b);
+    assert_int_equal(heard_by(p->b), 0);
+}
+
 static void test_parts_are_released_once(void **state)
 {
     static uint8_t large[100000], small[10];
@@ -547,6 +576,7 @@ int main(void)
         with(test_opens),
         with(test_sizes),
         with(test_many_frames_in_parts),
+        with(test_who_was_heard),
         with(test_parts_are_released_once),
         with(test_back_pressure),
         with(test_a_peer_far_behind_is_cut_off),
