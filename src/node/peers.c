@@ -520,6 +520,18 @@ static void receive_append(struct node *n, struct wire_connection *c,
     free(list);
 }
 
+/* While a snapshot is installed nothing may change what it is installed upon (snapshot.c).
+ * A heartbeat of the leader that is known does not: it brings no entry and no term, and
+ * what it shows to be committed lies before the snapshot, where the logs agree. It is
+ * answered, or this node would be out of the majority for as long as that takes. */
+static bool is_harmless(const struct node *n, const struct raft_message *m)
+{
+    const struct raft *raft = n->driver.raft;
+    return (m->type == RAFT_APPEND || m->type == RAFT_SNAPSHOT) &&
+           m->last == m->prev_index && m->term == raft_term(raft) &&
+           m->from == raft_leader(raft);
+}
+
 void peers_frame(struct node *n, struct wire_connection *c, const struct wire_frame *f)
 {
     struct raft_message m;
@@ -538,8 +550,8 @@ void peers_frame(struct node *n, struct wire_connection *c, const struct wire_fr
         if (p)
             note_clock(n, p, clock_us);
     }
-    if (snapshot_is_installing(n))
-        return; /* as if lost: nothing may change what is being installed upon */
+    if (snapshot_is_installing(n) && !is_harmless(n, &m))
+        return; /* as if lost */
     if (m.type == RAFT_APPEND)
         receive_append(n, c, &m, rest, rest_length);
     else

@@ -195,8 +195,8 @@ static struct raft_event installed_event(struct node *n, const struct store_mani
 }
 
 /* The core must take it: nothing may change that answer until it is installed, so from
- * then on the core gets no message and knows no time (peers_frame, deadline_passed), and
- * nothing is applied (driver_apply). */
+ * then on the core gets no message but heartbeats of its leader and knows no time
+ * (peers_frame, deadline_passed), and nothing is applied (driver_apply). */
 static bool may_install(struct node *n, const struct store_manifest *m)
 {
     struct raft_config config;

@@ -178,6 +178,8 @@ static bool condition(const char *what, const char *who)
         return node_named(who)->serves;
     if (strcmp(what, "down") == 0)
         return !node_named(who)->up;
+    if (strcmp(what, "installing") == 0)
+        return node_named(who)->node && snapshot_is_installing(node_named(who)->node);
     if (strcmp(what, "voters") == 0) {
         uint64_t voters = 0;
         for (uint32_t i = 0; leader && i < leader->node->members_applied.count; i++)
