@@ -25,6 +25,9 @@ struct store;
 
 /* ---- The disk: one small table of functions, so that tests can be the disk ------------ */
 
+/* A sync whose result nobody looks at acknowledges what may be lost: it does not compile. */
+#define STORE_CHECKED __attribute__((warn_unused_result))
+
 /* Each returns 0 (or a count, or a descriptor) or a negative errno. */
 struct store_io {
     void *context;
@@ -36,15 +39,16 @@ struct store_io {
                             uint64_t offset);
     ssize_t (*pwritev)(void *context, int fd, const struct iovec *iov, int count,
                        uint64_t offset);
-    int (*sync)(void *context, int fd);     /* fdatasync */
-    int (*sync_all)(void *context, int fd); /* fsync: with the size and the rest */
+    /* fdatasync; fsync, that is with the size and the rest. */
+    STORE_CHECKED int (*sync)(void *context, int fd);
+    STORE_CHECKED int (*sync_all)(void *context, int fd);
     int (*truncate)(void *context, int fd, uint64_t size);
     int (*allocate)(void *context, int fd, uint64_t size); /* zeros to `size`, reserved */
     int (*size)(void *context, int fd, uint64_t *ret);
     int (*mkdir)(void *context, const char *path, int mode); /* 0 where it exists */
     int (*unlink)(void *context, const char *path);
     int (*rename)(void *context, const char *from, const char *to);
-    int (*sync_dir)(void *context, const char *path);
+    STORE_CHECKED int (*sync_dir)(void *context, const char *path);
     /* Calls `each` with every name but . and ..; stops at a non-zero return. */
     int (*list)(void *context, const char *path, int (*each)(void *arg, const char *name),
                 void *arg);
@@ -248,7 +252,7 @@ struct store_job;
 struct store_job *store_take_job(struct store *s);
 /* The log thread: does the I/O, with one sync for consecutive appends. 0, or the error of the
  * call that failed, with `error` naming it. */
-int store_run_job(struct store_job *job, char error[STORE_ERROR_BYTES]);
+STORE_CHECKED int store_run_job(struct store_job *job, char error[STORE_ERROR_BYTES]);
 
 struct store_done {
     uint64_t durable_index; /* 0: the job had neither append nor truncation */

@@ -207,7 +207,7 @@ static void make_store(struct sim_node *n, const struct members *members, bool f
     snprintf(path, sizeof(path), "/%s", n->name);
     n->disk_io = memory_disk_io(n->disk);
     n->disk_io.mkdir(n->disk_io.context, path, 0700);
-    n->disk_io.sync_dir(n->disk_io.context, "/");
+    ensure(n->disk_io.sync_dir(n->disk_io.context, "/") == 0);
     struct store_options o = {
         .io = &n->disk_io, .path = path, .segment_bytes = plan.segment_bytes};
     memcpy(o.cluster_id, sim_cluster, sizeof(o.cluster_id));
