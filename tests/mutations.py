@@ -1,8 +1,10 @@
-"""The mutations of tests/mutate: single changes of the store that its tests must notice.
+"""The mutations of tests/mutate: single changes of the sources that the tests must notice.
 
-Each is a name, the rule it breaks, a file of src/store, the text that is replaced (it stands
-there once), the text that replaces it, and the unit tests that are to be asked first, those
-most likely to notice. docs/mutations.md is made of this list.
+Each is a name, the rule or the lesson (docs/lessons.md) it breaks, a file of src/store or
+FOLDER/FILE of src, the text that is replaced (it stands there once), the text that replaces it,
+and the unit tests that are to be asked first, those most likely to notice: NAME of the same
+folder, FOLDER/NAME, golden/NAME, a trace of the simulator; NAME:PATTERN are single cases of it. docs/mutations.md is made of this
+list.
 """
 
 from typing import NamedTuple
@@ -15,7 +17,8 @@ class Mutation(NamedTuple):
     file: str
     before: str
     after: str
-    tests: tuple  # of tests/unit/store, without the prefix
+    tests: tuple
+    only: bool = False  # no other test is asked: it is there to show what these notice
 
 
 MUTATIONS = [
@@ -315,4 +318,102 @@ MUTATIONS = [
              '''    int rc = store_entry_each(entry->data, entry->length, prepare_record, &p);
     if (rc != 0) {
 ''', ('faults', 'crash_merge')),
+    # ---- Lessons (docs/lessons.md): each breaks what one of their tests is about ----------
+    Mutation('lesson-01', 'lesson 1', 'what was merged is taken for the state of an earlier index',
+             'merge.c', '.applied_index = s->applied.index,', '.applied_index = m->merged.index,',
+             ('lessons:lesson_01*',), True),
+    Mutation('lesson-02', 'lesson 2', 'a leader counts itself before its own disk has it',
+             'raft/replicate.c', 'uint64_t to = quorum_of(r, r->durable, match_of);',
+             'uint64_t to = quorum_of(r, runs_last_index(&r->log), match_of);', ('lessons:lesson_02*',), True),
+    Mutation('lesson-03', 'lesson 3', 'a read that is asked again keeps its number',
+             'raft/read.c', '    round_begin(r);\n    peers_beat(r, true);\n    r->out',
+             '    if (r->lead.round < 2)\n        round_begin(r);\n    peers_beat(r, true);\n    r->out',
+             ('lessons:lesson_03*',), True),
+    Mutation('lesson-03-term', 'lesson 3', 'an answer of a former term confirms a read',
+             'raft/replicate.c', 'if (m->term < r->term || r->role != RAFT_LEADER)',
+             'if (r->role != RAFT_LEADER)', ('lessons:lesson_03*',), True),
+    Mutation('lesson-04', 'lesson 4', 'a read needs no commit of the own term',
+             'raft/read.c', '    if (!raft_established(r))\n        return -EAGAIN; /* S1 */\n', '',
+             ('lessons:lesson_04*',), True),
+    Mutation('lesson-06', 'lesson 6', 'a follower answers before its disk has it',
+             'raft/append.c', 'return min_u64(r->durable, r->follow.verified);',
+             'return r->follow.verified;', ('lessons:lesson_06*',), True),
+    Mutation('lesson-07', 'lesson 7', 'an entry of a batch counts by its head alone',
+             'recovery_log.c',
+             'store_entry_verify(data, length, &head) == 0 ? FOUND_ENTRY : FOUND_BAD_BODY;',
+             'store_entry_verify(data, length, &head) == 0 ? FOUND_ENTRY : FOUND_ENTRY;',
+             ('lessons:lesson_07*',), True),
+    Mutation('lesson-09', 'lesson 9', 'a sync that failed is tried once more',
+             'job.c', '''    int rc = io->sync(io->context, segment->fd);
+    job->syncs++;''', '''    int rc = io->sync(io->context, segment->fd);
+    if (rc != 0)
+        rc = io->sync(io->context, segment->fd);
+    job->syncs++;''', ('lessons:lesson_09*',), True),
+    Mutation('lesson-10', 'lesson 10', 'a suffix is cut from the front',
+             'job.c', '''        size_t n = 1;
+        if (op->kind == OP_APPEND) {''', '''        size_t n = 1, end = i;
+        while (op->kind == OP_UNLINK && end + 1 < job->count &&
+               job->ops[end + 1].kind == OP_UNLINK)
+            end++;
+        if (end > i) {
+            n = end - i + 1;
+            for (; rc == 0 && end + 1 > i; end--)
+                rc = run_unlink(job, &job->ops[end], error);
+        } else if (op->kind == OP_APPEND) {''', ('lessons:lesson_10*',), True),
+    Mutation('lesson-11', 'lesson 11', 'each entry goes as a message of its own',
+             'raft/replicate.c', 'p->sending_last = runs_last_index(&r->log);',
+             'p->sending_last = p->next;', ('lessons:lesson_11*',), True),
+    Mutation('lesson-12', 'lesson 12', 'what a leader knows outlives its leadership',
+             'raft/role.c', '    memset(&r->lead, 0, sizeof(r->lead));\n', '', ('lessons:lesson_12*',), True),
+    Mutation('lesson-13', 'lesson 13', 'a pre-vote is refused with the term it asked for',
+             'raft/election.c', 'if (m->pre && granted)', 'if (m->pre)', ('lessons:lesson_13*',), True),
+    Mutation('lesson-14', 'lesson 14', 'room is taken for granted',
+             'log.c', '''        return s->stats.disk_free_bytes >= s->segment_bytes;
+    return s->spare_state == SPARE_READY;''', '''        return s->stats.disk_free_bytes >= s->segment_bytes;
+    return true;''', ('lessons:lesson_14*',), True),
+    Mutation('lesson-15', 'lesson 15', 'a majority is one too small',
+             'raft/config.c', 'return values[count / 2];', 'return values[count / 2 - (count > 1)];',
+             ('random',), True),
+    Mutation('lesson-16', 'lesson 16', 'term and vote are written to one place',
+             'job.c', 'for (int slot = 0; slot < 2; slot++) { /* G5 */',
+             'for (int slot = 0; slot < 1; slot++) { /* G5 */', ('lessons:lesson_16*',), True),
+    Mutation('lesson-16-durable', 'lesson 16', 'durable does not go back with a truncation',
+             'raft/append.c', '    r->durable = min_u64(r->durable, to);\n', '', ('lessons:lesson_16*',), True),
+    Mutation('lesson-16-stale', 'lesson 16', 'a completion of what was truncated counts',
+             'raft/raft.c', '''    if (e->generation != r->generation)
+        return 0; /* G3: of entries that were truncated meanwhile */
+''', '', ('lessons:lesson_16*',), True),
+    Mutation('lesson-19', 'lesson 19', 'an entry is taken wherever it stands',
+             'entry.c', """    return entry->index == end->index + 1 && entry->prev_term == end->term &&
+           entry->prev_crc == end->crc && entry->term >= end->term &&""",
+             '    return', ('lessons:lesson_19*',), True),
+    Mutation('lesson-19-synced', 'lesson 19', 'a term is not synced before what comes of it',
+             'state_files.c', '    return rc == 0 ? io->sync(io->context, fd) : rc;\n',
+             '    return rc;\n', ('lessons:lesson_19*',), True),
+    Mutation('lesson-19-told', 'lesson 19', 'nobody is told to write a higher term',
+             'raft/role.c', '    r->term = term;\n    r->vote = 0;\n    r->out.hard_state_changed = true;\n',
+             '    r->term = term;\n    r->vote = 0;\n', ('lessons:lesson_19*',), True),
+    Mutation('lesson-20', 'lesson 20', 'a leader that no majority hears leads on',
+             'raft/replicate.c', 'return r->now_us < quorum_due_us(r);',
+             'return r->now_us < quorum_due_us(r) || r->now_us > 0;', ('drawn',), True),
+    Mutation('lesson-20-shortcut', 'lesson 20', 'who campaigns asks in earnest at once',
+             'raft/election.c', 'role_campaign(r, true, false);', 'role_campaign(r, false, false);',
+             ('drawn',), True),
+    Mutation('lesson-05', 'lesson 5', 'a read is not judged again when it has read',
+             'node/view.c', 'bool counts = atomic_load(&g->epoch) == epoch;',
+             'bool counts = atomic_load(&g->epoch) >= epoch;', ('background:lesson_05*',), True),
+    Mutation('lesson-05-list', 'lesson 5', 'a list is not judged again when it has been read',
+             'node/view.c', 'if (atomic_load(&n->gate.epoch) == epoch)',
+             'if (atomic_load(&n->gate.epoch) >= epoch)', ('background:lesson_05*',), True),
+    Mutation('lesson-08', 'lesson 8', 'a leader whose disk hangs leads on',
+             'node/peers.c', 'bool eligible = sane && room && !n->log.hung;',
+             'bool eligible = sane && room;', ('golden/lesson-08-hung-disk',), True),
+    Mutation('lesson-17', 'lesson 17', 'who installs a snapshot answers nothing',
+             'node/peers.c', 'if (snapshot_is_installing(n) && !is_harmless(n, &m))',
+             'if (snapshot_is_installing(n) && (!is_harmless(n, &m) || n))',
+             ('golden/lesson-17-slow-install',), True),
+    Mutation('lesson-18', 'lesson 18', 'the window forgets what was answered',
+             'node/session.c', 'if (slot->request == request) {',
+             'if (slot->request == request && slot->request == 0) {',
+             ('golden/lesson-18-unlink-twice',), True),
 ]

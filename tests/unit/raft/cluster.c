@@ -396,6 +396,8 @@ static int step(struct cluster *c, struct node *n, const struct raft_event *e,
                                   raft_commit(n->raft), c->committed_last};
     update_do(c, n, e, &u, from);
     node_apply(c, n);
+    if (c->watch)
+        c->watch(c, n, e);
     return 0;
 }
 
@@ -520,6 +522,7 @@ void cluster_start(struct cluster *c, uint64_t id)
 {
     struct node *n = &c->nodes[id];
     assert_null(n->raft);
+    n->lives++;
     struct raft_run runs[LOG_MAX];
     struct raft_options o = {.id = id,
                              .seed = random_next(&c->seed) | 1,
@@ -562,6 +565,7 @@ void cluster_crash(struct cluster *c, uint64_t id)
     assert_non_null(n->raft);
     raft_free(n->raft);
     n->raft = NULL;
+    n->paused_until_us = 0;
     n->write_count = n->inner_count = 0;
     uint64_t keeps = n->durable + cluster_chance(c, n->last - n->durable + 1);
     c->counts.lost_entries += n->last - keeps;
@@ -581,6 +585,12 @@ void cluster_crash(struct cluster *c, uint64_t id)
         else
             i++;
     }
+}
+
+void cluster_pause(struct cluster *c, uint64_t id, uint64_t us)
+{
+    c->nodes[id].paused_until_us = c->now_us + us;
+    c->counts.pauses++;
 }
 
 void cluster_cut(struct cluster *c, uint64_t a, uint64_t b, bool cut)
@@ -663,6 +673,11 @@ static size_t packet_next(const struct cluster *c)
 static void packet_take(struct cluster *c, size_t i)
 {
     struct packet *p = c->packets[i];
+    uint64_t paused_until_us = c->nodes[p->message.to].paused_until_us;
+    if (c->now_us < paused_until_us) {
+        p->due_us = paused_until_us; /* its order stays */
+        return;
+    }
     c->packets[i] = c->packets[--c->packet_count];
     if (!c->cut[p->message.from][p->message.to])
         packet_deliver(c, p);
@@ -696,7 +711,7 @@ static uint64_t node_due(const struct node *n, enum due *ret)
         due = n->fetch.due_us;
         *ret = DUE_FETCH;
     }
-    return due;
+    return max_u64(due, n->paused_until_us);
 }
 
 static uint64_t next_due(const struct cluster *c, uint32_t *ret_node, enum due *ret)

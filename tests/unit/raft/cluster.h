@@ -59,6 +59,7 @@ struct fetch {
 struct node {
     uint64_t id;
     struct raft *raft; /* NULL: down */
+    uint64_t lives;
     /* Disk: entries 1..last, of which all up to `durable` survive a crash. */
     struct entry log[LOG_MAX + 1];
     uint64_t last, durable;
@@ -81,6 +82,7 @@ struct node {
     /* Knobs. */
     bool disk_held; /* no write is confirmed */
     bool apply_held;
+    uint64_t paused_until_us; /* as by SIGSTOP: all that comes waits */
 };
 
 struct pending_read {
@@ -95,14 +97,19 @@ struct counts {
     uint64_t steps, lost, duplicated, reordered, partitions, crashes, lost_entries,
         restarts, proposed, config_changes, transfers, reads_confirmed, elections,
         truncations, full_links, disconnects, committed, compactions, offers, installs,
-        installs_refused, damages;
+        installs_refused, damages, pauses;
 };
 
 struct seen {
     uint64_t index, term, chain;
 };
 
+struct cluster;
+/* After each step of a node that did something. */
+typedef void cluster_watch(struct cluster *c, struct node *n, const struct raft_event *e);
+
 struct cluster {
+    cluster_watch *watch; /* NULL: nobody looks */
     uint64_t now_us, seed, order, next_value;
     uint64_t latency_us, disk_us;
     uint32_t node_count;
@@ -144,6 +151,7 @@ bool cluster_damage(struct cluster *c, uint64_t id, uint64_t to);
 void cluster_wipe(struct cluster *c, uint64_t id);
 /* Power off: of what was not confirmed as durable, any part may be gone. */
 void cluster_crash(struct cluster *c, uint64_t id);
+void cluster_pause(struct cluster *c, uint64_t id, uint64_t us);
 void cluster_cut(struct cluster *c, uint64_t a, uint64_t b, bool cut); /* both ways */
 void cluster_isolate(struct cluster *c, uint64_t id, bool cut);
 /* The connection breaks and comes again: what is in flight is lost, both sides hear. */
