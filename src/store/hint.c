@@ -208,7 +208,7 @@ static int put_header(struct hint_writer *w)
 {
     uint8_t head[SEGMENT_HEADER] = {0};
     memcpy(head, HINT_MAGIC, HINT_MAGIC_BYTES);
-    put_u32(head + 8, FORMAT_VERSION);
+    put_u32(head + 8, w->s->format);
     put_u32(head + 12, SEGMENT_HEADER);
     memcpy(head + 16, w->s->cluster_id, STORE_CLUSTER_ID_BYTES);
     put_u64(head + 32, w->info.file_id);

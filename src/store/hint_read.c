@@ -58,7 +58,8 @@ static int read_header(struct hint_reader *r, uint64_t file_id, enum segment_kin
     if (rc != 0)
         return rc;
     if (memcmp(head, HINT_MAGIC, HINT_MAGIC_BYTES) != 0 ||
-        get_u32(head + 8) != FORMAT_VERSION || get_u32(head + 12) != SEGMENT_HEADER ||
+        format_check(get_u32(head + 8), r->s->format_newest) != 0 ||
+        get_u32(head + 12) != SEGMENT_HEADER ||
         memcmp(head + 16, r->s->cluster_id, STORE_CLUSTER_ID_BYTES) != 0 ||
         get_u64(head + 32) != file_id || get_u64(head + 40) != data_bytes ||
         get_u32(head + 48) != (uint32_t)kind || !all_zero(head + 52, 8) ||

@@ -32,6 +32,8 @@ int store_import_new(const struct store_options *options, struct store_import **
     import->place.io = options->io;
     import->place.path = strdup(options->path);
     import->place.segment_bytes = options->segment_bytes;
+    import->place.format_newest = format_newest(options);
+    import->place.format = format_of(options);
     memcpy(import->place.cluster_id, options->cluster_id, STORE_CLUSTER_ID_BYTES);
     import->next_file_id = 1;
     if (!import->place.path) {

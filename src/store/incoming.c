@@ -61,7 +61,7 @@ static void saved_release(struct saved *saved)
 static int state_encode(const struct store_incoming *in, struct buf *to)
 {
     buf_bytes(to, magic, sizeof(magic));
-    buf_u32(to, FORMAT_VERSION);
+    buf_u32(to, in->s->format);
     buf_u32(to, 0);
     buf_bytes(to, in->s->cluster_id, STORE_CLUSTER_ID_BYTES);
     buf_u64(to, in->sender);
@@ -76,13 +76,13 @@ static int state_encode(const struct store_incoming *in, struct buf *to)
     return to->failed ? -ENOMEM : 0;
 }
 
-static int state_parse(struct reader *r, const uint8_t *cluster_id, struct saved *ret)
+static int state_parse(struct reader *r, const struct store *s, struct saved *ret)
 {
     uint8_t described_cluster[STORE_CLUSTER_ID_BYTES];
     const uint8_t *cluster = reader_bytes(r, STORE_CLUSTER_ID_BYTES);
     ret->sender = reader_u64(r);
     uint32_t count = reader_u32(r);
-    if (r->bad || memcmp(cluster, cluster_id, STORE_CLUSTER_ID_BYTES) != 0 ||
+    if (r->bad || memcmp(cluster, s->cluster_id, STORE_CLUSTER_ID_BYTES) != 0 ||
         count > reader_left(r) / 8)
         return -EBADMSG;
     ret->received = calloc((size_t)count + 1, sizeof(*ret->received));
@@ -94,19 +94,20 @@ static int state_parse(struct reader *r, const uint8_t *cluster_id, struct saved
     const uint8_t *description = reader_bytes(r, length);
     if (!reader_done(r))
         return -EBADMSG;
-    int rc = manifest_decode(description, length, &ret->manifest, described_cluster);
+    int rc = manifest_decode(description, length, s->format_newest, &ret->manifest,
+                             described_cluster);
     return rc == 0 && ret->manifest.count != count ? -EBADMSG : rc;
 }
 
-static int state_decode(const uint8_t *data, size_t length, const uint8_t *cluster_id,
+static int state_decode(const uint8_t *data, size_t length, const struct store *s,
                         struct saved *ret)
 {
     if (length < FIXED_BYTES + 4 || memcmp(data, magic, sizeof(magic)) != 0 ||
-        get_u32(data + 8) != FORMAT_VERSION ||
+        format_check(get_u32(data + 8), s->format_newest) != 0 ||
         get_u32(data + length - 4) != crc32_of(0, data, length - 4))
         return -EBADMSG;
     struct reader r = reader_of(data + 16, length - 16 - 4);
-    int rc = state_parse(&r, cluster_id, ret);
+    int rc = state_parse(&r, s, ret);
     if (rc != 0)
         saved_release(ret);
     return rc;
@@ -120,7 +121,7 @@ static int state_load(const struct store *s, struct saved *ret)
     incoming_path(&path, s->path, "STATE");
     int rc = file_read(s->io, path.text, STATE_BYTES, &bytes);
     if (rc == 0)
-        rc = state_decode(bytes.data, bytes.length, s->cluster_id, ret);
+        rc = state_decode(bytes.data, bytes.length, s, ret);
     buf_release(&bytes);
     return rc == -ENOENT || rc == -EBADMSG || rc == -EPROTONOSUPPORT ? 0 : rc;
 }
@@ -278,7 +279,8 @@ static int describe(struct store_incoming *in, const void *description, size_t l
                     char error[STORE_ERROR_BYTES])
 {
     uint8_t cluster_id[STORE_CLUSTER_ID_BYTES];
-    int rc = manifest_decode(description, length, &in->manifest, cluster_id);
+    int rc = manifest_decode(description, length, in->s->format_newest, &in->manifest,
+                             cluster_id);
     if (rc == -ENOMEM)
         return store_fail(error, rc, "no memory for the description of a snapshot");
     if (rc != 0 || memcmp(cluster_id, in->s->cluster_id, sizeof(cluster_id)) != 0 ||

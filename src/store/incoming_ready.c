@@ -100,7 +100,7 @@ static int adopt_file(struct store_incoming *in, size_t i)
     in->installed.files[i] = file->from;
     in->installed.files[i].file_id = segment->file_id;
     uint8_t head[SEGMENT_HEADER];
-    merged_head_encode(head, s->cluster_id, segment->file_id);
+    merged_head_encode(head, s->cluster_id, s->format, segment->file_id);
     struct iovec iov = {head, sizeof(head)};
     int rc = write_full(s->io, segment->fd, &iov, 1, 0);
     if (rc == 0)

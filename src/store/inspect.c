@@ -208,7 +208,7 @@ void image_close(struct image *image)
 static int slot_state(struct inspection *x, const char *path, int slot,
                       const uint8_t *data, size_t length, struct hard_state *ret)
 {
-    int rc = hard_state_decode(data, length, ret);
+    int rc = hard_state_decode(data, length, x->place.format_newest, ret);
     fact_begin(x, "hard_state");
     fact_text(x, "file", inspect_name(x, path));
     fact_number(x, "slot", (uint64_t)slot);
@@ -226,7 +226,7 @@ static int slot_state(struct inspection *x, const char *path, int slot,
 static int slot_hint(struct inspection *x, const char *path, int slot,
                      const uint8_t *data, size_t length, struct commit_hint *ret)
 {
-    int rc = commit_hint_decode(data, length, ret);
+    int rc = commit_hint_decode(data, length, x->place.format_newest, ret);
     if (rc == -EBADMSG && all_zero(data, length))
         return rc; /* not written yet */
     fact_begin(x, "commit_hint");
@@ -367,7 +367,7 @@ static int inspect_manifest(struct inspection *x, const char *path, struct image
     int rc = image_look(image, 0, (size_t)image->size, &data, &length);
     if (rc != 0)
         return inspect_unreadable(x, path, rc);
-    rc = manifest_decode(data, length, &x->manifest, cluster);
+    rc = manifest_decode(data, length, x->place.format_newest, &x->manifest, cluster);
     if (rc == -EPROTONOSUPPORT)
         return newer_format(x, path);
     if (rc == -ENOMEM)
@@ -596,6 +596,7 @@ static struct inspection *inspection_new(const struct store_inspect_options *opt
     x->io = options->io;
     x->error = error;
     x->place.io = options->io;
+    x->place.format_newest = STORE_FORMAT_VERSION;
     x->place.path = strdup(options->path);
     if (x->place.path)
         return x;

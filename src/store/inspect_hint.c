@@ -325,7 +325,7 @@ static int open_hint_file(struct inspection *x, const char *path, struct image *
         return rc;
     if (length < SEGMENT_HEADER || get_u32(data + 60) != crc32_of(0, data, 60))
         return -EBADMSG;
-    if (get_u32(data + 8) > FORMAT_VERSION)
+    if (get_u32(data + 8) > x->place.format_newest)
         return -EPROTONOSUPPORT;
     uint32_t kind = get_u32(data + 48);
     if (kind != SEGMENT_LOG && kind != SEGMENT_MERGED)

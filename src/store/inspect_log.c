@@ -294,7 +294,7 @@ static int take_head(struct walk *w, bool *ret_good)
     *ret_good = false;
     if (rc != 0)
         return inspect_unreadable(w->x, w->path, rc);
-    rc = segment_head_decode(data, length, &w->head);
+    rc = segment_head_decode(data, length, w->x->place.format_newest, &w->head);
     if (rc == -EPROTONOSUPPORT)
         return inspect_problem(w->x, w->path, 0,
                                "of a newer format than this tierce knows");
@@ -333,7 +333,7 @@ int inspect_first_index(struct inspection *x, uint64_t file_id, uint64_t *ret)
         return rc;
     rc = image_look(&image, 0, SEGMENT_HEADER, &data, &length);
     if (rc == 0)
-        rc = segment_head_decode(data, length, &head);
+        rc = segment_head_decode(data, length, x->place.format_newest, &head);
     image_close(&image);
     if (rc == 0)
         *ret = head.first_index;

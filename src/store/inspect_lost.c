@@ -36,7 +36,7 @@ int inspect_scrub_file(struct inspection *x, const char *path, struct image *ima
                 get_u32(data + 60) == crc32_of(0, data, 60);
     if (!good)
         return means_nothing(x, path, "damaged, or not written whole");
-    if (get_u32(data + 8) != FORMAT_VERSION)
+    if (format_check(get_u32(data + 8), x->place.format_newest) != 0)
         return means_nothing(x, path, "of another format");
     fact_begin(x, "scrub");
     fact_text(x, "file", inspect_name(x, path));
@@ -59,12 +59,13 @@ struct incoming_state {
     struct manifest manifest;
 };
 
-static int decode_state(const uint8_t *data, size_t length, struct incoming_state *ret)
+static int decode_state(const uint8_t *data, size_t length, uint32_t newest,
+                        struct incoming_state *ret)
 {
     uint8_t described[STORE_CLUSTER_ID_BYTES];
     if (length < STATE_FIXED + 8 || memcmp(data, state_magic, 8) != 0 ||
         get_u32(data + length - 4) != crc32_of(0, data, length - 4) ||
-        get_u32(data + 8) != FORMAT_VERSION)
+        format_check(get_u32(data + 8), newest) != 0)
         return -EBADMSG;
     struct reader r = reader_of(data + 16, length - 16 - 4);
     memcpy(ret->cluster_id, reader_bytes(&r, STORE_CLUSTER_ID_BYTES),
@@ -78,7 +79,7 @@ static int decode_state(const uint8_t *data, size_t length, struct incoming_stat
     const uint8_t *description = reader_bytes(&r, size);
     if (!reader_done(&r))
         return -EBADMSG;
-    int rc = manifest_decode(description, size, &ret->manifest, described);
+    int rc = manifest_decode(description, size, newest, &ret->manifest, described);
     return rc == 0 && ret->manifest.count != count ? -EBADMSG : rc;
 }
 
@@ -128,7 +129,7 @@ static int take_state(struct inspection *x, const char *path, struct image *imag
     int rc = image_look(image, 0, (size_t)image->size, &data, &length);
     if (rc != 0)
         return inspect_unreadable(x, path, rc);
-    rc = decode_state(data, length, ret);
+    rc = decode_state(data, length, x->place.format_newest, ret);
     if (rc == -ENOMEM)
         return inspect_unreadable(x, path, rc);
     if (rc != 0)

@@ -28,7 +28,8 @@ static int take_merged_head(struct merged_walk *w, bool *ret_good)
     int rc = image_look(w->image, 0, SEGMENT_HEADER, &data, &length);
     if (rc != 0)
         return inspect_unreadable(x, w->path, rc);
-    rc = merged_head_decode(data, length, cluster, &w->file_id);
+    rc =
+        merged_head_decode(data, length, w->x->place.format_newest, cluster, &w->file_id);
     if (rc == -EPROTONOSUPPORT)
         return inspect_problem(x, w->path, 0, "of a newer format than this tierce knows");
     if (rc != 0)

@@ -171,8 +171,10 @@ static int run_hard_state(struct store_job *job, struct op *op,
                           char error[STORE_ERROR_BYTES])
 {
     struct store *s = job->store;
-    struct hard_state state = {
-        .sequence = op->sequence, .term = op->term, .vote = op->vote};
+    struct hard_state state = {.sequence = op->sequence,
+                               .term = op->term,
+                               .vote = op->vote,
+                               .format = s->format};
     memcpy(state.cluster_id, s->cluster_id, sizeof(state.cluster_id));
     for (int slot = 0; slot < 2; slot++) { /* G5 */
         int rc = hard_state_write(s->io, s->state_fd, &state, slot);
@@ -190,7 +192,8 @@ static int run_commit_hint(struct store_job *job, struct op *op,
                            char error[STORE_ERROR_BYTES])
 {
     struct store *s = job->store;
-    struct commit_hint hint = {.commit = op->index, .term = op->term};
+    struct commit_hint hint = {
+        .commit = op->index, .term = op->term, .format = s->format};
     memcpy(hint.cluster_id, s->cluster_id, sizeof(hint.cluster_id));
     int rc = commit_hint_write(s->io, s->hint_fd, &hint, (int)op->sequence);
     job->syncs++;

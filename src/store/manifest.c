@@ -34,7 +34,8 @@ void manifest_release(struct manifest *manifest)
 }
 
 int manifest_encode(const struct manifest *manifest,
-                    const uint8_t cluster_id[STORE_CLUSTER_ID_BYTES], struct buf *to)
+                    const uint8_t cluster_id[STORE_CLUSTER_ID_BYTES], uint32_t format,
+                    struct buf *to)
 {
     size_t at = to->length;
     ensure(manifest->applied_index >= manifest->merged.index);
@@ -43,7 +44,7 @@ int manifest_encode(const struct manifest *manifest,
             (MANIFEST_BYTES - FIXED_BYTES - manifest->state_size) / FILE_BYTES)
         return -E2BIG;
     buf_bytes(to, magic, sizeof(magic));
-    buf_u32(to, FORMAT_VERSION);
+    buf_u32(to, format);
     buf_u32(to, 0);
     buf_bytes(to, cluster_id, STORE_CLUSTER_ID_BYTES);
     buf_u64(to, manifest->merged.index);
@@ -129,20 +130,21 @@ static int decode(struct reader *r, struct manifest *ret)
 }
 
 /* In every version magic, version and the crc at the end have these places. */
-int manifest_decode(const void *data, size_t length, struct manifest *ret,
-                    uint8_t ret_cluster_id[STORE_CLUSTER_ID_BYTES])
+int manifest_decode(const void *data, size_t length, uint32_t newest,
+                    struct manifest *ret, uint8_t ret_cluster_id[STORE_CLUSTER_ID_BYTES])
 {
     const uint8_t *bytes = data;
     if (length < 32 + 4 || memcmp(bytes, magic, sizeof(magic)) != 0 ||
         get_u32(bytes + length - 4) != crc32_of(0, bytes, length - 4))
         return -EBADMSG;
-    if (get_u32(bytes + 8) > FORMAT_VERSION)
-        return -EPROTONOSUPPORT;
-    if (get_u32(bytes + 8) != FORMAT_VERSION || get_u32(bytes + 12) != 0)
+    int rc = format_check(get_u32(bytes + 8), newest);
+    if (rc != 0)
+        return rc;
+    if (get_u32(bytes + 12) != 0)
         return -EBADMSG;
     struct reader r = reader_of(bytes + 32, length - 32 - 4);
     struct manifest manifest = {0};
-    int rc = decode(&r, &manifest);
+    rc = decode(&r, &manifest);
     if (rc != 0) {
         manifest_release(&manifest);
         return rc;
@@ -162,7 +164,7 @@ int manifest_write(struct store *s, const struct manifest *manifest,
     manifest_path(&new_path, s->path, ".new");
     manifest_path(&path, s->path, "");
     log_directory_path(&directory, s->path);
-    int rc = manifest_encode(manifest, s->cluster_id, &bytes);
+    int rc = manifest_encode(manifest, s->cluster_id, s->format, &bytes);
     if (rc == 0)
         rc = file_write(s->io, new_path.text, &bytes);
     if (rc == 0)
@@ -186,7 +188,8 @@ int manifest_read(struct store *s, struct manifest *ret, char error[STORE_ERROR_
     manifest_path(&path, s->path, "");
     int rc = file_read(s->io, path.text, MANIFEST_BYTES, &bytes);
     if (rc == 0)
-        rc = manifest_decode(bytes.data, bytes.length, &manifest, cluster_id);
+        rc = manifest_decode(bytes.data, bytes.length, s->format_newest, &manifest,
+                             cluster_id);
     if (rc == -EPROTONOSUPPORT || rc == -EBADMSG)
         store_fail_format(error, rc, path.text, "it is damaged");
     else if (rc != 0)

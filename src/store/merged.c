@@ -19,19 +19,19 @@ static const char magic[8] = {'t', 'i', 'e', 'r', 'c', 'e', 'M', 'S'};
 enum { WRITE_BYTES = 256 << 10 }; /* what is gathered before it is written */
 
 void merged_head_encode(uint8_t to[SEGMENT_HEADER],
-                        const uint8_t cluster_id[STORE_CLUSTER_ID_BYTES],
+                        const uint8_t cluster_id[STORE_CLUSTER_ID_BYTES], uint32_t format,
                         uint64_t file_id)
 {
     memset(to, 0, SEGMENT_HEADER);
     memcpy(to, magic, sizeof(magic));
-    put_u32(to + 8, FORMAT_VERSION);
+    put_u32(to + 8, format);
     put_u32(to + 12, SEGMENT_HEADER);
     memcpy(to + 16, cluster_id, STORE_CLUSTER_ID_BYTES);
     put_u64(to + 32, file_id);
     put_u32(to + 60, crc32_of(0, to, 60));
 }
 
-int merged_head_decode(const uint8_t *data, size_t length,
+int merged_head_decode(const uint8_t *data, size_t length, uint32_t newest,
                        uint8_t ret_cluster_id[STORE_CLUSTER_ID_BYTES],
                        uint64_t *ret_file_id)
 {
@@ -41,10 +41,10 @@ int merged_head_decode(const uint8_t *data, size_t length,
     if (size < SEGMENT_HEADER || size > length ||
         get_u32(data + size - 4) != crc32_of(0, data, size - 4))
         return -EBADMSG;
-    if (get_u32(data + 8) > FORMAT_VERSION)
-        return -EPROTONOSUPPORT;
-    if (get_u32(data + 8) != FORMAT_VERSION || size != SEGMENT_HEADER ||
-        !all_zero(data + 40, 20))
+    int rc = format_check(get_u32(data + 8), newest);
+    if (rc != 0)
+        return rc;
+    if (size != SEGMENT_HEADER || !all_zero(data + 40, 20))
         return -EBADMSG;
     memcpy(ret_cluster_id, data + 16, STORE_CLUSTER_ID_BYTES);
     *ret_file_id = get_u64(data + 32);
@@ -85,7 +85,7 @@ int merged_writer_new(struct store *s, uint64_t file_id, struct merged_writer **
     w->file.file_id = file_id;
     w->file.bytes = SEGMENT_HEADER;
     uint8_t head[SEGMENT_HEADER];
-    merged_head_encode(head, s->cluster_id, file_id);
+    merged_head_encode(head, s->cluster_id, s->format, file_id);
     buf_bytes(&w->out, head, sizeof(head));
     struct hint_info info = {.kind = SEGMENT_MERGED, .file_id = file_id};
     w->fd = s->io->open(s->io->context, path.text, O_RDWR | O_CREAT | O_TRUNC, 0600);

@@ -108,9 +108,11 @@ static int load_hard_state(struct recovery *r)
         return no_hard_state(r, path.text);
     if (s->state_fd < 0)
         return store_fail_call(r->error, s->state_fd, "open", path.text);
-    int rc = hard_state_read(s->io, s->state_fd, &r->state, &r->state_slot);
+    int rc =
+        hard_state_read(s->io, s->state_fd, s->format_newest, &r->state, &r->state_slot);
     if (rc != 0)
         return fail_format(r, rc, path.text, "neither copy of term and vote is intact");
+    s->format = (uint32_t)max_u64(s->format, r->state.format);
     return store_fail_cluster(r->error, s, r->state.cluster_id, path.text);
 }
 
@@ -126,7 +128,7 @@ static int load_commit_hint(struct recovery *r)
     if (s->hint_fd < 0)
         return store_fail_call(r->error, s->hint_fd, "open", path.text);
     struct commit_hint hint;
-    int rc = commit_hint_read(s->io, s->hint_fd, &hint, &s->hint_slot);
+    int rc = commit_hint_read(s->io, s->hint_fd, s->format_newest, &hint, &s->hint_slot);
     if (rc == -EBADMSG)
         return 0;
     if (rc != 0)
@@ -192,9 +194,11 @@ static int read_header(struct recovery *r, const struct segment *segment,
     ssize_t n = read_full(r->s->io, segment->fd, bytes, sizeof(bytes), 0);
     if (n < 0)
         return store_fail_call(r->error, (int)n, "read", path);
+    uint32_t newest = r->s->format_newest;
     int rc = segment->kind == SEGMENT_LOG
-                 ? segment_head_decode(bytes, (size_t)n, &head)
-                 : merged_head_decode(bytes, (size_t)n, head.cluster_id, &head.file_id);
+                 ? segment_head_decode(bytes, (size_t)n, newest, &head)
+                 : merged_head_decode(bytes, (size_t)n, newest, head.cluster_id,
+                                      &head.file_id);
     if (rc != 0)
         return fail_format(r, rc, path, "its header is damaged");
     rc = store_fail_cluster(r->error, r->s, head.cluster_id, path);

@@ -187,6 +187,7 @@ static int settle_hard_state(struct recovery *r)
 {
     struct store *s = r->s;
     s->hard_sequence = r->state.sequence;
+    r->state.format = s->format;
     int rc = hard_state_write(s->io, s->state_fd, &r->state, !r->state_slot);
     if (rc == 0)
         rc = hard_state_write(s->io, s->state_fd, &r->state, r->state_slot);

@@ -78,7 +78,7 @@ static void state_encode(const struct store *s, uint8_t to[STATE_BYTES])
 {
     memset(to, 0, STATE_BYTES);
     memcpy(to, magic, sizeof(magic));
-    put_u32(to + 8, FORMAT_VERSION);
+    put_u32(to + 8, s->format);
     memcpy(to + 16, s->cluster_id, STORE_CLUSTER_ID_BYTES);
     put_u64(to + 32, s->scrub.complete_us);
     put_u64(to + 40, s->scrub.next_id);
@@ -88,7 +88,8 @@ static void state_encode(const struct store *s, uint8_t to[STATE_BYTES])
 
 static void state_decode(struct store *s, const uint8_t data[STATE_BYTES])
 {
-    if (memcmp(data, magic, sizeof(magic)) != 0 || get_u32(data + 8) != FORMAT_VERSION ||
+    if (memcmp(data, magic, sizeof(magic)) != 0 ||
+        format_check(get_u32(data + 8), s->format_newest) != 0 ||
         memcmp(data + 16, s->cluster_id, STORE_CLUSTER_ID_BYTES) != 0 ||
         get_u32(data + 60) != crc32_of(0, data, 60))
         return;

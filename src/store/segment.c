@@ -19,7 +19,7 @@ void segment_head_encode(uint8_t to[SEGMENT_HEADER], const struct segment_head *
 {
     memset(to, 0, SEGMENT_HEADER);
     memcpy(to, magic, sizeof(magic));
-    put_u32(to + 8, FORMAT_VERSION);
+    put_u32(to + 8, head->format);
     put_u32(to + 12, SEGMENT_HEADER);
     memcpy(to + 16, head->cluster_id, STORE_CLUSTER_ID_BYTES);
     put_u64(to + 32, head->first_index);
@@ -27,7 +27,8 @@ void segment_head_encode(uint8_t to[SEGMENT_HEADER], const struct segment_head *
     put_u32(to + 60, crc32_of(0, to, 60));
 }
 
-int segment_head_decode(const uint8_t *data, size_t length, struct segment_head *ret)
+int segment_head_decode(const uint8_t *data, size_t length, uint32_t newest,
+                        struct segment_head *ret)
 {
     if (length < SEGMENT_HEADER || memcmp(data, magic, sizeof(magic)) != 0)
         return -EBADMSG;
@@ -35,13 +36,14 @@ int segment_head_decode(const uint8_t *data, size_t length, struct segment_head 
     if (size < SEGMENT_HEADER || size > length ||
         get_u32(data + size - 4) != crc32_of(0, data, size - 4))
         return -EBADMSG;
-    if (get_u32(data + 8) > FORMAT_VERSION)
-        return -EPROTONOSUPPORT;
-    if (get_u32(data + 8) != FORMAT_VERSION || size != SEGMENT_HEADER ||
-        !all_zero(data + 48, 12))
+    int rc = format_check(get_u32(data + 8), newest);
+    if (rc != 0)
+        return rc;
+    if (size != SEGMENT_HEADER || !all_zero(data + 48, 12))
         return -EBADMSG;
     struct segment_head head = {.first_index = get_u64(data + 32),
-                                .file_id = get_u64(data + 40)};
+                                .file_id = get_u64(data + 40),
+                                .format = get_u32(data + 8)};
     if (head.first_index == 0)
         return -EBADMSG;
     memcpy(head.cluster_id, data + 16, STORE_CLUSTER_ID_BYTES);
@@ -233,7 +235,8 @@ int segment_activate(struct store *s, struct segment *segment,
     segment_path(&path, s->path, segment->file_id);
     log_directory_path(&directory, s->path);
     struct segment_head head = {.first_index = segment->first_index,
-                                .file_id = segment->file_id};
+                                .file_id = segment->file_id,
+                                .format = s->format};
     memcpy(head.cluster_id, s->cluster_id, sizeof(head.cluster_id));
     uint8_t bytes[SEGMENT_HEADER];
     segment_head_encode(bytes, &head);

@@ -104,7 +104,8 @@ static int take_files(struct store *s, struct store_snapshot *snapshot)
         ensure(file->file_id == s->manifest.files[snapshot->count].file_id);
         snapshot->files[snapshot->count] = segment_ref(file);
     }
-    return manifest_encode(&s->manifest, s->cluster_id, &snapshot->description);
+    return manifest_encode(&s->manifest, s->cluster_id, s->format,
+                           &snapshot->description);
 }
 
 int store_snapshot_open(struct store *s, struct store_snapshot **ret)

@@ -24,12 +24,12 @@ static const char hint_magic[8] = {'t', 'i', 'e', 'r', 'c', 'e', 'C', 'H'};
 
 enum { SLOT_CRC = 60 };
 
-static void slot_begin(uint8_t to[SLOT_BYTES], const char *magic,
+static void slot_begin(uint8_t to[SLOT_BYTES], const char *magic, uint32_t format,
                        const uint8_t *cluster_id)
 {
     memset(to, 0, SLOT_BYTES);
     memcpy(to, magic, 8);
-    put_u32(to + 8, FORMAT_VERSION);
+    put_u32(to + 8, format);
     memcpy(to + 16, cluster_id, STORE_CLUSTER_ID_BYTES);
 }
 
@@ -39,30 +39,31 @@ static void slot_end(uint8_t to[SLOT_BYTES])
 }
 
 /* In every version a slot has this size, and magic, version and crc these places. */
-static int slot_check(const uint8_t *data, size_t length, const char *magic)
+static int slot_check(const uint8_t *data, size_t length, const char *magic,
+                      uint32_t newest)
 {
     if (length < SLOT_BYTES || memcmp(data, magic, 8) != 0 ||
         get_u32(data + SLOT_CRC) != crc32_of(0, data, SLOT_CRC))
         return -EBADMSG;
-    if (get_u32(data + 8) > FORMAT_VERSION)
-        return -EPROTONOSUPPORT;
-    return get_u32(data + 8) == FORMAT_VERSION ? 0 : -EBADMSG;
+    return format_check(get_u32(data + 8), newest);
 }
 
 void hard_state_encode(uint8_t to[SLOT_BYTES], const struct hard_state *state)
 {
-    slot_begin(to, state_magic, state->cluster_id);
+    slot_begin(to, state_magic, state->format, state->cluster_id);
     put_u64(to + 32, state->sequence);
     put_u64(to + 40, state->term);
     put_u64(to + 48, state->vote);
     slot_end(to);
 }
 
-int hard_state_decode(const uint8_t *data, size_t length, struct hard_state *ret)
+int hard_state_decode(const uint8_t *data, size_t length, uint32_t newest,
+                      struct hard_state *ret)
 {
-    int rc = slot_check(data, length, state_magic);
+    int rc = slot_check(data, length, state_magic, newest);
     if (rc != 0)
         return rc;
+    ret->format = get_u32(data + 8);
     ret->sequence = get_u64(data + 32);
     ret->term = get_u64(data + 40);
     ret->vote = get_u64(data + 48);
@@ -72,17 +73,19 @@ int hard_state_decode(const uint8_t *data, size_t length, struct hard_state *ret
 
 void commit_hint_encode(uint8_t to[SLOT_BYTES], const struct commit_hint *hint)
 {
-    slot_begin(to, hint_magic, hint->cluster_id);
+    slot_begin(to, hint_magic, hint->format, hint->cluster_id);
     put_u64(to + 32, hint->commit);
     put_u64(to + 40, hint->term);
     slot_end(to);
 }
 
-int commit_hint_decode(const uint8_t *data, size_t length, struct commit_hint *ret)
+int commit_hint_decode(const uint8_t *data, size_t length, uint32_t newest,
+                       struct commit_hint *ret)
 {
-    int rc = slot_check(data, length, hint_magic);
+    int rc = slot_check(data, length, hint_magic, newest);
     if (rc != 0)
         return rc;
+    ret->format = get_u32(data + 8);
     ret->commit = get_u64(data + 32);
     ret->term = get_u64(data + 40);
     memcpy(ret->cluster_id, data + 16, STORE_CLUSTER_ID_BYTES);
@@ -130,8 +133,8 @@ static ssize_t slot_read(const struct store_io *io, int fd, uint8_t bytes[SLOT_B
 }
 
 /* A slot of a newer format beside a good old one still means: a newer tierce was here. */
-int hard_state_read(const struct store_io *io, int fd, struct hard_state *ret,
-                    int *ret_slot)
+int hard_state_read(const struct store_io *io, int fd, uint32_t newest,
+                    struct hard_state *ret, int *ret_slot)
 {
     int found = -EBADMSG;
     struct hard_state best = {0};
@@ -141,7 +144,7 @@ int hard_state_read(const struct store_io *io, int fd, struct hard_state *ret,
         ssize_t n = slot_read(io, fd, bytes, slot);
         if (n < 0)
             return (int)n;
-        int rc = hard_state_decode(bytes, (size_t)n, &state);
+        int rc = hard_state_decode(bytes, (size_t)n, newest, &state);
         if (rc == -EPROTONOSUPPORT)
             return rc;
         if (rc == 0 && (found < 0 || state.sequence > best.sequence)) {
@@ -156,8 +159,8 @@ int hard_state_read(const struct store_io *io, int fd, struct hard_state *ret,
     return 0;
 }
 
-int commit_hint_read(const struct store_io *io, int fd, struct commit_hint *ret,
-                     int *ret_slot)
+int commit_hint_read(const struct store_io *io, int fd, uint32_t newest,
+                     struct commit_hint *ret, int *ret_slot)
 {
     int found = -EBADMSG;
     struct commit_hint best = {0};
@@ -167,7 +170,7 @@ int commit_hint_read(const struct store_io *io, int fd, struct commit_hint *ret,
         ssize_t n = slot_read(io, fd, bytes, slot);
         if (n < 0)
             return (int)n;
-        int rc = commit_hint_decode(bytes, (size_t)n, &hint);
+        int rc = commit_hint_decode(bytes, (size_t)n, newest, &hint);
         if (rc == -EPROTONOSUPPORT)
             return rc;
         if (rc == 0 && (found < 0 || hint.commit > best.commit)) {

@@ -64,7 +64,7 @@ static int make_commit_hint(const struct store_options *options, const char *pat
     int fd = make_slots(io, path);
     if (fd < 0)
         return fd;
-    struct commit_hint hint = {.commit = 0};
+    struct commit_hint hint = {.commit = 0, .format = format_of(options)};
     memcpy(hint.cluster_id, options->cluster_id, sizeof(hint.cluster_id));
     int rc = commit_hint_write(io, fd, &hint, 0);
     if (rc == 0)
@@ -81,7 +81,7 @@ static int make_hard_state(const struct store_options *options, const char *new_
     int fd = make_slots(io, new_path);
     if (fd < 0)
         return fd;
-    struct hard_state state = {.sequence = 1};
+    struct hard_state state = {.sequence = 1, .format = format_of(options)};
     memcpy(state.cluster_id, options->cluster_id, sizeof(state.cluster_id));
     int rc = hard_state_write(io, fd, &state, 0);
     if (rc == 0)
@@ -137,6 +137,8 @@ static struct store *store_new(const struct store_options *options)
     s->path = strdup(options->path);
     memcpy(s->cluster_id, options->cluster_id, sizeof(s->cluster_id));
     s->segment_bytes = options->segment_bytes;
+    s->format_newest = format_newest(options);
+    s->format = format_of(options);
     s->state_fd = s->hint_fd = -1;
     s->next_file_id = 1;
     s->scrub_period_us =
@@ -218,6 +220,18 @@ void store_free(struct store *s)
     free(s->runs);
     free(s->path);
     free(s);
+}
+
+void store_set_format(struct store *s, uint32_t format)
+{
+    ensure(format >= STORE_FORMAT_OLDEST && format <= s->format_newest);
+    if (format > s->format)
+        s->format = format;
+}
+
+uint32_t store_format(const struct store *s)
+{
+    return s->format;
 }
 
 void store_close(struct store *s)

@@ -23,6 +23,13 @@
 
 struct store;
 
+/* The version of the files (docs/format.md): the newest that this program reads, and the
+ * oldest. */
+enum {
+    STORE_FORMAT_VERSION = 1 + TIERCE_RAISE_VERSION,
+    STORE_FORMAT_OLDEST = 1,
+};
+
 /* ---- The disk: one small table of functions, so that tests can be the disk ------------ */
 
 /* A sync whose result nobody looks at acknowledges what may be lost: it does not compile. */
@@ -167,6 +174,9 @@ struct store_options {
     uint64_t retain_bytes;      /* of log kept for members that are behind (G8) */
     uint64_t merge_bytes_per_s; /* of merging where space does not press */
     uint64_t scrub_period_us;   /* of one pass over all files; STORE_NEVER: none */
+    /* Of the files that are made, unless this store had a higher one already; and the newest
+     * that is read. */
+    uint32_t format, format_newest; /* each 0: STORE_FORMAT_VERSION */
 };
 
 #define STORE_RETAIN_BYTES      ((uint64_t)256 << 20)
@@ -204,6 +214,10 @@ int store_create(const struct store_options *options, char error[STORE_ERROR_BYT
  * throw away what it made). Starts a thread of liburcu's: fork before. */
 int store_open(struct store **ret, const struct store_options *options,
                struct store_recovery *ret_recovery, char error[STORE_ERROR_BYTES]);
+/* What is written from now on is of this version, where that is higher than before; at most
+ * the newest that is read. Loop. */
+void store_set_format(struct store *s, uint32_t format);
+uint32_t store_format(const struct store *s);
 /* No job may be running, nor a task, and no reader inside. Does not sync: jobs not run are
  * dropped, and a task that is not done. */
 void store_close(struct store *s);

@@ -15,7 +15,6 @@
 /* ---- Bounds and formats ------------------------------------------------------------ */
 
 enum {
-    FORMAT_VERSION = 1,
     SEGMENT_HEADER = 64,
     SLOT_BYTES = 64,    /* one slot of a state file */
     SLOT_STRIDE = 4096, /* slots stand apart, so that no torn block holds both */
@@ -33,6 +32,28 @@ enum {
     MAP_HEIGHT = 16,        /* levels above the leaves: each is cut in halves when full */
     MAP_PREFETCH = 8,       /* records that a scan asks the memory for in advance */
 };
+
+/* What the options say of formats. */
+static inline uint32_t format_newest(const struct store_options *options)
+{
+    return options->format_newest ? options->format_newest : STORE_FORMAT_VERSION;
+}
+
+static inline uint32_t format_of(const struct store_options *options)
+{
+    uint32_t format = options->format ? options->format : STORE_FORMAT_VERSION;
+    ensure(format >= STORE_FORMAT_OLDEST && format <= format_newest(options));
+    return format;
+}
+
+/* What a file's version may be to be read: 0; -EPROTONOSUPPORT: a newer tierce made it;
+ * -EBADMSG: no tierce did. */
+static inline int format_check(uint32_t format, uint32_t newest)
+{
+    if (format > newest)
+        return -EPROTONOSUPPORT;
+    return format >= STORE_FORMAT_OLDEST ? 0 : -EBADMSG;
+}
 
 _Static_assert(LIMIT_KEY_BYTES <= UINT16_MAX, "a node holds its key's size in 16 bits");
 _Static_assert(LIMIT_SEGMENTS <= UINT32_MAX, "no place is PLACE_GONE");
@@ -190,9 +211,10 @@ struct manifest {
 };
 
 int manifest_encode(const struct manifest *manifest,
-                    const uint8_t cluster_id[STORE_CLUSTER_ID_BYTES], struct buf *to);
-int manifest_decode(const void *data, size_t length, struct manifest *ret,
-                    uint8_t ret_cluster_id[STORE_CLUSTER_ID_BYTES]);
+                    const uint8_t cluster_id[STORE_CLUSTER_ID_BYTES], uint32_t format,
+                    struct buf *to);
+int manifest_decode(const void *data, size_t length, uint32_t newest,
+                    struct manifest *ret, uint8_t ret_cluster_id[STORE_CLUSTER_ID_BYTES]);
 /* MANIFEST.new, sync, rename, sync of the directory. */
 int manifest_write(struct store *s, const struct manifest *manifest,
                    char error[STORE_ERROR_BYTES]);
@@ -217,9 +239,9 @@ void hint_path(struct path *ret, const char *directory, uint64_t file_id);
 void manifest_path(struct path *ret, const char *directory, const char *suffix);
 /* The header of a merged file: -EBADMSG, -EPROTONOSUPPORT. */
 void merged_head_encode(uint8_t to[SEGMENT_HEADER],
-                        const uint8_t cluster_id[STORE_CLUSTER_ID_BYTES],
+                        const uint8_t cluster_id[STORE_CLUSTER_ID_BYTES], uint32_t format,
                         uint64_t file_id);
-int merged_head_decode(const uint8_t *data, size_t length,
+int merged_head_decode(const uint8_t *data, size_t length, uint32_t newest,
                        uint8_t ret_cluster_id[STORE_CLUSTER_ID_BYTES],
                        uint64_t *ret_file_id);
 
@@ -298,11 +320,13 @@ struct segment_head {
     uint8_t cluster_id[STORE_CLUSTER_ID_BYTES];
     uint64_t first_index;
     uint64_t file_id;
+    uint32_t format;
 };
 
 void segment_head_encode(uint8_t to[SEGMENT_HEADER], const struct segment_head *head);
 /* -EBADMSG: no segment header; -EPROTONOSUPPORT: of a newer format. */
-int segment_head_decode(const uint8_t *data, size_t length, struct segment_head *ret);
+int segment_head_decode(const uint8_t *data, size_t length, uint32_t newest,
+                        struct segment_head *ret);
 
 /* With a slot. NULL: no memory, or more files than LIMIT_SEGMENTS. Any thread. */
 struct segment *segment_new(const struct store *s, enum segment_kind kind,
@@ -594,17 +618,21 @@ void job_free(struct store_job *job);
 struct hard_state {
     uint64_t sequence, term, vote;
     uint8_t cluster_id[STORE_CLUSTER_ID_BYTES];
+    uint32_t format;
 };
 
 struct commit_hint {
     uint64_t commit, term; /* the term of that entry; 0: not told */
     uint8_t cluster_id[STORE_CLUSTER_ID_BYTES];
+    uint32_t format;
 };
 
 void hard_state_encode(uint8_t to[SLOT_BYTES], const struct hard_state *state);
-int hard_state_decode(const uint8_t *data, size_t length, struct hard_state *ret);
+int hard_state_decode(const uint8_t *data, size_t length, uint32_t newest,
+                      struct hard_state *ret);
 void commit_hint_encode(uint8_t to[SLOT_BYTES], const struct commit_hint *hint);
-int commit_hint_decode(const uint8_t *data, size_t length, struct commit_hint *ret);
+int commit_hint_decode(const uint8_t *data, size_t length, uint32_t newest,
+                       struct commit_hint *ret);
 
 void hard_state_path(struct path *ret, const char *directory, const char *suffix);
 void commit_hint_path(struct path *ret, const char *directory);
@@ -614,10 +642,10 @@ int hard_state_write(const struct store_io *io, int fd, const struct hard_state 
 int commit_hint_write(const struct store_io *io, int fd, const struct commit_hint *hint,
                       int slot);
 /* The newest valid slot and its number; -EBADMSG where there is none. */
-int hard_state_read(const struct store_io *io, int fd, struct hard_state *ret,
-                    int *ret_slot);
-int commit_hint_read(const struct store_io *io, int fd, struct commit_hint *ret,
-                     int *ret_slot);
+int hard_state_read(const struct store_io *io, int fd, uint32_t newest,
+                    struct hard_state *ret, int *ret_slot);
+int commit_hint_read(const struct store_io *io, int fd, uint32_t newest,
+                     struct commit_hint *ret, int *ret_slot);
 
 /* ---- Damage and repair; see damage.c, repair.c ------------------------------------- */
 
@@ -821,6 +849,8 @@ struct store {
     uint8_t cluster_id[STORE_CLUSTER_ID_BYTES];
     uint64_t segment_bytes;
     int state_fd, hint_fd;
+    uint32_t format_newest;  /* that is read */
+    _Atomic uint32_t format; /* that is written; the loop raises it, never lowers it */
     /* The loop's: */
     struct segment **segments; /* in order; the last is active */
     size_t segment_count, segment_capacity;

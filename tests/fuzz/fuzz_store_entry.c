@@ -8,6 +8,8 @@
 #include "fuzz.h"
 #include "store_internal.h"
 
+enum { NEWEST = 2 }; /* a program that reads two formats */
+
 static int each_record(void *arg, const struct store_record *record, uint32_t offset)
 {
     ensure(record->key_size >= 1 && record->key_size <= LIMIT_KEY_BYTES);
@@ -43,7 +45,7 @@ static void try_segment(const uint8_t *data, size_t length)
 {
     struct segment_head head;
     uint8_t again[SEGMENT_HEADER];
-    if (segment_head_decode(data, length, &head) != 0)
+    if (segment_head_decode(data, length, NEWEST, &head) != 0)
         return;
     segment_head_encode(again, &head);
     ensure(memcmp(again, data, sizeof(again)) == 0);
@@ -54,14 +56,14 @@ static void try_slots(const uint8_t *data, size_t length)
     struct hard_state state, state_again;
     struct commit_hint hint, hint_again;
     uint8_t again[SLOT_BYTES];
-    if (hard_state_decode(data, length, &state) == 0) {
+    if (hard_state_decode(data, length, NEWEST, &state) == 0) {
         hard_state_encode(again, &state);
-        ensure(hard_state_decode(again, sizeof(again), &state_again) == 0);
+        ensure(hard_state_decode(again, sizeof(again), NEWEST, &state_again) == 0);
         ensure(state.term == state_again.term && state.vote == state_again.vote);
     }
-    if (commit_hint_decode(data, length, &hint) == 0) {
+    if (commit_hint_decode(data, length, NEWEST, &hint) == 0) {
         commit_hint_encode(again, &hint);
-        ensure(commit_hint_decode(again, sizeof(again), &hint_again) == 0);
+        ensure(commit_hint_decode(again, sizeof(again), NEWEST, &hint_again) == 0);
         ensure(hint.commit == hint_again.commit && hint.term == hint_again.term);
     }
 }

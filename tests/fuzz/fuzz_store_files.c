@@ -8,6 +8,8 @@
 #include "fuzz.h"
 #include "store_internal.h"
 
+enum { NEWEST = 2 }; /* a program that reads two formats */
+
 /* ---- A disk of one file ------------------------------------------------------------ */
 
 struct one_file {
@@ -130,10 +132,10 @@ static void try_manifest(const uint8_t *data, size_t length)
 {
     struct manifest manifest;
     uint8_t cluster_id[STORE_CLUSTER_ID_BYTES];
-    if (manifest_decode(data, length, &manifest, cluster_id) != 0)
+    if (manifest_decode(data, length, NEWEST, &manifest, cluster_id) != 0)
         return;
     struct buf again = {0};
-    ensure(manifest_encode(&manifest, cluster_id, &again) == 0);
+    ensure(manifest_encode(&manifest, cluster_id, get_u32(data + 8), &again) == 0);
     ensure(again.length == length && memcmp(again.data, data, length) == 0);
     buf_release(&again);
     manifest_release(&manifest);
@@ -143,9 +145,9 @@ static void try_merged(const uint8_t *data, size_t length)
 {
     uint8_t again[SEGMENT_HEADER], cluster_id[STORE_CLUSTER_ID_BYTES];
     uint64_t file_id;
-    if (merged_head_decode(data, length, cluster_id, &file_id) != 0)
+    if (merged_head_decode(data, length, NEWEST, cluster_id, &file_id) != 0)
         return;
-    merged_head_encode(again, cluster_id, file_id);
+    merged_head_encode(again, cluster_id, get_u32(data + 8), file_id);
     ensure(memcmp(again, data, sizeof(again)) == 0);
 }
 

@@ -17,6 +17,7 @@ static struct store *files_store(struct fixture *f)
     s->segment_bytes = f->options.segment_bytes;
     s->slots = slots_new();
     memcpy(s->cluster_id, f->options.cluster_id, sizeof(s->cluster_id));
+    s->format = s->format_newest = 1;
     return s;
 }
 
@@ -418,7 +419,7 @@ static void test_merged(void **state)
     uint8_t head[SEGMENT_HEADER], cluster[STORE_CLUSTER_ID_BYTES];
     uint64_t id;
     memory_disk_peek(f.disk, path, 0, head, sizeof(head));
-    assert_int_equal(merged_head_decode(head, sizeof(head), cluster, &id), 0);
+    assert_int_equal(merged_head_decode(head, sizeof(head), 1, cluster, &id), 0);
     assert_int_equal(id, 5);
     assert_memory_equal(cluster, s->cluster_id, sizeof(cluster));
     /* The hint that was written along is the one made from the file. */

@@ -225,7 +225,7 @@ static void test_claims_the_term_of_the_hint(void **state)
     for (uint64_t term = 0; term < 2; term++) {
         struct log l;
         uint8_t slot[SLOT_BYTES];
-        struct commit_hint hint = {.commit = 13, .term = term};
+        struct commit_hint hint = {.commit = 13, .term = term, .format = 1};
         log_init(&l, 7);
         fixture_reopen(&l.f);
         assert_int_equal(store_set_commit_hint(l.f.s, 13), 0);

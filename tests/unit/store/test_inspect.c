@@ -535,7 +535,7 @@ static void test_notices_another_commit_hint(void **state)
 {
     struct fixture f;
     make_log(&f, 10);
-    struct commit_hint hint = {.commit = 10, .term = 2};
+    struct commit_hint hint = {.commit = 10, .term = 2, .format = 1};
     uint8_t slot[SLOT_BYTES];
     memcpy(hint.cluster_id, f.options.cluster_id, sizeof(hint.cluster_id));
     commit_hint_encode(slot, &hint);

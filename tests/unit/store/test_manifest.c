@@ -185,7 +185,7 @@ static void test_newer_manifest(void **state)
     uint64_t size = memory_disk_size(f.disk, "d/log/MANIFEST");
     assert_true(size <= sizeof(bytes));
     memory_disk_peek(f.disk, "d/log/MANIFEST", 0, bytes, size);
-    put_u32(bytes + 8, 2);
+    put_u32(bytes + 8, STORE_FORMAT_VERSION + 1);
     put_u32(bytes + size - 4, crc32_of(0, bytes, size - 4));
     memory_disk_poke(f.disk, "d/log/MANIFEST", 0, bytes, size);
     expect_refused(&f, -EPROTONOSUPPORT, "d/log/MANIFEST is of a newer format");

@@ -439,7 +439,7 @@ static void test_newer_format(void **state)
         write_log(&f, 1, 1, 0);
         for (uint64_t at = 0; at <= (i > 0 ? 4096u : 0u); at += 4096) {
             memory_disk_peek(f.disk, files[i], at, head, sizeof(head));
-            put_u32(head + 8, 2);
+            put_u32(head + 8, STORE_FORMAT_VERSION + 1);
             put_u32(head + 60, crc32_of(0, head, 60));
             memory_disk_poke(f.disk, files[i], at, head, sizeof(head));
         }
