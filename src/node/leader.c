@@ -558,7 +558,8 @@ static void open_gate(struct node *n)
 static void take(struct node *n, struct operation *o)
 {
     struct leader *l = &n->leader;
-    if (!node_is_leader(n)) {
+    peers_watch_clock(n);
+    if (!node_is_leader(n) || n->clock_wild) {
         refuse(n, o, WIRE_NOT_LEADER);
         return;
     }
@@ -633,17 +634,9 @@ void leader_run_internal(struct node *n, const struct buf *op)
 
 /* ---- Terms of office --------------------------------------------------------------- */
 
-/* Appends the entry of its own term (S1). Without room for it this node hands over, or,
- * where nobody takes over, tries again with the tick: until then the gate stays shut. */
-void leader_begin(struct node *n)
+static void leader_enter(struct node *n)
 {
     struct store_builder builder = {0};
-    n->leader.noop_index = 0;
-    n->leader.proposed = store_last_index(n->store);
-    if (store_has_room(n->store, STORE_ENTRY_HEADER) != 0) {
-        peers_judge_eligibility(n);
-        return;
-    }
     store_builder_begin(&builder, next_timestamp(n));
     struct store_bytes *bytes =
         append(n, &builder, &(struct operation_head){0}, &(struct fs_result){0});
@@ -655,6 +648,20 @@ void leader_begin(struct node *n)
     n->leader.reclaim = true;
     contact_begin(n);
     leader_flush(n);
+}
+
+/* Appends the entry of its own term (S1), which has a timestamp, too. Without room for it,
+ * or with a wild clock (G2), this node hands over, or, where nobody takes over, tries
+ * again with the tick: until then the gate stays shut. */
+void leader_begin(struct node *n)
+{
+    n->leader.noop_index = 0;
+    n->leader.proposed = store_last_index(n->store);
+    peers_watch_clock(n);
+    if (store_has_room(n->store, STORE_ENTRY_HEADER) != 0)
+        peers_judge_eligibility(n);
+    else if (!n->clock_wild)
+        leader_enter(n);
 }
 
 /* What was evaluated may be in the log, or not: only a later leader can say. Their
@@ -794,7 +801,7 @@ static void promote(struct node *n)
         struct raft_peer_status status;
         if (m->voter || m->id == n->directory.node_id ||
             !raft_peer_status(n->driver.raft, m->id, node_now(), &status) ||
-            !status.reachable ||
+            !status.reachable || status.match == 0 /* nothing was heard of it yet */ ||
             status.match + NODE_PROMOTE_LAG < store_last_index(n->store))
             continue;
         struct buf op = {0};
@@ -808,6 +815,8 @@ static void promote(struct node *n)
 
 void leader_tick(struct node *n)
 {
+    if (node_is_leader(n))
+        peers_watch_clock(n);
     if (node_is_leader(n) && n->leader.noop_index == 0 &&
         !raft_transferring(n->driver.raft))
         leader_begin(n);

@@ -29,6 +29,7 @@ enum {
     NODE_SESSIONS_PER_ENTRY = 64, /* older sessions a new one ends at once */
     NODE_RECLAIMS_TICK = 64,      /* contents whose extents go with a tick, at most, */
     NODE_RECLAIMS_APPLIED = 4,    /* and with what was applied at once */
+    NODE_CLOCK_SET_US = 1000 * 1000, /* a gap this much wider: the clock was set */
     NODE_HUNG_US = 2000 * 1000,   /* a job of the log this old: others are to lead */
     NODE_READ_PATIENCE_US = 5000 * 1000, /* for the state to be complete, for repairs */
     NODE_REPAIRS = 16,                   /* asked for at once */
@@ -289,8 +290,8 @@ struct peer {
     bool open;
     uint64_t dial_at_us, backoff_us;
     bool full;              /* the send queue; RAFT_SENT 0 is due when it drains */
-    bool has_clock;         /* G2 */
-    int64_t clock_ahead_us; /* peer's minus ours */
+    bool has_clock;       /* G2: it has told its real time, */
+    int64_t clock_gap_us; /* ... minus our boot time then */
     /* entries read from disk for a peer that is behind */
     bool reading, read_failed;
     uint64_t unread_logged_us;
@@ -314,6 +315,7 @@ void peers_closed(struct node *n, struct wire_connection *c, const char *reason)
 void peers_drained(struct node *n, struct wire_connection *c);
 void peers_frame(struct node *n, struct wire_connection *c, const struct wire_frame *f);
 void peers_judge_eligibility(struct node *n); /* G2, and a full disk */
+void peers_watch_clock(struct node *n); /* ... at once, where this host's clock was set */
 void peers_release(struct node *n);
 /* The membership an entry carries, if it is a change of it. */
 bool entry_config(const uint8_t *data, size_t length, struct members *ret);
@@ -574,6 +576,8 @@ struct node {
     struct identity identity;
     struct event *tick, *sigterm, *sigint, *ending;
     bool eligible; /* to lead */
+    bool clock_wild; /* far ahead of the others' (G2) */
+    int64_t clock_gap_us; /* real time minus boot time, when that was judged */
     _Atomic bool writable; /* a leader with a majority is reachable */
     _Atomic bool full;     /* this disk is low, or the leader refused what needs room */
     enum node_phase phase;

@@ -115,10 +115,9 @@ void peers_dial_due(struct node *n, uint64_t now_us)
     }
 }
 
-static void note_clock(struct node *n, struct peer *p, uint64_t clock_us)
+static int64_t own_clock_gap(void)
 {
-    p->clock_ahead_us = (int64_t)(clock_us - clock_real_us());
-    p->has_clock = true;
+    return (int64_t)(clock_real_us() - clock_boot_us());
 }
 
 static int compare_i64(const void *a, const void *b)
@@ -127,23 +126,28 @@ static int compare_i64(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* G2: a clock far ahead of the others' would put its time into the log for ever. */
+/* G2: a clock far ahead of the others' would put its time into the log for ever. A node
+ * without a vote has none here either: one that joins could else stop a cluster of one. */
 static bool is_clock_sane(struct node *n)
 {
-    int64_t ahead[LIMIT_MEMBERS];
+    int64_t gaps[LIMIT_MEMBERS];
     size_t count = 0;
-    for (size_t i = 0; i < n->peer_count; i++)
-        if (n->peers[i].has_clock)
-            ahead[count++] = n->peers[i].clock_ahead_us;
+    for (size_t i = 0; i < n->peer_count; i++) {
+        const struct member *m = members_find(&n->members, n->peers[i].id);
+        if (n->peers[i].has_clock && m && m->voter)
+            gaps[count++] = n->peers[i].clock_gap_us;
+    }
     if (count == 0)
         return true;
-    qsort(ahead, count, sizeof(ahead[0]), compare_i64);
-    return ahead[count / 2] > -NODE_CLOCK_AHEAD_US;
+    qsort(gaps, count, sizeof(gaps[0]), compare_i64);
+    return n->clock_gap_us - gaps[count / 2] < NODE_CLOCK_AHEAD_US;
 }
 
 void peers_judge_eligibility(struct node *n)
 {
+    n->clock_gap_us = own_clock_gap();
     bool sane = is_clock_sane(n);
+    n->clock_wild = !sane;
     bool room = store_has_room(n->store, LIMIT_ENTRY_BYTES) == 0;
     bool eligible = sane && room && !n->log.hung;
     if (eligible == n->eligible)
@@ -157,6 +161,24 @@ void peers_judge_eligibility(struct node *n)
         log_error("the disk of %s is full: this node will not lead until there is room",
                   n->directory.path);
     driver_step(n, &(struct raft_event){.type = RAFT_ELIGIBLE, .eligible = eligible});
+}
+
+/* By the clock that is never set: when ours is, that shows at once, whoever is silent.
+ * What is news is judged before anything else comes of the message. */
+static void note_clock(struct node *n, struct peer *p, uint64_t clock_us)
+{
+    int64_t gap_us = (int64_t)(clock_us - clock_boot_us());
+    bool news = !p->has_clock || llabs(gap_us - p->clock_gap_us) > NODE_CLOCK_SET_US;
+    p->clock_gap_us = gap_us;
+    p->has_clock = true;
+    if (news)
+        peers_judge_eligibility(n);
+}
+
+void peers_watch_clock(struct node *n)
+{
+    if (llabs(own_clock_gap() - n->clock_gap_us) > NODE_CLOCK_SET_US)
+        peers_judge_eligibility(n);
 }
 
 void peers_opened(struct node *n, struct wire_connection *c,
