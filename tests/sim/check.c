@@ -15,6 +15,10 @@
  *   V11 one membership change at a time
  *   V12 sessions and members at an index are the same on all nodes
  *   V13 no queue is longer than its bound (check_bounds.c)
+ *   V14 a leader has heard from a majority lately
+ *   V15 timestamps rise along the log; nobody leads with a clock an hour ahead of all
+ *
+ *   V16 what rotted is repaired in the end (plan.c)
  *
  * V9 and V12 are in check_state.c.
  */
@@ -23,6 +27,12 @@
 #include "store_internal.h"
 
 #include <errno.h>
+
+enum {
+    SILENT_US = 2 * 1000 * 1000,       /* far more than a leader waits for a majority */
+    SETTLE_US = 3 * 1000 * 1000,       /* until all have been told a clock */
+    CLOCK_SLACK_US = 60 * 1000 * 1000, /* drift, and the way */
+};
 
 struct seen { /* an entry of a node's log */
     uint64_t term, hash;
@@ -37,9 +47,10 @@ struct shadow {       /* what a node's log is, over its lives */
     uint64_t voted_term, voted; /* as messages said */
     uint64_t term, commit;      /* in this life */
     enum raft_role role;
+    uint64_t leads_since;
     bool lived;
     uint64_t merges;
-    uint64_t config; /* the newest membership in it */
+    uint64_t config, config_us; /* the newest membership in it, and when it came */
     bool was_installing, was_merging;
 };
 
@@ -114,6 +125,13 @@ static void check_majority(struct sim_node *n, uint64_t index, uint64_t hash)
              (unsigned long long)index);
 }
 
+static uint64_t members_since;
+
+uint64_t verify_members_since(void)
+{
+    return members_since;
+}
+
 static void note_members(uint64_t index, const struct store_bytes *bytes)
 {
     static uint32_t before;
@@ -121,6 +139,7 @@ static void note_members(uint64_t index, const struct store_bytes *bytes)
     uint32_t voters = 0;
     if (!entry_config(bytes->data, bytes->length, &members))
         return;
+    members_since = members_since ? members_since : index;
     for (uint32_t i = 0; i < members.count; i++)
         voters += members.list[i].voter;
     if (before && voters > before)
@@ -187,6 +206,7 @@ static void note_entry(struct shadow *s, const uint8_t *data, size_t length, boo
         sim_fail("V11: a membership change at %llu, and that of %llu is not committed",
                  (unsigned long long)e.index, (unsigned long long)s->config);
     s->config = e.index;
+    s->config_us = sim_now;
 }
 
 int __wrap_store_append(struct store *s, struct store_bytes *entry, bool ahead)
@@ -334,6 +354,8 @@ static void check_recovered(struct sim_node *n, struct store *store,
                  (unsigned long long)r->commit);
     s->base = max_u64(s->base, r->base_index);
     s->last = r->last_index;
+    if (s->config > s->last)
+        s->config = 0; /* the power went before it was synced */
     if (r->claim_index)
         story("comes back with a hole: %llu of %llu", (unsigned long long)r->last_index,
               (unsigned long long)r->claim_index);
@@ -431,6 +453,80 @@ void verify_sent(struct sim_node *n, uint8_t type, const uint8_t *data, size_t l
                  (unsigned long long)raft_durable(n->node->driver.raft));
 }
 
+/* ---- A leader that nobody hears: V14 -------------------------------------------------
+ */
+
+static uint64_t heard[SIM_NODES]
+                     [SIM_NODES]; /* when n had something of consensus from m */
+
+void verify_heard(const struct sim_node *n, const struct sim_node *from)
+{
+    heard[n->number][from->number] = sim_now;
+}
+
+/* It runs, and would have been told: since then. */
+static bool is_silent(const struct sim_node *n, const struct sim_node *from)
+{
+    const struct shadow *s = shadow_of(n);
+    uint64_t since = max_u64(heard[n->number][from->number], s->leads_since);
+    since = max_u64(since, s->config_us); /* a new one is given that time */
+    return sim_now > max_u64(since, n->resumed_us) + SILENT_US;
+}
+
+static void check_quorum(const struct sim_node *n)
+{
+    const struct members *members = &n->node->members;
+    unsigned voters = 0, silent = 0;
+    for (uint32_t i = 0; i < members->count; i++) {
+        struct sim_node *m = sim_of_id(members->list[i].id);
+        voters += members->list[i].voter;
+        silent += members->list[i].voter && m && m != n && is_silent(n, m);
+    }
+    if (voters > 0 && 2 * (voters - silent) <= voters)
+        sim_fail("V14: %s leads, and has not heard from a majority for %d s", n->name,
+                 (int)(SILENT_US / SIM_S));
+}
+
+/* ---- A leader with a wild clock: V15 ------------------------------------------------- */
+
+static bool has_settled(const struct sim_node *n)
+{
+    return n->up && !n->paused && sim_now > n->clock_set_us + SETTLE_US &&
+           sim_now > n->resumed_us + SETTLE_US && n->serves;
+}
+
+static int64_t real_of(const struct sim_node *n)
+{
+    double run = (double)(sim_now - n->true_base) * n->rate;
+    return (int64_t)n->boot_base + (int64_t)run + n->real_offset;
+}
+
+/* Ahead of all others by more than it may be ahead of their median; and they tell it. */
+static void check_clock(const struct sim_node *n)
+{
+    const struct members *members = &n->node->members;
+    unsigned others = 0;
+    for (uint32_t i = 0; i < members->count; i++) {
+        struct sim_node *m = sim_of_id(members->list[i].id);
+        if (m == n)
+            continue;
+        if (!m || !has_settled(m) || !has_settled(n) ||
+            sim_now > heard[n->number][m->number] + SIM_S ||
+            real_of(n) - real_of(m) < NODE_CLOCK_AHEAD_US + CLOCK_SLACK_US)
+            return;
+        others++;
+    }
+    if (others > 0)
+        sim_fail("V15: %s leads, and its clock is more than an hour ahead", n->name);
+}
+
+static void check_leader(struct sim_node *n)
+{
+    check_quorum(n);
+    if (sim_steps % 16 == 0)
+        check_clock(n);
+}
+
 /* ---- After each event ----------------------------------------------------------------
  */
 
@@ -493,6 +589,7 @@ void verify_step(void)
     if (role == RAFT_LEADER && (s->role != RAFT_LEADER || s->term != term)) {
         note_leader(n, term);
         check_complete(n, term);
+        s->leads_since = sim_now;
     }
     s->term = term;
     s->commit = commit;
@@ -504,6 +601,8 @@ void verify_step(void)
                  (unsigned long long)n->node->store->durable);
     verify_keydir(n);
     verify_bounds(n);
+    if (role == RAFT_LEADER)
+        check_leader(n);
     if (sim_steps % 256 == 0)
         raft_check(r);
     bool installing = snapshot_is_installing(n->node);

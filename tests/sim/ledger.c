@@ -106,7 +106,7 @@ enum { KEY_VERSION, KEY_VALUE, KEY_LIVE }; /* of a row of `keys` */
 static struct table keys, requests;
 static struct decided *decided;
 static size_t capacity;
-static uint64_t last, digest;
+static uint64_t last, digest, newest; /* newest: timestamp of a record */
 
 static uint64_t key_hash(const void *key, size_t size)
 {
@@ -120,6 +120,10 @@ uint64_t ledger_key_digest(const void *key, size_t size, uint64_t timestamp_us)
 
 static int replay_record(void *arg, const struct store_record *r, uint32_t offset)
 {
+    if (r->timestamp_us <= newest)
+        sim_fail("V15: a record of %llu follows one of %llu",
+                 (unsigned long long)r->timestamp_us, (unsigned long long)newest);
+    newest = r->timestamp_us;
     uint64_t *k = find_or_add(&keys, key_hash(r->key, r->key_size), 0);
     if (k[KEY_LIVE])
         digest -= ledger_key_digest(r->key, r->key_size, k[KEY_VERSION]);

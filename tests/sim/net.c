@@ -115,6 +115,11 @@ static void end_fail(struct wire_connection *c, const char *reason, uint64_t del
     sim_after(delay_us, c->endpoint->node, post_closed, closing);
 }
 
+static bool promises_nothing(uint8_t type)
+{
+    return type >= WIRE_RAFT_VOTE && type <= WIRE_RAFT_SNAPSHOT;
+}
+
 /* ---- Frames on their way -------------------------------------------------------------
  */
 
@@ -266,6 +271,8 @@ static void tell_frame(void *arg)
             scenario_frame(f->from_node, f->to_node, f->type, f->bytes, f->length);
         e->counters.bytes_in += f->length;
         c->heard = true;
+        if (promises_nothing(f->type))
+            verify_heard(f->to_node, f->from_node);
         e->handlers.frame(e->handlers.context, c, &frame);
     }
     free(f);
@@ -571,11 +578,6 @@ void *wire_tag(const struct wire_connection *c)
 size_t wire_queued_bytes(const struct wire_connection *c)
 {
     return c->queued > SOCKET_BYTES ? c->queued - SOCKET_BYTES : 0;
-}
-
-static bool promises_nothing(uint8_t type)
-{
-    return type >= WIRE_RAFT_VOTE && type <= WIRE_RAFT_SNAPSHOT;
 }
 
 static struct frame *frame_copy(const struct frame *f)

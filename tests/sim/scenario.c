@@ -470,7 +470,8 @@ static bool do_fault(char word[][LINE], int words)
     else if (strcmp(verb, "rot") == 0)
         do_rot(word);
     else if (strcmp(verb, "clock") == 0)
-        node_named(word[1])->real_offset = (int64_t)atoi(word[2]) * 1000000;
+        node_named(word[1])->real_offset = (int64_t)atoi(word[2]) * 1000000,
+        node_named(word[1])->clock_set_us = sim_now;
     else
         return false;
     return true;

@@ -194,6 +194,7 @@ struct sim_node {
     double rate;
     uint64_t boot_base, true_base;
     int64_t real_offset;
+    uint64_t clock_set_us, resumed_us; /* true time */
     /* RCU */
     unsigned sections;
     struct deferred *deferred, **deferred_tail;
@@ -257,11 +258,13 @@ uint64_t verify_committed(void); /* the highest index anyone has applied */
 /* Whether an entry of this request was committed. */
 bool verify_happened(uint64_t session, uint64_t request);
 void verify_merges(struct sim_node *n); /* counts them */
+uint64_t verify_members_since(void);    /* the first change of them; 0: none */
+void verify_heard(const struct sim_node *n, const struct sim_node *from);
 
 /* check_state.c */
 void verify_keydir(const struct sim_node *n); /* its digest */
 void verify_full(void);                       /* all of all keydirs, sessions, members */
-void verify_end(void);                        /* every value, from the disk */
+size_t verify_end(void); /* every value, from the disk; how many are damaged */
 void verify_forget_state(const struct sim_node *n); /* its memory is no more */
 
 /* check_bounds.c */

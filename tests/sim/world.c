@@ -219,6 +219,7 @@ static void hold(struct sim_event *event)
 void sim_pause(struct sim_node *n, bool pause)
 {
     n->paused = pause;
+    n->resumed_us = sim_now;
     while (!pause && n->held) {
         struct sim_held *h = n->held;
         n->held = h->next;
