@@ -28,6 +28,8 @@ import threading
 import time
 import traceback
 
+from spawner import run_here
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 TOKEN = re.compile(r'tierce1:\S+')
 
@@ -160,6 +162,7 @@ class Node:
         self.pid = None
         self.up = False  # whether a test expects it to run
         self.environment = {}  # of its commands, beside the cluster's
+        self.prefix = []  # what stands before its commands
 
 
 class Cluster:
@@ -174,6 +177,7 @@ class Cluster:
         self.mounted, self.conf, self.disk, self.options = mounted, conf, disk, options
         self.nodes = [Node(self.base, i, f'n{i}') for i in range(n)]
         self.closed = False
+        self.run = run_here  # what runs its commands
         self.environment = dict(os.environ, ASAN_OPTIONS=self._sanitizer('asan'),
                                 TSAN_OPTIONS=self._sanitizer('tsan'),
                                 UBSAN_OPTIONS=self._sanitizer('ubsan'))
@@ -226,23 +230,21 @@ class Cluster:
         path. The command's pipes must close when it returns: a daemon that holds them is
         found by the time-out."""
         arguments = list(map(str, arguments))
-        environment = self.environment
+        environment, prefix = self.environment, []
         if isinstance(data, int):
             environment = dict(environment, **self.nodes[data].environment)
+            prefix = self.nodes[data].prefix
         if data is not None:
             path = self.nodes[data].data if isinstance(data, int) else data
             arguments[1:1] = ['--data', path]
-        process = subprocess.Popen([self.binary] + arguments, stdin=subprocess.PIPE,
-                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                   env=environment, cwd=self.base)
         try:
-            out, err = process.communicate(b'' if input is None else input, seconds)
+            done = self.run(prefix + [self.binary] + arguments, b'' if input is None else input,
+                            seconds, environment, self.base)
         except subprocess.TimeoutExpired:
-            process.kill()
             raise Failure(f'`tierce {" ".join(arguments)}` did not end, or left its output'
                           f' open, within {seconds} s') from None
-        result = Result(arguments, process.returncode, out, err)
-        if code is not None and process.returncode != code:
+        result = Result(arguments, done.returncode, done.stdout, done.stderr)
+        if code is not None and result.code != code:
             raise Failure(f'{result}\n  expected {code}')
         return result
 
