@@ -14,7 +14,7 @@
 #                 is told when a node ends
 #   tsan-cluster  a short part of them with the thread sanitizer
 #   quickstart    examples/quickstart.sh
-#   bench         that tests/bench/run.sh and tests/bench/store/run.sh run and print
+#   bench         that the benchmarks of tests/bench run and print
 # and, only by name: `build`, which only builds, and `mutations`: changes that the tests must
 # notice (tests/mutate, tests/sim/mutate.py), which takes longer than all the rest. The last line
 # counts single tests over all parts; the exit code is not 0 where one failed.
@@ -299,6 +299,14 @@ part_bench() {
         add 1 0 0
     else
         fail_one "bench of the store (exit code $status, $lines JSON lines)"
+    fi
+    run_limited 180 tests/bench/failover/run.sh --smoke
+    status=$?
+    lines=$(grep -c '^{"row":' "$work/output")
+    if [ $status -eq 0 ] && [ "$lines" -eq 4 ]; then
+        add 1 0 0
+    else
+        fail_one "bench of failover (exit code $status, $lines JSON lines)"
     fi
 }
 
