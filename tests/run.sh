@@ -10,6 +10,8 @@
 #   tsan          those of the threaded parts with the thread sanitizer
 #   sim           the simulator: golden traces, and some seeds (tests/sim)
 #   cluster       real processes and mounts (tests/cluster)
+#   torture       ten minutes of all faults at once on hosts of their own, histories checked
+#                 (tests/cluster/torture.sh; TORTURE_MINUTES says how long)
 #   asan-cluster  a short part of them with address and undefined-behaviour sanitizers; a leak
 #                 is told when a node ends
 #   tsan-cluster  a short part of them with the thread sanitizer
@@ -23,7 +25,8 @@ set -uo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root" || exit 1
 
-all_parts=(includes unit asan tsan sim cluster asan-cluster tsan-cluster quickstart bench)
+all_parts=(includes unit asan tsan sim cluster torture asan-cluster tsan-cluster
+    quickstart bench)
 # What runs more than one thread over shared memory: names of meson tests.
 tsan_tests=('store_*' 'wire_*' 'node_*' 'fs_mount*')
 # What the sanitized builds run of each cluster test: parts of names.
@@ -45,7 +48,7 @@ tsan_cluster=(
 
 tsan_options=halt_on_error=1:suppressions=$root/tests/lib/tsan.supp
 
-usage() { sed -n 's/^# \{0,1\}//; 2,20p' "$0"; }
+usage() { sed -n 's/^# \{0,1\}//; 2,22p' "$0"; }
 
 parts=()
 for argument in "$@"; do
@@ -54,8 +57,8 @@ for argument in "$@"; do
         usage
         exit 0
         ;;
-    build | includes | unit | asan | tsan | sim | cluster | asan-cluster | tsan-cluster | \
-        quickstart | bench | mutations)
+    build | includes | unit | asan | tsan | sim | cluster | torture | asan-cluster | \
+        tsan-cluster | quickstart | bench | mutations)
         parts+=("$argument")
         ;;
     *)
@@ -242,6 +245,14 @@ part_cluster() {
         TIERCE_BINARY=$binary run_limited 420 "$python" "$file"
         take_counts "$file" $?
     done
+}
+
+part_torture() {
+    build build -Dwerror=true || { fail_one 'build'; return; }
+    local minutes=${TORTURE_MINUTES:-10}
+    TIERCE_BINARY=$binary run_limited $((minutes * 60 + 300)) tests/cluster/torture.sh \
+        --minutes "$minutes"
+    take_counts torture $?
 }
 
 # Parts of the cluster's tests, with more patience.

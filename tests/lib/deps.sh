@@ -6,7 +6,7 @@ set -euo pipefail
 packages=(
     gcc libc6-dev meson ninja-build pkg-config
     libfuse3-dev fuse3 libevent-dev liburcu-dev libdeflate-dev libssl-dev libcmocka-dev
-    python3 openssl procps util-linux
+    python3 openssl procps util-linux iproute2 e2fsprogs
 )
 
 missing=()
