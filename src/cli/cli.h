@@ -21,12 +21,14 @@ enum cli_option {
     CLI_JSON = 1 << 7,
     CLI_NUL = 1 << 8,
     CLI_VERIFY = 1 << 9,
+    CLI_REPLACE = 1 << 10,
+    CLI_LEARNER = 1 << 11,
 };
 
 struct cli_call {
     const struct cli_command *command;
     unsigned given; /* of enum cli_option */
-    const char *data, *listen, *advertise, *name, *ttl;
+    const char *data, *listen, *advertise, *name, *ttl, *replace;
     struct buf mount_options; /* joined by commas, NUL-terminated; empty: none */
     char **arguments;
     int argument_count;
@@ -53,6 +55,10 @@ int cli_mount(struct cli_call *call);
 int cli_serve(struct cli_call *call);
 int cli_stop(struct cli_call *call);
 int cli_status(struct cli_call *call);
+int cli_members(struct cli_call *call);
+int cli_remove(struct cli_call *call);
+int cli_leave(struct cli_call *call);
+int cli_transfer(struct cli_call *call);
 int cli_get(struct cli_call *call);
 int cli_put(struct cli_call *call);
 int cli_del(struct cli_call *call);
@@ -75,6 +81,10 @@ int cli_run_node(struct cli_call *call, const char *mountpoint);
 /* mountpoint.c: absolute and fit to be mounted on: a directory, apart from the data
  * directory (which need not exist yet). -1: the message has been printed. */
 int cli_mountpoint(const char *path, const char *data, char **ret);
+
+/* members.c: the members of a status, as a table and as an array of JSON. */
+void cli_format_members(struct buf *to, const struct node_status *s);
+void cli_json_members(struct buf *to, const struct node_status *s);
 
 /* json.c: `text` as a JSON string, quoted; bytes that are no UTF-8 become U+FFFD. */
 void cli_json_string(struct buf *to, const char *text);

@@ -28,15 +28,18 @@ static const struct cli_command commands[] = {
      .run = cli_init},
     {.name = "join",
      .usage = "TOKEN [--data DIR] [--listen HOST:PORT] [--advertise HOST:PORT] "
-              "[--name NAME] [MOUNTPOINT]",
+              "[--name NAME] [--replace NAME] [--learner] [MOUNTPOINT]",
      .summary = "make this host a node of the cluster that gave the token",
      .help =
          "Joins the cluster whose `init`, `join` or `invite` printed the token, into an\n"
          "empty or missing data directory. A token lets one host in. After a failure,\n"
          "run the same command again. Prints the join line for one more host.\n"
+         "The node votes once it runs and has caught up. With --learner it never does: a\n"
+         "mount that no majority needs. --replace takes the place of a member that is\n"
+         "lost: that one is removed in the same step, whatever becomes of its host.\n"
          "With a MOUNTPOINT it goes on as `tierce mount` does.\n",
-     .options = CLI_DATA | CLI_LISTEN | CLI_ADVERTISE | CLI_NAME | CLI_FOREGROUND |
-                CLI_MOUNT_OPTIONS,
+     .options = CLI_DATA | CLI_LISTEN | CLI_ADVERTISE | CLI_NAME | CLI_REPLACE |
+                CLI_LEARNER | CLI_FOREGROUND | CLI_MOUNT_OPTIONS,
      .arguments_min = 1,
      .arguments = {"TOKEN", "MOUNTPOINT"},
      .run = cli_join},
@@ -82,6 +85,45 @@ static const struct cli_command commands[] = {
              "members.\n",
      .options = CLI_DATA | CLI_JSON,
      .run = cli_status},
+    {.name = "members",
+     .usage = "[--data DIR] [--json]",
+     .summary = "show the members of the cluster",
+     .help = "A line for each: a voter counts for a majority, a learner will be a voter when "
+             "it\n"
+             "has caught up, an observer never will. APPLIED is known of others only by the\n"
+             "node that leads.\n",
+     .options = CLI_DATA | CLI_JSON,
+     .run = cli_members},
+    {.name = "remove",
+     .usage = "[--data DIR] NAME",
+     .summary = "remove another member, for good",
+     .help =
+         "For a host that is lost or not wanted any more. A node that runs stops when it is\n"
+         "removed, its mount with it, and its certificate is refused from then on. Refused\n"
+         "where the voters that are left could not reach a majority. To remove this very\n"
+         "node: tierce leave.\n",
+     .options = CLI_DATA,
+     .arguments_min = 1,
+     .arguments = {"NAME"},
+     .run = cli_remove},
+    {.name = "leave",
+     .usage = "[--data DIR]",
+     .summary = "remove this host's node from the cluster, and end it",
+     .help =
+         "As `tierce stop`, and the node is no member any more. Refused while files of its\n"
+         "mount are open, and where the voters that are left could not reach a majority.\n"
+         "To come back, join again with an empty data directory.\n",
+     .options = CLI_DATA,
+     .run = cli_leave},
+    {.name = "transfer",
+     .usage = "[--data DIR] [NAME]",
+     .summary = "let another voter lead",
+     .help = "Hands leadership to NAME, or to the voter that is best fit for it. Says who "
+             "leads\n"
+             "then.\n",
+     .options = CLI_DATA,
+     .arguments = {"NAME"},
+     .run = cli_transfer},
     {.name = "get",
      .usage = "[--data DIR] PATH",
      .summary = "write a key's value to stdout",
@@ -175,6 +217,10 @@ static const struct option_row {
     {CLI_ADVERTISE, "advertise", 'A', true,
      "--advertise HOST:PORT   what other nodes dial (what follows from --listen)"},
     {CLI_NAME, "name", 'N', true, "--name NAME             the node's name (the host's)"},
+    {CLI_REPLACE, "replace", 'R', true,
+     "--replace NAME          the member, lost for good, whose place it takes"},
+    {CLI_LEARNER, "learner", 'O', false,
+     "--learner               never vote, and count for no majority"},
     {CLI_TTL, "ttl", 'T', true,
      "--ttl TIME              how long the token is good: 24h, 90m, 30s, or seconds"},
     {CLI_FOREGROUND, "foreground", 'F', false,
@@ -236,8 +282,8 @@ static void print_overview(FILE *to)
           "usage: tierce COMMAND [OPTION...] [ARGUMENT...]\n\n",
           to);
     for (size_t i = 0; i < array_length(commands); i++)
-        fprintf(to, "  %-7s %s\n", commands[i].name, commands[i].summary);
-    fputs("  help    show this, or with a COMMAND all about it; the same: --help, -h\n\n"
+        fprintf(to, "  %-8s %s\n", commands[i].name, commands[i].summary);
+    fputs("  help     show this, or with a COMMAND all about it; the same: --help, -h\n\n"
           "Three hosts in three commands:\n"
           "  first host:   tierce init MOUNTPOINT          prints a line `tierce join "
           "TOKEN`\n"
@@ -320,7 +366,10 @@ static int take_value(struct cli_call *call, const struct option_row *o,
         buf_bytes(b, value, strlen(value) + 1);
         return b->failed ? cli_fail("out of memory") : 0;
     }
-    *places[__builtin_ctz(o->bit)] = value;
+    if (o->bit == CLI_REPLACE)
+        call->replace = value;
+    else
+        *places[__builtin_ctz(o->bit)] = value;
     return 0;
 }
 

@@ -19,7 +19,9 @@ static struct node_setup setup_of(const struct cli_call *call)
     return (struct node_setup){.data = call->data,
                                .name = call->name,
                                .listen = call->listen,
-                               .advertise = call->advertise};
+                               .advertise = call->advertise,
+                               .replace = call->replace,
+                               .observer = call->given & CLI_LEARNER};
 }
 
 static void print_identity(const struct cli_call *call)

@@ -44,27 +44,6 @@ static void json_id(struct buf *to, const char *key, uint64_t id)
     buf_printf(to, ", \"%s\": \"%016llx\"", key, (unsigned long long)id);
 }
 
-static void json_members(struct buf *to, const struct node_status *s)
-{
-    buf_printf(to, ", \"members\": [");
-    for (uint32_t i = 0; i < s->member_count; i++) {
-        const struct node_member *m = &s->members[i];
-        buf_printf(to, "%s{", i ? ", " : "");
-        json_text(to, "name", m->name);
-        json_id(to, "id", m->id);
-        buf_printf(to, ", ");
-        json_text(to, "address", m->address);
-        json_bool(to, "voter", m->voter);
-        json_bool(to, "reachable", m->reachable);
-        if (m->applied) /* only a leader knows it of others */
-            json_number(to, "applied", m->applied);
-        else
-            buf_printf(to, ", \"applied\": null");
-        buf_printf(to, "}");
-    }
-    buf_printf(to, "]");
-}
-
 static void json_disk(struct buf *to, const struct node_status *s)
 {
     json_bool(to, "complete", s->complete);
@@ -116,7 +95,8 @@ static void format_json(struct buf *to, const struct node_status *s)
     json_disk(to, s);
     json_number(to, "certificate_end", s->certificate_end_s);
     json_number(to, "refused", s->refused);
-    json_members(to, s);
+    buf_printf(to, ", \"members\": ");
+    cli_json_members(to, s);
     buf_printf(to, "}\n");
 }
 
@@ -202,27 +182,6 @@ static void format_self(struct buf *to, const struct node_status *s)
                    (unsigned long long)s->refused);
 }
 
-static void format_members(struct buf *to, const struct node_status *s)
-{
-    int name = 4, address = 7;
-    for (uint32_t i = 0; i < s->member_count; i++) {
-        name = (int)max_u64((uint64_t)name, strlen(s->members[i].name));
-        address = (int)max_u64((uint64_t)address, strlen(s->members[i].address));
-    }
-    buf_printf(to, "\n%-*s  %-16s  %-*s  %-7s  %-9s  %s\n", name, "NAME", "ID", address,
-               "ADDRESS", "KIND", "REACHABLE", "APPLIED");
-    for (uint32_t i = 0; i < s->member_count; i++) {
-        const struct node_member *m = &s->members[i];
-        char applied[24] = "-";
-        if (m->applied)
-            snprintf(applied, sizeof(applied), "%llu", (unsigned long long)m->applied);
-        buf_printf(to, "%-*s  %016llx  %-*s  %-7s  %-9s  %s%s\n", name, m->name,
-                   (unsigned long long)m->id, address, m->address,
-                   m->voter ? "voter" : "learner", m->reachable ? "yes" : "NO", applied,
-                   m->id == s->id ? "  (this node)" : "");
-    }
-}
-
 int cli_status(struct cli_call *call)
 {
     char error[NODE_ERROR_BYTES] = "";
@@ -238,7 +197,8 @@ int cli_status(struct cli_call *call)
             format_json(&to, s);
         } else {
             format_self(&to, s);
-            format_members(&to, s);
+            buf_printf(&to, "\n");
+            cli_format_members(&to, s);
         }
         if (!to.failed)
             fwrite(to.data, 1, to.length, stdout);

@@ -240,14 +240,15 @@ static void wait_for_process(int pidfd)
         ;
 }
 
-int node_call_stop(const char *data, char error[NODE_ERROR_BYTES])
+int call_until_end(const char *data, enum control_command command, const char *what,
+                   char error[NODE_ERROR_BYTES])
 {
     struct call c;
     int pidfd = -1;
-    int result = call_open(&c, data, "stop the node", error);
+    int result = call_open(&c, data, what, error);
     if (!result) {
         pidfd = watch_process(&c);
-        call_begin(&c, CONTROL_STOP);
+        call_begin(&c, command);
         result = call_ask(&c, 0, error);
         if (result == -EPIPE || result == -ECONNRESET) /* it ended, which was asked for */
             result = 0;
@@ -260,6 +261,11 @@ int node_call_stop(const char *data, char error[NODE_ERROR_BYTES])
         close(pidfd);
     call_close(&c);
     return result;
+}
+
+int node_call_stop(const char *data, char error[NODE_ERROR_BYTES])
+{
+    return call_until_end(data, CONTROL_STOP, "stop the node", error);
 }
 
 /* ---- Keys ------------------------------------------------------------------------ */

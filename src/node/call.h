@@ -21,6 +21,9 @@ void call_close(struct call *c);
 struct buf *call_begin(struct call *c, enum control_command command);
 /* Sends what stands in `request`; 0: c->fields are the answer's. timeout_ms 0: none. */
 int call_ask(struct call *c, unsigned timeout_ms, char error[NODE_ERROR_BYTES]);
+/* A request whose answer comes when the node ends: returns when its process has. */
+int call_until_end(const char *data, enum control_command command, const char *what,
+                   char error[NODE_ERROR_BYTES]);
 /* Says that the answer's fields make no sense. */
 int call_bad_answer(const struct call *c, char error[NODE_ERROR_BYTES]);
 

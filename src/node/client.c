@@ -316,8 +316,10 @@ void client_submit(struct node *n, struct client_op *op)
     op->arrived_us = node_now();
     list_add(c, op);
     note_quorum(n, op->arrived_us);
-    if (c->no_quorum_since_us &&
-        op->arrived_us - c->no_quorum_since_us > NODE_QUORUM_GRACE_US)
+    if (n->is_removed)
+        finish(n, op, -EIO);
+    else if (c->no_quorum_since_us &&
+             op->arrived_us - c->no_quorum_since_us > NODE_QUORUM_GRACE_US)
         finish(n, op, -EROFS);
     else
         client_pump(n);

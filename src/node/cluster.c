@@ -10,6 +10,7 @@ enum {
 };
 
 enum { JOIN_OBSERVER = 1 };
+enum { REMOVE_ASKS = 1 };
 
 static void key_of(struct fs_key *key, const char *what)
 {
@@ -256,6 +257,20 @@ static void decode_id(struct reader *r, struct node_op *op)
     r->bad |= !op->node_id;
 }
 
+static void encode_remove(const struct node_op *op, struct buf *to)
+{
+    buf_u64(to, op->node_id);
+    buf_u8(to, op->ask ? REMOVE_ASKS : 0);
+}
+
+static void decode_remove(struct reader *r, struct node_op *op)
+{
+    op->node_id = reader_u64(r);
+    uint8_t flags = reader_u8(r);
+    op->ask = flags == REMOVE_ASKS;
+    r->bad |= !op->node_id || flags > REMOVE_ASKS;
+}
+
 static void encode_report(const struct node_op *op, struct buf *to)
 {
     buf_u64(to, op->node_id);
@@ -328,7 +343,7 @@ static const struct op_codec {
     [NODE_OP_INVITE - NODE_OP_FIRST] = {encode_invite, decode_invite},
     [NODE_OP_JOIN - NODE_OP_FIRST] = {encode_join, decode_join},
     [NODE_OP_PROMOTE - NODE_OP_FIRST] = {encode_id, decode_id},
-    [NODE_OP_REMOVE - NODE_OP_FIRST] = {encode_id, decode_id},
+    [NODE_OP_REMOVE - NODE_OP_FIRST] = {encode_remove, decode_remove},
     [NODE_OP_REPORT - NODE_OP_FIRST] = {encode_report, decode_report},
     [NODE_OP_TRANSFER - NODE_OP_FIRST] = {encode_id, decode_any_id},
     [NODE_OP_VERSION - NODE_OP_FIRST] = {encode_version, decode_version},

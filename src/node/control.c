@@ -190,10 +190,9 @@ static void control_invite(struct control_request *r, struct reader *frame)
         control_answer_error(r, result, "cannot make a token");
 }
 
-static void stop_answer(void *context, int error)
+void control_answer_busy(struct control_request *r)
 {
-    struct control_request *r = context;
-    struct node_status *status = error == -EBUSY ? calloc(1, sizeof(*status)) : NULL;
+    struct node_status *status = calloc(1, sizeof(*status));
     char text[NODE_ERROR_BYTES] = "";
     if (status) {
         node_fill_status(r->node, status);
@@ -204,8 +203,16 @@ static void stop_answer(void *context, int error)
             status->mountpoint, status->mountpoint);
     }
     free(status);
-    if (error)
-        control_answer_error(r, error, text);
+    control_answer_error(r, -EBUSY, text);
+}
+
+static void stop_answer(void *context, int error)
+{
+    struct control_request *r = context;
+    if (error == -EBUSY)
+        control_answer_busy(r);
+    else if (error)
+        control_answer_error(r, error, "");
     else
         control_answer(r, NULL, 0);
 }
@@ -225,6 +232,9 @@ static void (*const commands[])(struct control_request *r, struct reader *frame)
     [CONTROL_LIST] = control_list,     [CONTROL_BACKUP] = control_backup,
     [CONTROL_BACKUP_RECORDS] = control_backup_records,
     [CONTROL_BACKUP_ENTRIES] = control_backup_entries,
+    [CONTROL_REMOVE] = control_remove,
+    [CONTROL_TRANSFER] = control_transfer,
+    [CONTROL_LEAVE] = control_leave,
 };
 
 void control_frame(struct node *n, struct wire_connection *c, const struct wire_frame *f)
@@ -239,4 +249,14 @@ void control_frame(struct node *n, struct wire_connection *c, const struct wire_
     else
         control_refuse(r, "the node does not know this request: it is older than this "
                           "tierce; restart it");
+}
+
+void control_tick(struct node *n)
+{
+    struct control_request *next;
+    for (struct control_request *r = requests; r; r = next) {
+        next = r->next;
+        if (r->node == n && control_awaits_transfer(r))
+            control_transfer_tick(r);
+    }
 }

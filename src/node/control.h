@@ -26,6 +26,7 @@ struct control_request *control_begin(struct node *n, struct wire_connection *c,
 void control_answer(struct control_request *r, const void *value, size_t length);
 void control_answer_error(struct control_request *r, int error, const char *text);
 void control_refuse(struct control_request *r, const char *why); /* WIRE_REFUSED */
+void control_answer_busy(struct control_request *r); /* files of the mount are open */
 /* Fields that did not fill their frame: no answer, the connection is closed. */
 void control_malformed(struct control_request *r);
 
@@ -34,6 +35,18 @@ void control_get(struct control_request *r, struct reader *frame);
 void control_put(struct control_request *r, struct reader *frame);
 void control_del(struct control_request *r, struct reader *frame);
 void control_list(struct control_request *r, struct reader *frame);
+
+/* control_members.c. */
+enum { CONTROL_TRANSFER_US = 3000 * 1000 }; /* after so long nobody takes over any more */
+void control_remove(struct control_request *r, struct reader *frame);
+void control_leave(struct control_request *r, struct reader *frame);
+void control_transfer(struct control_request *r, struct reader *frame);
+/* Its transfer is under way: to be looked at with the tick. */
+bool control_awaits_transfer(const struct control_request *r);
+void control_transfer_tick(struct control_request *r);
+/* Why a change of the members was refused, in words; "": by something else. */
+void control_members_why(struct node *n, int error, const char *name, uint64_t lacking,
+                         char text[NODE_ERROR_BYTES]);
 
 /* control_backup.c: a backup's three commands, and its connection's end. */
 void control_backup(struct control_request *r, struct reader *frame);

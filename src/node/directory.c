@@ -602,6 +602,13 @@ int directory_look(const char *path, char error[NODE_ERROR_BYTES])
                           path);
     if (access(path, R_OK | X_OK))
         return cannot_open(path, -errno, error);
+    if (directory_is_removed(path))
+        return node_error(
+            error, -ESHUTDOWN,
+            "the node of %s was removed from its cluster (%s/%s says when) and cannot come "
+            "back: to join again, remove %s, or give another --data, and run `tierce join "
+            "TOKEN`",
+            path, path, DIRECTORY_REMOVED, path);
     if (has_file(path, DIRECTORY_CONF))
         return 0;
     if (has_file(path, DIRECTORY_KEY))
@@ -615,6 +622,25 @@ int directory_look(const char *path, char error[NODE_ERROR_BYTES])
         "with `tierce init --data DIR`, or join one with `tierce join TOKEN "
         "--data DIR`",
         path, DIRECTORY_CONF);
+}
+
+bool directory_is_removed(const char *path)
+{
+    return has_file(path, DIRECTORY_REMOVED);
+}
+
+int directory_mark_removed(const struct directory *d, char error[NODE_ERROR_BYTES])
+{
+    char text[NODE_ERROR_BYTES], when[32] = "";
+    time_t now = (time_t)(clock_real_us() / 1000000);
+    struct tm tm;
+    if (gmtime_r(&now, &tm))
+        strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", &tm);
+    int length = snprintf(text, sizeof(text),
+                          "node %s (%016llx) knows since %s that it was removed from its "
+                          "cluster\n",
+                          d->name, (unsigned long long)d->node_id, when);
+    return directory_put_file(d->path, DIRECTORY_REMOVED, text, (size_t)length, error);
 }
 
 static int read_all(struct directory *d, char error[NODE_ERROR_BYTES])

@@ -250,6 +250,8 @@ static int apply_record(void *arg, const struct store_record *record, uint32_t o
         a->error = session_note_record(a->node, record);
     if (is_ca(record))
         identity_note(a->node);
+    if (record->key[0] == FS_CLASS_CLUSTER)
+        a->error = removed_note_record(a->node, record);
     if (record->key[0] == FS_CLASS_CONTENT)
         a->node->leader.reclaim = true;
     return a->error;
@@ -281,12 +283,15 @@ void driver_apply(struct node *n)
     uint64_t applied = store_applied(n->store);
     uint64_t to = min_u64(raft_commit(d->raft), raft_durable(d->raft));
     if (applied < to) {
+        size_t removed = n->removed.count;
         while (applied < to)
             apply_one(n, ++applied);
         driver_note_ready(n);
         driver_step(n, &(struct raft_event){.type = RAFT_APPLIED, .index = applied});
         leader_applied(n);
         client_applied(n);
+        if (n->removed.count > removed)
+            removed_applied(n);
     }
     leader_release(n);
 }

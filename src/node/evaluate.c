@@ -2,7 +2,7 @@
  * evaluate.c - an operation becomes records, once, on the leader: against what is applied
  * plus what is in flight. It never waits: what is not in memory is named in n->missed.
  */
-#include "node_core.h"
+#include "evaluate.h"
 
 #include <errno.h>
 
@@ -29,6 +29,11 @@ static int ahead_scan(void *context, const void *from, size_t from_size, const v
                         arg);
 }
 
+int evaluate_get(struct node *n, const struct fs_key *key, struct buf *to)
+{
+    return ahead_get(n, key->bytes, key->size, to, NULL);
+}
+
 static struct fs_view ahead_view(struct node *n)
 {
     return (struct fs_view){.context = n, .get = ahead_get, .scan = ahead_scan};
@@ -36,8 +41,7 @@ static struct fs_view ahead_view(struct node *n)
 
 /* ---- Records into the entry being built -------------------------------------------- */
 
-static void put_key(struct evaluation *e, const struct fs_key *key,
-                    const struct buf *value)
+void evaluate_put(struct evaluation *e, const struct fs_key *key, const struct buf *value)
 {
     store_builder_put(e->builder, key->bytes, key->size, value ? value->data : NULL,
                       value ? value->length : 0);
@@ -61,9 +65,9 @@ static int evaluate_fs(struct node *n, uint64_t session, const struct fs_op *op,
 
 struct older_sessions {
     uint64_t numbers[NODE_SESSIONS_PER_ENTRY];
-    size_t count, others; /* of other nodes */
-    uint64_t node_id, nonce;
-    uint64_t same; /* a session that was opened with this very nonce */
+    size_t count, others;    /* of other nodes */
+    uint64_t node_id, nonce; /* nonce 0: of none in particular */
+    uint64_t same;           /* a session that was opened with this very nonce */
 };
 
 static int each_session(void *arg, const struct store_item *item)
@@ -78,7 +82,7 @@ static int each_session(void *arg, const struct store_item *item)
         return 0;
     }
     uint64_t number = get_be64(item->key + 1);
-    if (nonce == o->nonce)
+    if (o->nonce && nonce == o->nonce)
         o->same = number;
     else if (o->count < NODE_SESSIONS_PER_ENTRY)
         o->numbers[o->count++] = number;
@@ -100,7 +104,7 @@ static int end_session(struct node *n, uint64_t number, struct evaluation *e)
         return ret;
     struct fs_key key;
     session_key(&key, number);
-    put_key(e, &key, NULL);
+    evaluate_put(e, &key, NULL);
     return 0;
 }
 
@@ -124,13 +128,38 @@ static int evaluate_end_session(struct node *n, const struct node_op *op,
     return end_session(n, op->session, e);
 }
 
+static int find_sessions(struct node *n, uint64_t node_id, uint64_t nonce,
+                         struct older_sessions *ret)
+{
+    const uint8_t from[1] = {FS_CLASS_SESSION}, to[1] = {FS_CLASS_SESSION + 1};
+    *ret = (struct older_sessions){.node_id = node_id, .nonce = nonce};
+    return store_scan_ahead(n->store, from, 1, to, 1, each_session, ret);
+}
+
+static int end_sessions(struct node *n, const struct older_sessions *o,
+                        struct evaluation *e)
+{
+    int ret = 0;
+    for (size_t i = 0; i < o->count && ret == 0; i++)
+        ret = end_session(n, o->numbers[i], e);
+    return ret;
+}
+
+int evaluate_end_sessions(struct node *n, uint64_t node_id, struct evaluation *e)
+{
+    struct older_sessions o;
+    int ret = find_sessions(n, node_id, 0, &o);
+    return ret < 0 ? ret : end_sessions(n, &o, e);
+}
+
 /* Ends the node's older sessions (S6) and gives their content in progress away (S7). */
 static int evaluate_session(struct node *n, const struct node_op *op,
                             struct evaluation *e)
 {
-    struct older_sessions o = {.node_id = op->node_id, .nonce = op->nonce};
-    const uint8_t from[1] = {FS_CLASS_SESSION}, to[1] = {FS_CLASS_SESSION + 1};
-    int ret = store_scan_ahead(n->store, from, 1, to, 1, each_session, &o);
+    struct older_sessions o;
+    if (removed_find(n, op->node_id))
+        return -EPERM; /* its connection has not heard of it yet */
+    int ret = find_sessions(n, op->node_id, op->nonce, &o);
     if (ret < 0)
         return ret;
     e->result.more = op->nonce; /* the answer says which opening it is of */
@@ -145,142 +174,14 @@ static int evaluate_session(struct node *n, const struct node_op *op,
     struct buf value = {0};
     session_key(&key, e->timestamp_us);
     session_record_encode(op->node_id, op->nonce, &value);
-    put_key(e, &key, &value);
+    evaluate_put(e, &key, &value);
     buf_release(&value);
-    for (size_t i = 0; i < o.count && ret == 0; i++)
-        ret = end_session(n, o.numbers[i], e);
     e->result.value = e->timestamp_us;
-    return ret;
+    return end_sessions(n, &o, e);
 }
 
-static int get_token(struct node *n, uint64_t id, struct token_record *ret)
-{
-    struct fs_key key;
-    struct buf value = {0};
-    cluster_key_token(&key, id);
-    int error = ahead_get(n, key.bytes, key.size, &value, NULL);
-    if (error == 0)
-        error = token_record_decode(value.data, value.length, ret);
-    buf_release(&value);
-    return error;
-}
-
-static void put_token(struct evaluation *e, uint64_t id,
-                      const struct token_record *record)
-{
-    struct fs_key key;
-    struct buf value = {0};
-    cluster_key_token(&key, id);
-    token_record_encode(record, &value);
-    put_key(e, &key, &value);
-    buf_release(&value);
-}
-
-static void put_members(struct evaluation *e)
-{
-    struct fs_key key;
-    struct buf value = {0};
-    cluster_key_config(&key);
-    members_encode(&e->members, &value);
-    put_key(e, &key, &value);
-    buf_release(&value);
-    e->config_changed = true;
-}
-
-static int evaluate_invite(struct node *n, const struct node_op *op, struct evaluation *e)
-{
-    struct token_record there;
-    int ret = get_token(n, op->token_id, &there);
-    if (ret != -ENOENT)
-        return ret < 0 ? ret : -EEXIST;
-    store_builder_begin(e->builder, e->timestamp_us);
-    put_token(e, op->token_id, &op->record);
-    e->result.value = op->token_id;
-    return 0;
-}
-
-/* A token lets one node in; asked again by the same key it gives the same answer. */
-static int judge_token(const struct node_op *op, const struct token_record *t,
-                       uint64_t now_us)
-{
-    uint8_t hash[WIRE_HASH_BYTES];
-    wire_hash(op->secret, sizeof(op->secret), hash);
-    if (memcmp(hash, t->secret_hash, sizeof(hash)) != 0)
-        return -JOIN_UNKNOWN_TOKEN;
-    if (t->node_id != 0)
-        return memcmp(op->key_hash, t->key_hash, sizeof(t->key_hash)) == 0
-                   ? 1
-                   : -JOIN_USED_TOKEN;
-    return t->expires_us < now_us ? -JOIN_EXPIRED_TOKEN : 0;
-}
-
-static int add_learner(struct node *n, const struct node_op *op, struct evaluation *e)
-{
-    for (uint32_t i = 0; i < n->members.count; i++)
-        if (strcmp(n->members.list[i].name, op->name) == 0)
-            return -JOIN_NAME_TAKEN;
-    for (uint32_t i = 0; i < n->members.count; i++)
-        if (strcmp(n->members.list[i].address, op->address) == 0)
-            return -JOIN_ADDRESS_TAKEN;
-    if (n->members.count == LIMIT_MEMBERS)
-        return -JOIN_TOO_MANY;
-    e->members = n->members;
-    struct member *m = &e->members.list[e->members.count++];
-    m->id = e->timestamp_us;
-    m->voter = false;
-    m->observer = op->observer;
-    m->version = op->version;
-    memcpy(m->name, op->name, sizeof(m->name));
-    memcpy(m->address, op->address, sizeof(m->address));
-    return 0;
-}
-
-static int evaluate_join(struct node *n, const struct node_op *op, struct evaluation *e)
-{
-    struct token_record token;
-    int ret = get_token(n, op->token_id, &token);
-    if (ret < 0)
-        return ret; /* -ENOENT is JOIN_UNKNOWN_TOKEN */
-    ret = judge_token(op, &token, e->timestamp_us);
-    if (ret < 0)
-        return ret;
-    if (ret == 1) {
-        e->result.value = token.node_id;
-        return 0;
-    }
-    if (raft_config_is_pending(n->driver.raft))
-        return -EBUSY;
-    ret = add_learner(n, op, e);
-    if (ret < 0)
-        return ret;
-    store_builder_begin(e->builder, e->timestamp_us);
-    put_members(e); /* first: that is how a membership change is known */
-    token.node_id = e->timestamp_us;
-    memcpy(token.key_hash, op->key_hash, sizeof(token.key_hash));
-    put_token(e, op->token_id, &token);
-    put_token(e, op->next_token_id, &op->record);
-    e->result.value = token.node_id;
-    return 0;
-}
-
-static int evaluate_promote(struct node *n, const struct node_op *op,
-                            struct evaluation *e)
-{
-    if (raft_config_is_pending(n->driver.raft))
-        return -EBUSY;
-    const struct member *m = members_find(&n->members, op->node_id);
-    if (!m || m->voter || m->observer)
-        return 0;
-    e->members = n->members;
-    for (uint32_t i = 0; i < e->members.count; i++)
-        if (e->members.list[i].id == op->node_id)
-            e->members.list[i].voter = true;
-    store_builder_begin(e->builder, e->timestamp_us);
-    put_members(e);
-    return 0;
-}
-
-static int evaluate_node(struct node *n, const struct node_op *op, struct evaluation *e)
+static int evaluate_node(struct node *n, uint64_t session, const struct node_op *op,
+                         struct evaluation *e)
 {
     switch (op->type) {
     case NODE_OP_SESSION:
@@ -293,6 +194,12 @@ static int evaluate_node(struct node *n, const struct node_op *op, struct evalua
         return evaluate_promote(n, op, e);
     case NODE_OP_END_SESSION:
         return evaluate_end_session(n, op, e);
+    case NODE_OP_REMOVE:
+        return evaluate_remove(n, op, e);
+    case NODE_OP_REPORT:
+        return evaluate_report(n, session, op, e);
+    case NODE_OP_TRANSFER:
+        return evaluate_transfer(n, op, e);
     default:
         break; /* none of these is evaluated by this version */
     }
@@ -321,7 +228,7 @@ int evaluate(struct node *n, uint64_t session, const uint8_t *op, size_t length,
     if (op[0] >= NODE_OP_FIRST) {
         struct node_op decoded;
         int ret = node_op_decode(op, length, &decoded);
-        return ret < 0 ? ret : evaluate_node(n, &decoded, e);
+        return ret < 0 ? ret : evaluate_node(n, session, &decoded, e);
     }
     struct fs_op decoded;
     int ret = fs_op_decode(op, length, &decoded);

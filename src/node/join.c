@@ -118,12 +118,15 @@ static void join_committed(struct client_op *op)
     struct control_request *r = container_of(op, struct control_request, op);
     struct join *j = r->state;
     buf_release(&op->op);
-    if (op->error) {
-        control_answer_error(r, op->error, "");
-        return;
-    }
     struct fs_result result;
     fs_result_decode(op->result, &result);
+    if (op->error) {
+        char text[NODE_ERROR_BYTES] = "";
+        if (op->error != -JOIN_UNKNOWN_TOKEN)
+            control_members_why(r->node, op->error, j->asked.replace, result.value, text);
+        control_answer_error(r, op->error, text);
+        return;
+    }
     j->answer.node_id = result.value;
     memcpy(j->answer.cluster_id, node_directory(r->node)->cluster_id,
            sizeof(j->answer.cluster_id));

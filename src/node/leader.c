@@ -292,7 +292,9 @@ static void ask_for_page(struct node *n, uint64_t session)
 
 static bool changes_members(const struct operation *o)
 {
-    return o->bytes[0] == NODE_OP_JOIN || o->bytes[0] == NODE_OP_PROMOTE;
+    return o->bytes[0] == NODE_OP_JOIN || o->bytes[0] == NODE_OP_PROMOTE ||
+           o->bytes[0] == NODE_OP_REMOVE || o->bytes[0] == NODE_OP_REPORT ||
+           o->bytes[0] == NODE_OP_VERSION;
 }
 
 static void conclude(struct node *n, struct operation *o, int error,
@@ -323,6 +325,21 @@ static bool await_repair(struct node *n, const struct operation *o, int *ret)
     return wait;
 }
 
+/* It leaves no trace: a TRANSFER is answered at once, what else needs it (this node is to
+ * be removed) is asked of the next leader. */
+static void hand_over(struct node *n, struct operation *o, const struct evaluation *e)
+{
+    if (o->bytes[0] == NODE_OP_TRANSFER) {
+        struct answer a = {
+            .status = WIRE_OK, .request = o->head.request, .stream = o->head.stream};
+        send_answer(n, o->from, o->internal, &a);
+        free(o);
+    } else {
+        refuse(n, o, WIRE_NOT_LEADER);
+    }
+    driver_step(n, &(struct raft_event){.type = RAFT_TRANSFER, .peer = e->heir});
+}
+
 /* 0: done with (the operation is gone); else to be evaluated again: -EAGAIN when
  * n->missed was read in, -EBUSY after a membership change, -EBADMSG after a repair. What
  * it steps and answers may bring more operations: `evaluating` keeps them at the gate
@@ -341,7 +358,9 @@ static int execute(struct node *n, struct operation *o)
     bool again = ret == -EAGAIN || ret == -EBUSY;
     if (ret == -EBADMSG)
         again = await_repair(n, o, &ret);
-    if (!again)
+    if (ret == -EVALUATE_HAND_OVER)
+        hand_over(n, o, &e);
+    else if (!again)
         conclude(n, o, ret, &builder, &e);
     store_builder_release(&builder);
     n->leader.evaluating = false;
@@ -799,7 +818,7 @@ static void promote(struct node *n)
     for (uint32_t i = 0; i < n->members.count; i++) {
         const struct member *m = &n->members.list[i];
         struct raft_peer_status status;
-        if (m->voter || m->id == n->directory.node_id ||
+        if (m->voter || m->observer || m->id == n->directory.node_id ||
             !raft_peer_status(n->driver.raft, m->id, node_now(), &status) ||
             !status.reachable || status.match == 0 /* nothing was heard of it yet */ ||
             status.match + NODE_PROMOTE_LAG < store_last_index(n->store))

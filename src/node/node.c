@@ -65,6 +65,11 @@ const struct members *node_members(const struct node *n)
     return &n->members;
 }
 
+uint64_t node_leader(const struct node *n)
+{
+    return raft_leader(n->driver.raft);
+}
+
 uint64_t node_last_timestamp(const struct node *n)
 {
     uint64_t term, timestamp_us;
@@ -227,7 +232,7 @@ static void end(struct node *n)
     enter(n, NODE_ENDING);
     client_fail_all(n, -EIO);
     if (n->stop_answer)
-        n->stop_answer(n->stop_context, 0);
+        n->stop_answer(n->stop_context, n->leave_error);
     n->stop_answer = NULL;
     /* One more turn, so that the answer leaves. */
     event_add(n->ending, &(struct timeval){0, 20 * 1000});
@@ -244,6 +249,65 @@ static void transfer(struct node *n)
     driver_step(n, &(struct raft_event){.type = RAFT_TRANSFER});
     if (!node_is_leader(n) || !raft_transferring(n->driver.raft))
         end(n); /* there is nobody to hand it to */
+}
+
+/* ---- No member any more ---------------------------------------------------------------- */
+
+void node_removed(struct node *n)
+{
+    if (n->is_removed)
+        return;
+    n->is_removed = true;
+    if (n->leaving)
+        log_info("this node has left the cluster");
+    else
+        log_warn("this node was removed from the cluster: it stops, and cannot be "
+                 "started again");
+    if (n->phase == NODE_STARTING)
+        n->exit_error = node_error(n->error, -ESHUTDOWN,
+                                   "this node was removed from the cluster, which turned "
+                                   "it away");
+    client_fail_all(n, -EIO); /* the leave that brought this about, too */
+    node_stop(n, true, NULL, NULL);
+}
+
+static void left(struct client_op *op)
+{
+    struct node *n = container_of(op, struct node, leave);
+    if (op->error == 0)
+        n->is_removed = true; /* who was faster turned it away before the answer came */
+    n->leave_error = n->is_removed ? 0 : op->error;
+    buf_release(&op->op);
+    transfer(n);
+}
+
+/* Nothing of this node's is on its way any more. */
+static void leave(struct node *n)
+{
+    struct node_op op = {.type = NODE_OP_REMOVE, .node_id = n->directory.node_id};
+    enter(n, NODE_LEAVING);
+    node_op_encode(&op, &n->leave.op);
+    node_must(n->leave.op.failed ? -ENOMEM : 0, "leaving");
+    n->leave.done = left;
+    client_submit(n, &n->leave);
+}
+
+static void go(struct node *n)
+{
+    if (n->leaving && !n->is_removed)
+        leave(n);
+    else
+        transfer(n);
+}
+
+void node_leave(struct node *n, void (*answer)(void *context, int error), void *context)
+{
+    if (n->phase != NODE_RUNNING) {
+        answer(context, -EAGAIN);
+        return;
+    }
+    n->leaving = true;
+    node_stop(n, false, answer, context);
 }
 
 void node_role_changed(struct node *n)
@@ -273,6 +337,7 @@ void node_mount_stopped(struct node *n, int error)
     }
     if (error == -EBUSY) {
         enter(n, NODE_RUNNING);
+        n->leaving = false;
         if (n->stop_answer)
             n->stop_answer(n->stop_context, -EBUSY);
         n->stop_answer = NULL;
@@ -280,7 +345,7 @@ void node_mount_stopped(struct node *n, int error)
             node_unmounted(n);
         return;
     }
-    transfer(n);
+    go(n);
 }
 
 void node_unmounted(struct node *n)
@@ -304,6 +369,8 @@ void node_stop(struct node *n, bool force, void (*answer)(void *context, int err
     }
     if (n->phase > NODE_RUNNING) {
         n->force_stop |= force;
+        if (force && n->phase == NODE_LEAVING)
+            client_fail_all(n, -EIO); /* and the leave with them */
         if (answer)
             answer(context, 0);
         return;
@@ -313,7 +380,7 @@ void node_stop(struct node *n, bool force, void (*answer)(void *context, int err
     n->force_stop = force;
     log_info("stopping");
     if (!n->mount.mount) {
-        transfer(n);
+        go(n);
         return;
     }
     enter(n, NODE_UNMOUNTING);
@@ -341,6 +408,8 @@ static void tick_phase(struct node *n, uint64_t now_us)
     if (n->phase == NODE_UNMOUNTING && n->client.no_quorum_since_us &&
         now_us - n->phase_us > NODE_QUORUM_GRACE_US)
         client_fail_all(n, -EIO);
+    if (n->phase == NODE_LEAVING && now_us - n->phase_us > NODE_LEAVE_US)
+        client_fail_all(n, -ETIMEDOUT);
     if (n->phase == NODE_TRANSFERRING &&
         (!node_is_leader(n) || now_us - n->phase_us > NODE_TRANSFER_US))
         end(n);
@@ -392,6 +461,7 @@ static void ticked(evutil_socket_t fd, short what, void *arg)
     pins_tick(n, now_us);
     snapshot_tick(n, now_us);
     identity_tick(n, now_us);
+    control_tick(n);
     tick_phase(n, now_us);
     store_set_retention(n->store, raft_floor(n->driver.raft) + 1);
     merge_thread_kick(n);
@@ -401,6 +471,12 @@ static void ticked(evutil_socket_t fd, short what, void *arg)
 }
 
 /* ---- What the port brings ---------------------------------------------------------- */
+
+static int admit(void *context, struct wire_connection *c, const struct wire_hello *hello,
+                 char text[WIRE_ERROR_BYTES])
+{
+    return removed_admit(context, hello->node_id, text);
+}
 
 static void opened(void *context, struct wire_connection *c,
                    const struct wire_hello *hello)
@@ -418,9 +494,12 @@ void node_forget(struct node *n, struct wire_connection *c)
 
 static void closed(void *context, struct wire_connection *c, const char *reason)
 {
+    enum wire_refusal refusal = wire_refusal(c);
     control_closed(context, c);
     node_forget(context, c);
     peers_closed(context, c, reason);
+    if (refusal == WIRE_REFUSAL_REMOVED)
+        node_removed(context);
 }
 
 static void drained(void *context, struct wire_connection *c)
@@ -524,6 +603,8 @@ static int open_store(struct node *n, struct store_recovery *recovery)
     ret = session_reconcile(n, n->store);
     if (ret == 0)
         ret = read_members(n);
+    if (ret == 0)
+        ret = removed_load(n);
     if (ret < 0)
         snprintf(n->error, sizeof(n->error), "%s: what was committed cannot be read: %s",
                  path, strerror(-ret));
@@ -548,6 +629,7 @@ static int open_port(struct node *n)
     struct wire_identity identity = directory_identity(d);
     struct wire_hello hello = directory_hello(d);
     struct wire_handlers handlers = {.context = n,
+                                     .admit = admit,
                                      .opened = opened,
                                      .frame = frame,
                                      .closed = closed,
@@ -629,7 +711,10 @@ static int start(struct node *n)
     note_space(n);
     peers_refresh(n);
     n->started_us = node_now();
-    return client_start(n);
+    ret = client_start(n);
+    if (ret == 0)
+        removed_applied(n);
+    return ret;
 }
 
 static void free_events(struct node *n)
@@ -657,6 +742,7 @@ static void finish(struct node *n)
     driver_stop(n);
     client_release(n);
     sessions_release(n);
+    removed_release(n);
     if (n->store)
         store_close(n->store);
     if (n->loop) {
@@ -686,6 +772,13 @@ static void keep_memory(void)
     mallopt(M_TRIM_THRESHOLD, LIMIT_INFLIGHT_BYTES);
 }
 
+static void mark_removed(struct node *n)
+{
+    char error[NODE_ERROR_BYTES];
+    if (directory_mark_removed(&n->directory, error) < 0)
+        log_error("%s", error);
+}
+
 int node_run(const struct node_run_options *options, char error[NODE_ERROR_BYTES])
 {
     struct node *n = calloc(1, sizeof(*n));
@@ -709,6 +802,8 @@ int node_run(const struct node_run_options *options, char error[NODE_ERROR_BYTES
     }
     if (ret < 0)
         snprintf(error, NODE_ERROR_BYTES, "%s", n->error[0] ? n->error : strerror(-ret));
+    if (n->is_removed) /* else the next start is turned away again */
+        mark_removed(n);
     finish(n);
     free(n);
     return ret;

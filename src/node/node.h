@@ -24,6 +24,8 @@ struct node_setup {
     const char *name;      /* NULL: the host's name */
     const char *listen;    /* NULL: every address, port 7370 */
     const char *advertise; /* NULL: what follows from `listen` and the host's addresses */
+    const char *replace;   /* join: the name of a member that goes for it; NULL: none */
+    bool observer;         /* join: it stays a learner, and never votes */
 };
 
 /* Makes a cluster of one node. *ret_token (malloc'ed): lets one more node in. On failure
@@ -31,7 +33,7 @@ struct node_setup {
 int node_init(const struct node_setup *setup, char **ret_token,
               char error[NODE_ERROR_BYTES]);
 /* Joins the cluster of the token, as a learner that is promoted once it runs and has
- * caught up. *ret_next_token: for the next host. Run again with the same token after a
+ * caught up (an observer never). *ret_next_token: for the next host. Run again with the same token after a
  * failure. */
 int node_join(const struct node_setup *setup, const char *token, char **ret_next_token,
               char error[NODE_ERROR_BYTES]);
@@ -120,6 +122,15 @@ int node_call_invite(const char *data, uint64_t ttl_s, char **ret_token,
                      char error[NODE_ERROR_BYTES]);
 /* Returns when the process has ended. -EBUSY: files on its mount are open. */
 int node_call_stop(const char *data, char error[NODE_ERROR_BYTES]);
+/* The same, and this node is no member any more. -EBUSY, or why the others would not go on
+ * without it: nothing has changed. */
+int node_call_leave(const char *data, char error[NODE_ERROR_BYTES]);
+/* Another member goes for good: its certificate is refused from then on. Done already: 0. */
+int node_call_remove(const char *data, const char *name, char error[NODE_ERROR_BYTES]);
+/* Another voter leads, `name` or, where that is empty, the one that is best fit to. */
+int node_call_transfer(const char *data, const char *name,
+                       char ret_leader[LIMIT_NAME_BYTES + 1],
+                       char error[NODE_ERROR_BYTES]);
 
 /* Keys. `write` gets the value in pieces (0 or a negative errno that ends the call);
  * `read` fills `to` and returns the number of bytes, 0 at the end, or a negative errno.

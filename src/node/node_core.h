@@ -19,11 +19,14 @@ enum {
         1000 * 1000, /* a caught signal ends a call only after this (K14) */
     NODE_TRANSFER_US = 2000 * 1000, /* `stop` waits this long for a successor */
     NODE_SESSION_SILENT_US = 10 * 1000 * 1000, /* without contact: it is ended (S6) */
+    NODE_LEAVE_US = 30 * 1000 * 1000, /* `leave` waits this long to be removed */
     NODE_DIAL_FIRST_US = 20 * 1000, /* back-off of a lost peer: first, and most */
     NODE_DIAL_MOST_US = 1000 * 1000,
     NODE_APPEND_ENTRIES = 256,    /* entries of one APPEND frame */
     NODE_OPERATION_BYTES = 2 << 20, /* unsent on the way to the leader: more waits */
     NODE_PROMOTE_LAG = 64,        /* entries a learner may be behind to be promoted */
+    NODE_CAUGHT_UP_LAG = 4096,    /* and a voter, for others to be removed: under load more
+                                     than that are not on their way */
     NODE_INODES_RESERVED = 4096,  /* numbers asked for at once */
     NODE_INODES_LOW = 2048,       /* ask again below this */
     NODE_SESSIONS_PER_ENTRY = 64, /* older sessions a new one ends at once */
@@ -279,6 +282,23 @@ int session_record_decode(const void *data, size_t length, uint64_t *ret_node_id
 void session_key(struct fs_key *key, uint64_t number);
 void session_record_encode(uint64_t node_id, uint64_t nonce, struct buf *to);
 
+/* ---- removed.c: who was a member once ------------------------------------------------ */
+
+struct removed {
+    uint64_t *ids; /* ascending */
+    size_t count, room;
+};
+
+bool removed_find(const struct node *n, uint64_t id);
+int removed_load(struct node *n); /* what the store has, beside what is known */
+/* A record of class C was applied. */
+int removed_note_record(struct node *n, const struct store_record *record);
+/* 0, or why not, as a wire_handlers.admit(). */
+int removed_admit(const struct node *n, uint64_t id, char text[WIRE_ERROR_BYTES]);
+/* Somebody may have been: their connections are turned away; this very node stops. */
+void removed_applied(struct node *n);
+void removed_release(struct node *n);
+
 /* ---- peers.c: connections to the other members, and consensus messages on them ----- */
 
 struct peer {
@@ -286,6 +306,8 @@ struct peer {
     /* Of one that has come to us, and is no member as far as this log knows: it may be the
      * leader that has what is missing here. "": a member. */
     char guest[LIMIT_ADDRESS_BYTES + 1];
+    /* A member that came from another address than the log says: it has moved there. */
+    char moved[LIMIT_ADDRESS_BYTES + 1];
     struct wire_connection *connection; /* dialed from here; NULL: none */
     bool open;
     uint64_t dial_at_us, backoff_us;
@@ -313,6 +335,8 @@ void peers_opened(struct node *n, struct wire_connection *c,
                   const struct wire_hello *hello);
 void peers_closed(struct node *n, struct wire_connection *c, const char *reason);
 void peers_drained(struct node *n, struct wire_connection *c);
+/* It is about to be closed from here; it is dialed no more. */
+void peers_forget(struct node *n, const struct wire_connection *c);
 void peers_frame(struct node *n, struct wire_connection *c, const struct wire_frame *f);
 void peers_judge_eligibility(struct node *n); /* G2, and a full disk */
 void peers_watch_clock(struct node *n); /* ... at once, where this host's clock was set */
@@ -461,10 +485,15 @@ struct evaluation {
     uint64_t timestamp_us; /* of the entry; may be moved on (RESERVE) */
     bool config_changed;
     struct members members; /* config_changed: the new ones */
+    uint64_t heir;          /* EVALUATE_HAND_OVER: to whom; 0: the best */
 };
 
 /* Whether it is in the state to be: an entry on its way may end it (S6). */
 bool evaluate_is_session_open(struct node *n, uint64_t number);
+/* No errno: this leader hands over, and then the operation is asked of the next one; but a
+ * TRANSFER is done with that. */
+enum { EVALUATE_HAND_OVER = 4096 };
+
 /* Whether a disk that is nearly full refuses it. */
 bool evaluate_needs_room(const uint8_t *op, size_t length);
 /* 0, an errno of the caller's, -EAGAIN (n->missed: a key to be read in), -EBUSY: a
@@ -535,6 +564,7 @@ enum node_phase {
     NODE_MOUNTING,
     NODE_RUNNING,
     NODE_UNMOUNTING,   /* stop: buffers are committed, the mount goes */
+    NODE_LEAVING,      /* leave: this node is removed */
     NODE_TRANSFERRING, /* stop: leadership goes */
     NODE_ENDING,
 };
@@ -554,6 +584,7 @@ struct node {
     struct session *sessions;
     struct members members;         /* newest in the log */
     struct members members_applied; /* as committed */
+    struct removed removed;
     struct peer peers[LIMIT_MEMBERS];
     size_t peer_count;
     struct driver driver;
@@ -588,6 +619,10 @@ struct node {
     bool mount_shown;   /* it is mounted, as far as the loop has been told */
     bool was_unmounted; /* by the kernel */
     bool stop_wanted; /* before it ran */
+    bool leaving;     /* to be removed when the mount is gone */
+    bool is_removed;  /* from the cluster */
+    int leave_error;
+    struct client_op leave;
     void (*stop_answer)(void *context, int error);
     void *stop_context;
     int exit_error;
@@ -601,6 +636,7 @@ void node_session_opened(struct node *n);
 void node_mount_started(struct node *n, int error);
 void node_mount_stopped(struct node *n, int error);
 void node_unmounted(struct node *n);
+void node_removed(struct node *n); /* from the cluster: it stops */
 void node_role_changed(struct node *n);
 void node_forget(struct node *n, struct wire_connection *c); /* it is closed */
 /* Memory has run out where nothing can be given up. */

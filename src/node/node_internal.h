@@ -53,6 +53,7 @@ struct members {
 #define DIRECTORY_LOCK   "lock"
 #define DIRECTORY_SOCKET "control" /* wire_listen_local() and wire_call_local_open() */
 #define DIRECTORY_LOG    "node.log"
+#define DIRECTORY_REMOVED "removed" /* there: this node was removed from its cluster */
 
 /* tierce.conf (text, `key = value`), and ca.crt, node.crt, node.key beside it. */
 struct directory {
@@ -94,9 +95,12 @@ struct wire_hello directory_hello(const struct directory *d);
 struct store_options directory_store_options(const struct directory *d);
 /* How long the certificates last that this node signs. */
 uint64_t directory_certificate_life_s(const struct directory *d);
-/* Why there is no node to be opened at `path`: -ENOENT or -EBADMSG with the message; 0 where
- * there is a tierce.conf. */
+/* Why there is no node to be opened at `path`: -ENOENT, -EBADMSG, or -ESHUTDOWN where it was
+ * removed from its cluster, with the message; 0 where there is a tierce.conf. */
 int directory_look(const char *path, char error[NODE_ERROR_BYTES]);
+bool directory_is_removed(const char *path);
+/* Notes that its node was removed, now: no start any more. */
+int directory_mark_removed(const struct directory *d, char error[NODE_ERROR_BYTES]);
 /* The text of tierce.conf, and back. -EBADMSG, -EPROTONOSUPPORT: `error` names `file` and the
  * line. `ret` gets what the text says and nothing else. */
 void directory_conf_format(const struct directory *d, struct buf *to);
@@ -209,6 +213,7 @@ struct node_op {
     char address[LIMIT_ADDRESS_BYTES + 1]; /* JOIN, REPORT */
     bool observer;                         /* JOIN */
     char replace[LIMIT_NAME_BYTES + 1];    /* JOIN: who goes for it; "": nobody */
+    bool ask;                              /* REMOVE: only whether it would be done */
     uint16_t version;                      /* JOIN, REPORT, VERSION */
     uint32_t ca;                           /* REPORT: its step; ROTATE_CA, ADVANCE_CA */
     char ca_key_pem[CLUSTER_PEM_BYTES];    /* ROTATE_CA */
@@ -225,6 +230,17 @@ enum {
     JOIN_ADDRESS_TAKEN = 98,  /* EADDRINUSE */
     JOIN_NAME_TAKEN = 17,    /* EEXIST */
     JOIN_TOO_MANY = 7,       /* E2BIG */
+    JOIN_REMOVED = 130,      /* EOWNERDEAD: whom the token let in has been removed since */
+    JOIN_NOBODY_TO_REPLACE = 6,     /* ENXIO: no member has that name */
+    JOIN_REPLACES_THE_LIVING = 106, /* EISCONN: the leader reaches it */
+};
+/* Why a change of the members is refused, JOIN's with a replacement too: */
+enum {
+    MEMBERS_NO_MAJORITY = 112, /* EHOSTDOWN: of the voters that would be left; result: the
+                                  id of one that is not reachable or far behind */
+    MEMBERS_LAST_VOTER = 35,   /* EDEADLK */
+    MEMBERS_NO_VOTER = 95,     /* EOPNOTSUPP: TRANSFER to one that does not vote */
+    MEMBERS_NO_HEIR = 113,     /* EHOSTUNREACH: TRANSFER, the leader does not reach it */
 };
 
 /* ---- control.c: the control socket's requests (first byte of a CONTROL frame) ------ */
@@ -264,6 +280,7 @@ struct node;
 
 void control_frame(struct node *n, struct wire_connection *c, const struct wire_frame *f);
 void control_closed(struct node *n, struct wire_connection *c);
+void control_tick(struct node *n);
 /* Before the store is closed: the connections are gone, without a call of the above. */
 void control_backups_release(struct node *n);
 /* A JOIN frame on the TLS port: checks it, runs NODE_OP_JOIN, signs, answers. */
@@ -329,6 +346,11 @@ void node_fill_status(struct node *n, struct node_status *ret);
  * ends, or with -EBUSY where files are open and it goes on running. */
 void node_stop(struct node *n, bool force, void (*answer)(void *context, int error),
                void *context);
+/* As node_stop(n, false), and when the mount is gone this node is removed from the cluster.
+ * Where that was refused the process ends all the same, and `answer` gets the error. */
+void node_leave(struct node *n, void (*answer)(void *context, int error), void *context);
+/* 0: none known. */
+uint64_t node_leader(const struct node *n);
 
 /* pager.c: runs `work` on the reader thread (it may wait for the disk), then `done` on
  * the loop. */

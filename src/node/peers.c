@@ -57,11 +57,30 @@ static struct peer *peer_add(struct node *n, uint64_t id)
     return p;
 }
 
+void peers_forget(struct node *n, const struct wire_connection *c)
+{
+    struct peer *p = peer_of(n, c);
+    if (!p)
+        return;
+    peer_clear(p);
+    *p = n->peers[--n->peer_count];
+}
+
+/* Where it is dialed. */
+static const char *address_of(struct node *n, const struct peer *p)
+{
+    const struct member *m = members_find(&n->members, p->id);
+    return p->moved[0] ? p->moved : m ? m->address : p->guest;
+}
+
 void peers_refresh(struct node *n)
 {
     for (size_t i = n->peer_count; i-- > 0;) {
         struct peer *p = &n->peers[i];
-        if (members_find(&n->members, p->id))
+        const struct member *m = members_find(&n->members, p->id);
+        if (m && strcmp(m->address, p->moved) == 0)
+            p->moved[0] = '\0'; /* the log says so now */
+        if (m)
             p->guest[0] = '\0';
         else if (!p->guest[0] || !p->open)
             peer_remove(n, p);
@@ -102,16 +121,34 @@ void peers_dial_due(struct node *n, uint64_t now_us)
 {
     for (size_t i = 0; i < n->peer_count; i++) {
         struct peer *p = &n->peers[i];
-        const struct member *m = members_find(&n->members, p->id);
         if (p->read_failed) {
             p->read_failed = false;
             ask_again(n, p->id);
         }
-        const char *address = m ? m->address : p->guest;
+        const char *address = address_of(n, p);
         if (p->connection || !address[0] || now_us < p->dial_at_us)
             continue;
         if (wire_dial(n->endpoint, address, p->id, &p->connection) < 0)
             dial_later(p, now_us);
+    }
+}
+
+/* Its certificate says who it is, its HELLO where: it has moved, and the log will say so
+ * when it has reached a leader, which may need us to dial it first. */
+static void note_address(struct node *n, struct peer *p, const struct wire_hello *hello)
+{
+    const struct member *m = members_find(&n->members, p->id);
+    if (!m || !node_address_valid(hello->address) ||
+        strcmp(hello->address, address_of(n, p)) == 0)
+        return;
+    log_info("node %016llx (%s) has moved from %s to %s", (unsigned long long)p->id,
+             m->name, m->address, hello->address);
+    memcpy(p->moved, hello->address, sizeof(p->moved));
+    if (strcmp(p->moved, m->address) == 0)
+        p->moved[0] = '\0';
+    if (p->connection && !p->open) { /* to where it was */
+        wire_close(p->connection);
+        p->connection = NULL;
     }
 }
 
@@ -193,6 +230,7 @@ void peers_opened(struct node *n, struct wire_connection *c,
         if (!p)
             return;
         note_clock(n, p, hello->clock_us);
+        note_address(n, p, hello);
         if (!p->connection) {
             p->backoff_us = NODE_DIAL_FIRST_US;
             p->dial_at_us = 0;

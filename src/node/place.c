@@ -97,6 +97,12 @@ static int judge(struct place *p, bool join, char error[NODE_ERROR_BYTES])
         return node_error(error, result, "cannot use %s: %s; %s", p->path,
                           strerror(-result), directory_remedy(result));
     p->unfinished = contents == CONTENTS_UNFINISHED;
+    if (contents == CONTENTS_NODE && directory_is_removed(p->path))
+        return node_error(
+            error, -EEXIST,
+            "%s holds a node that was removed from its cluster: remove the directory, if "
+            "nothing in it is needed any more, or give another --data",
+            p->path);
     if (contents == CONTENTS_NODE)
         return node_error(
             error, -EEXIST,

@@ -340,7 +340,8 @@ static int take_key(struct joining *j, char error[NODE_ERROR_BYTES])
                               error);
 }
 
-static int make_join_request(struct joining *j, char error[NODE_ERROR_BYTES])
+static int make_join_request(struct joining *j, const struct node_setup *setup,
+                             char error[NODE_ERROR_BYTES])
 {
     struct join_request *r = &j->request;
     char *pem = NULL;
@@ -360,6 +361,9 @@ static int make_join_request(struct joining *j, char error[NODE_ERROR_BYTES])
     strcpy(r->name, j->d->name);
     strcpy(r->address, j->d->advertise);
     r->version = WIRE_PROTOCOL_VERSION;
+    r->observer = setup->observer;
+    if (setup->replace)
+        strcpy(r->replace, setup->replace);
     return 0;
 }
 
@@ -389,6 +393,22 @@ static int refused(const struct joining *j, int code, const char *text,
     case JOIN_TOO_MANY:
         return node_error(error, -code, "the cluster has %d nodes, and takes no more",
                           LIMIT_MEMBERS);
+    case JOIN_REMOVED:
+        return node_error(error, -code,
+                          "the node that this token let in has been removed since: remove "
+                          "%s, and %s",
+                          j->d->path, invite);
+    case JOIN_NOBODY_TO_REPLACE:
+        return node_error(error, -code,
+                          "no member is called \"%s\": see `tierce members` on a node of "
+                          "the cluster (the token is still good)",
+                          j->request.replace);
+    case JOIN_REPLACES_THE_LIVING:
+        return node_error(error, -code,
+                          "\"%s\" is there and well: only a node that cannot be reached is "
+                          "replaced; else run `tierce leave` on it first (the token is "
+                          "still good)",
+                          j->request.replace);
     }
     return node_error(error, code ? -code : -EIO, "the cluster refused to let us in: %s",
                       text[0] ? text : strerror(code));
@@ -428,6 +448,10 @@ static bool is_refusal(int result)
     case JOIN_NAME_TAKEN:
     case JOIN_ADDRESS_TAKEN:
     case JOIN_TOO_MANY:
+    case JOIN_NOBODY_TO_REPLACE:
+    case JOIN_REPLACES_THE_LIVING:
+    case MEMBERS_NO_MAJORITY:
+    case MEMBERS_LAST_VOTER:
         return true;
     }
     return false;
@@ -513,7 +537,8 @@ static int adopt_answer(struct joining *j, char error[NODE_ERROR_BYTES])
     return result;
 }
 
-static int join_directory(struct joining *j, char error[NODE_ERROR_BYTES])
+static int join_directory(struct joining *j, const struct node_setup *setup,
+                          char error[NODE_ERROR_BYTES])
 {
     int result = place_clear_but_key(&j->place, error);
     /* What the earlier join left does not count. */
@@ -522,7 +547,7 @@ static int join_directory(struct joining *j, char error[NODE_ERROR_BYTES])
     if (!result)
         result = take_key(j, error);
     if (!result)
-        result = make_join_request(j, error);
+        result = make_join_request(j, setup, error);
     if (!result)
         result = ask_cluster(j, error);
     if (!result)
@@ -537,6 +562,16 @@ static int join_directory(struct joining *j, char error[NODE_ERROR_BYTES])
     return directory_write(j->d, error);
 }
 
+static int check_replace(const struct node_setup *setup, char error[NODE_ERROR_BYTES])
+{
+    if (!setup->replace || node_name_valid(setup->replace))
+        return 0;
+    return node_error(error, -EINVAL,
+                      "\"%.300s\" is not the name of a node: give a member's name to "
+                      "--replace; see `tierce members` on one of the others",
+                      setup->replace);
+}
+
 int node_join(const struct node_setup *setup, const char *token, char **ret_next_token,
               char error[NODE_ERROR_BYTES])
 {
@@ -544,14 +579,16 @@ int node_join(const struct node_setup *setup, const char *token, char **ret_next
     if (!j)
         return node_error(error, -ENOMEM, "out of memory");
     j->untouched = true;
-    int result = token_parse(token, &j->token, error);
+    int result = check_replace(setup, error);
+    if (!result)
+        result = token_parse(token, &j->token, error);
     if (!result)
         result = directory_begin(setup, &j->d, error);
     if (!result)
         result = take_place(&j->place, setup, j->d, true, 0, error);
     if (!result) {
         directory_move_into(j->d, &j->place);
-        result = join_directory(j, error);
+        result = join_directory(j, setup, error);
         directory_move_out(j->d);
         char *next = result ? NULL : strdup(j->answer.next_token);
         if (next)

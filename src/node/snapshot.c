@@ -254,6 +254,7 @@ void snapshot_installed(struct node *n)
     ensure(snapshot_is_installing(n) && store_manifest(n->store, &m));
     node_must(state_load(n, state, length), "taking the state of a snapshot");
     node_must(session_reconcile(n, n->store), "taking the sessions of a snapshot");
+    node_must(removed_load(n), "taking the removed nodes of a snapshot");
     struct raft_event ev = installed_event(n, &m, &config);
     n->base = m.merged_index;
     n->members = n->members_applied;
@@ -268,6 +269,7 @@ void snapshot_installed(struct node *n)
     driver_note_ready(n);
     mount_state_replaced(n);
     client_applied(n);
+    removed_applied(n);
 }
 
 void snapshot_install_failed(struct node *n, struct store_incoming *incoming)

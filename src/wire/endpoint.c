@@ -377,6 +377,15 @@ int wire_endpoint_set_identity(struct wire_endpoint *e,
     return 0;
 }
 
+struct wire_connection *wire_find(struct wire_endpoint *e, uint64_t node_id)
+{
+    struct wire_connection *c;
+    TAILQ_FOREACH(c, &e->connections, link)
+    if (c->kind == WIRE_PEER_NODE && c->peer_id == node_id && wire_is_open(c))
+        return c;
+    return NULL;
+}
+
 int wire_dial(struct wire_endpoint *e, const char *address, uint64_t node_id,
               struct wire_connection **ret)
 {

@@ -565,6 +565,14 @@ enum wire_refusal wire_refusal(const struct wire_connection *c)
     return c->refusal;
 }
 
+struct wire_connection *wire_find(struct wire_endpoint *e, uint64_t node_id)
+{
+    for (struct wire_connection *c = connections; c; c = c->next)
+        if (c->endpoint == e && c->peer_id == node_id && wire_is_open(c))
+            return c;
+    return NULL;
+}
+
 void wire_set_tag(struct wire_connection *c, void *tag)
 {
     c->tag = tag;

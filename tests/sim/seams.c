@@ -320,6 +320,10 @@ void control_frame(struct node *n, struct wire_connection *c, const struct wire_
     sim_fail("a control frame");
 }
 
+void control_tick(struct node *n)
+{
+}
+
 void control_closed(struct node *n, struct wire_connection *c)
 {
 }

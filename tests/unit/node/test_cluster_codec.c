@@ -278,6 +278,7 @@ static void check_op(const struct node_op *op)
     assert_int_equal(last_op.version, op->version);
     assert_string_equal(last_op.replace, op->replace);
     assert_int_equal(last_op.ca, op->ca);
+    assert_int_equal(last_op.ask, op->ask);
     assert_int_equal(last_op.session, op->session);
     assert_string_equal(last_op.ca_key_pem, op->ca_key_pem);
     assert_string_equal(last_op.ca_cert_pem, op->ca_cert_pem);
@@ -294,6 +295,7 @@ static void test_operations(void **state)
     const struct node_op rest[] = {
         {.type = NODE_OP_PROMOTE, .node_id = 9},
         {.type = NODE_OP_REMOVE, .node_id = 10},
+        {.type = NODE_OP_REMOVE, .node_id = 10, .ask = true},
         {.type = NODE_OP_REPORT, .node_id = 11, .version = 4, .ca = 2, .address = "h:1"},
         {.type = NODE_OP_TRANSFER, .node_id = 12},
         {.type = NODE_OP_TRANSFER}, /* to the best */

@@ -286,12 +286,14 @@ static int ask(const struct buf *request, unsigned timeout_ms, struct buf *answe
 
 static void test_malformed_requests_are_refused(void **state)
 {
-    for (int command = 0; command <= CONTROL_BACKUP_ENTRIES + 1; command++) {
+    for (int command = 0; command <= CONTROL_METRICS + 1; command++) {
+        if (command == CONTROL_ROTATE_CA || command == CONTROL_METRICS)
+            continue;
         struct buf request = {0}, answer = {0};
         buf_u8(&request, (uint8_t)command);
         buf_bytes(&request, "\xff\xff\xff", 3);
         int result = ask(&request, 0, &answer);
-        if (command == 0 || command > CONTROL_BACKUP_ENTRIES) {
+        if (command == 0 || command > CONTROL_METRICS) {
             assert_int_equal(result, 0);
             assert_int_equal(answer.data[0], WIRE_REFUSED);
         } else {
@@ -429,6 +431,89 @@ static void test_stop_waits_for_the_end(void **state)
     assert_says(error, "is not a data directory of tierce");
     twin_join(twin);
     twin = twin_start(data); /* for the end of the test */
+}
+
+/* ---- Members --------------------------------------------------------------------- */
+
+static void add_member(uint64_t id, const char *name)
+{
+    struct members *members = &twin->directory.members;
+    struct member *m = &members->list[members->count++];
+    *m = (struct member){.id = id, .voter = true, .version = 3};
+    strcpy(m->name, name);
+    strcpy(m->address, "127.0.0.1:1");
+}
+
+static void test_a_member_is_removed_by_its_name(void **state)
+{
+    char error[NODE_ERROR_BYTES] = "";
+    add_member(77, "n2");
+    assert_int_equal(node_call_remove(data, "n3", error), -ENOENT);
+    assert_says(error, "no member is called \"n3\"");
+    assert_int_equal(node_call_remove(data, "n 3", error), -EINVAL);
+    assert_int_equal(node_call_remove(data, "", error), -EINVAL);
+    assert_int_equal(node_call_remove(data, "n1", error), -EINVAL);
+    assert_says(error, "tierce leave");
+    assert_int_equal(twin->last_op.type, 0);
+    assert_int_equal(node_call_remove(data, "n2", error), 0);
+    assert_int_equal(twin->last_op.type, NODE_OP_REMOVE);
+    assert_int_equal(twin->last_op.node_id, 77);
+    assert_false(twin->last_op.ask);
+}
+
+static void test_a_removal_is_refused_with_the_reason(void **state)
+{
+    char error[NODE_ERROR_BYTES] = "";
+    add_member(77, "n2");
+    add_member(78, "n3");
+    twin->lacking = 78;
+    twin->error = -MEMBERS_NO_MAJORITY;
+    assert_int_equal(node_call_remove(data, "n2", error), -MEMBERS_NO_MAJORITY);
+    assert_says(error, "without n2 a majority of the voters would be lost, as n3 cannot");
+    assert_int_equal(node_call_leave(data, error), -MEMBERS_NO_MAJORITY);
+    assert_says(error, "without n1 a majority");
+    twin->error = -MEMBERS_LAST_VOTER;
+    assert_int_equal(node_call_leave(data, error), -MEMBERS_LAST_VOTER);
+    assert_says(error, "n1 is the last voter");
+    twin->error = -EROFS;
+    assert_int_equal(node_call_remove(data, "n2", error), -EROFS);
+    assert_says(error, "no majority of the cluster is reachable");
+    twin->error = 0;
+}
+
+static void test_leave_asks_and_ends(void **state)
+{
+    char error[NODE_ERROR_BYTES] = "";
+    twin->busy = true;
+    assert_int_equal(node_call_leave(data, error), -EBUSY);
+    assert_says(error, "files under /mnt/t are open");
+    assert_int_equal(twin->last_op.type, NODE_OP_REMOVE);
+    assert_int_equal(twin->last_op.node_id, twin->directory.node_id);
+    assert_true(twin->last_op.ask);
+    twin->busy = false;
+    assert_int_equal(node_call_leave(data, error), 0);
+    twin_join(twin);
+    twin = twin_start(data); /* for the end of the test */
+}
+
+static void test_transfer_says_who_leads(void **state)
+{
+    char error[NODE_ERROR_BYTES] = "", leader[LIMIT_NAME_BYTES + 1];
+    add_member(77, "n2");
+    twin->leader = twin->directory.node_id;
+    assert_int_equal(node_call_transfer(data, "n2", leader, error), 0);
+    assert_string_equal(leader, "n2");
+    assert_int_equal(twin->last_op.node_id, 77);
+    assert_int_equal(node_call_transfer(data, "n4", leader, error), -ENOENT);
+    twin->error = -MEMBERS_NO_VOTER;
+    assert_int_equal(node_call_transfer(data, "n2", leader, error), -MEMBERS_NO_VOTER);
+    assert_says(error, "n2 does not vote, so it cannot lead");
+    twin->error = -MEMBERS_NO_HEIR;
+    assert_int_equal(node_call_transfer(data, "n2", leader, error), -MEMBERS_NO_HEIR);
+    assert_says(error, "n2 cannot be reached by the leader");
+    assert_int_equal(node_call_transfer(data, "", leader, error), -MEMBERS_NO_HEIR);
+    assert_says(error, "no other voter can be reached");
+    twin->error = 0;
 }
 
 /* ---- Joining --------------------------------------------------------------------- */
@@ -621,6 +706,10 @@ int main(void)
         WITH_TWIN(test_status_and_invite),
         WITH_TWIN(test_stop_says_who_is_in_the_way),
         WITH_TWIN(test_stop_waits_for_the_end),
+        WITH_TWIN(test_a_member_is_removed_by_its_name),
+        WITH_TWIN(test_a_removal_is_refused_with_the_reason),
+        WITH_TWIN(test_leave_asks_and_ends),
+        WITH_TWIN(test_transfer_says_who_leads),
         WITH_TWIN(test_join_and_the_next),
         WITH_TWIN(test_tokens_that_are_refused_leave_nothing),
         WITH_TWIN(test_server_checks_a_joiner_itself),

@@ -82,7 +82,11 @@ static int evaluate_own(struct node *n, const struct buf *bytes, struct fs_chang
         return -EPROTO;
     if (op.type == NODE_OP_JOIN)
         return evaluate_join(n, &op, change, result);
-    put_token(change, op.token_id, &op.record);
+    if (op.type == NODE_OP_INVITE)
+        put_token(change, op.token_id, &op.record);
+    n->last_op = op;
+    if (op.type == NODE_OP_TRANSFER)
+        n->leader = op.node_id;
     return 0;
 }
 
@@ -119,6 +123,7 @@ static void commit(struct node *n, struct client_op *op)
     struct fs_change change = records_change(&b, now);
     change.session = 1;
     op->error = n->error;
+    result.value = n->lacking;
     if (!op->error)
         op->error = evaluate_op(n, &op->op, &change, &result);
     if (!op->error && change.records)
@@ -191,6 +196,16 @@ void node_stop(struct node *n, bool force, void (*answer)(void *context, int err
     answer(context, n->busy ? -EBUSY : 0);
     if (!n->busy)
         event_base_loopexit(n->loop, NULL);
+}
+
+void node_leave(struct node *n, void (*answer)(void *context, int error), void *context)
+{
+    node_stop(n, false, answer, context);
+}
+
+uint64_t node_leader(const struct node *n)
+{
+    return n->leader;
 }
 
 void pager_submit(struct node *n, struct pager_task *task)

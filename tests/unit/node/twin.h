@@ -22,6 +22,9 @@ struct node {
     _Atomic bool hold_next;   /* an operation waits until a connection was closed */
     struct client_op *held;   /* loop */
     bool held_closed;         /* loop: its connection is gone */
+    _Atomic uint64_t leader;  /* TRANSFER makes it another */
+    _Atomic uint64_t lacking; /* the value of results that are refusals */
+    struct node_op last_op;   /* of the cluster's own, but JOIN */
     _Atomic uint64_t dropped; /* connections that closed while an operation was held */
 };
 

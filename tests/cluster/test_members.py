@@ -1,0 +1,342 @@
+#!/usr/bin/python3
+"""Nodes come and go for good: remove, leave, replace, observers, transfer, other addresses."""
+
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
+from cluster import (Failure, check, check_equal, is_mounted, limit, main,  # noqa: E402
+                     wait_for, TOKEN)
+
+
+class Writer(threading.Thread):
+    """Appends numbered lines through one mount, each acknowledged by fsync, until stop()."""
+
+    def __init__(self, cluster, node, name='lines'):
+        super().__init__(daemon=True)
+        self.path = cluster.path(node, name)
+        self.acknowledged, self.error, self.ending = 0, None, False
+        self.worst_s = 0
+        self.start()
+
+    def run(self):
+        try:
+            fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            while not self.ending:
+                begun = time.monotonic()
+                os.write(fd, f'{self.acknowledged + 1}\n'.encode())
+                os.fsync(fd)
+                self.worst_s = max(self.worst_s, time.monotonic() - begun)
+                self.acknowledged += 1
+            os.close(fd)
+        except BaseException as e:
+            self.error = e
+
+    def wait_progress(self, lines=20):
+        """So many more lines are acknowledged from now on."""
+        target = self.acknowledged + lines
+        wait_for(lambda: self.error or self.acknowledged >= target, f'line {target}')
+        if self.error:
+            raise Failure(f'line {self.acknowledged + 1}: {self.error}')
+
+    def stop(self):
+        self.ending = True
+        self.join(60)
+        check(not self.is_alive(), 'the writer ends')
+        if self.error:
+            raise Failure(f'line {self.acknowledged + 1}: {self.error}')
+
+    def check_seen_by(self, cluster, nodes):
+        """Every line once and in order, on each of these mounts."""
+        expected = ''.join(f'{i + 1}\n' for i in range(self.acknowledged))
+        for node in nodes:
+            with open(cluster.path(node, os.path.basename(self.path))) as f:
+                got = f.read()
+            check_equal(got, expected, f'the lines that node {node} sees')
+
+
+def members(cluster, i):
+    result = cluster.tierce('members', '--json', data=i)
+    return {m['name']: m for m in json.loads(result.text)}
+
+
+def wait_members(cluster, i, names, kind=None):
+    def look():
+        seen = members(cluster, i)
+        return set(seen) == set(names) and (
+            kind is None or all(m['kind'] == kind for m in seen.values()))
+    wait_for(look, f'node {i} knows the members {names}')
+
+
+def others(cluster, i):
+    return [k for k in cluster.up() if k != i]
+
+
+def check_refuses_to_start(cluster, i):
+    result = cluster.tierce(*cluster.start_arguments(i), data=i, code=1)
+    check('was removed from its cluster' in result.error and 'tierce join' in result.error,
+          f'a removed node says what happened and what to do\n{result}')
+    for command in ('status', 'stop', 'members'):
+        result = cluster.tierce(command, data=i, code=1)
+        check('was removed from its cluster' in result.error, f'{result}')
+
+
+def invite(cluster, i):
+    return TOKEN.search(cluster.tierce('invite', data=i).text).group()
+
+
+def test_members_are_listed(t):
+    c = t.cluster(3)
+    leader = c.leader()
+    seen = members(c, leader)
+    check_equal(set(seen), {'n0', 'n1', 'n2'}, 'members')
+    check(all(m['kind'] == 'voter' and m['reachable'] for m in seen.values()), f'{seen}')
+    check_equal([n for n, m in seen.items() if m['leader']], [f'n{leader}'], 'who leads')
+    check(all(m['applied'] for m in seen.values()), f'a leader knows who has applied what: {seen}')
+    text = c.tierce('members', data=leader).text
+    check_equal(len(text.splitlines()), 4, f'lines of the table\n{text}')
+    line = [s for s in text.splitlines() if s.startswith(f'n{leader} ')][0]
+    check('(leads)' in line and '(this node)' in line, text)
+
+
+def test_a_member_is_removed_while_it_writes(t):
+    c = t.cluster(3)
+    leader = c.leader()
+    gone, stays = others(c, leader)
+    writer, doomed = Writer(c, stays), Writer(c, gone, 'doomed')
+    writer.wait_progress()
+    doomed.wait_progress(5)
+    c.tierce('remove', f'n{gone}', data=stays)
+    c.wait_ended(gone)
+    check(not is_mounted(c.nodes[gone].mount), 'the mount of a removed node goes')
+    doomed.join(30)
+    check(doomed.error, 'a writer on a removed node hears of it')
+    for i in (leader, stays):
+        wait_members(c, i, {f'n{leader}', f'n{stays}'}, 'voter')
+    writer.wait_progress()
+    c.tierce('remove', f'n{gone}', data=leader, code=1)
+    check_refuses_to_start(c, gone)
+    writer.stop()
+    writer.check_seen_by(c, (leader, stays))
+    with open(c.path(stays, 'doomed')) as f:
+        lines = f.read().splitlines()
+    check(lines[:doomed.acknowledged] == [str(i + 1) for i in range(doomed.acknowledged)]
+          and len(lines) <= doomed.acknowledged + 1, 'what a removed node was told is there')
+
+
+def test_a_leader_is_removed(t):
+    c = t.cluster(3)
+    leader = c.leader()
+    first, second = others(c, leader)
+    writer = Writer(c, first)
+    writer.wait_progress()
+    c.tierce('remove', f'n{leader}', data=second)
+    c.wait_ended(leader)
+    check(not is_mounted(c.nodes[leader].mount), 'the mount of a removed node goes')
+    wait_members(c, first, {f'n{first}', f'n{second}'}, 'voter')
+    writer.wait_progress()
+    writer.stop()
+    writer.check_seen_by(c, (first, second))
+    check(writer.worst_s < 3, f'a write took {writer.worst_s:.1f} s')
+    check_refuses_to_start(c, leader)
+
+
+def test_a_removed_node_that_was_down_is_turned_away(t):
+    c = t.cluster(3)
+    leader = c.leader()
+    gone, stays = others(c, leader)
+    c.kill9(gone)
+    writer = Writer(c, stays)
+    c.tierce('remove', f'n{gone}', data=leader)
+    wait_members(c, stays, {f'n{leader}', f'n{stays}'})
+    result = c.tierce(*c.start_arguments(gone), data=gone, code=1)
+    check('removed from the cluster' in result.error, f'{result}')
+    check_refuses_to_start(c, gone)
+    check('removed from its cluster' in c.tierce('join', invite(c, leader), data=gone, code=1).error,
+          'join does not take the directory of a removed node')
+    # Without the mark it is the others who say so, for good.
+    os.unlink(f'{c.nodes[gone].data}/removed')
+    result = c.tierce(*c.start_arguments(gone), data=gone, code=1)
+    check('removed from the cluster' in result.error, f'{result}')
+    writer.wait_progress()
+    writer.stop()
+    # A new identity is welcome, under the old name and address.
+    shutil.rmtree(c.nodes[gone].data)
+    c.tierce('join', invite(c, stays), '--listen', c.nodes[gone].address, '--name',
+             c.nodes[gone].name, data=gone)
+    c.start(gone)
+    c.wait_ready()
+    writer.check_seen_by(c, (0, 1, 2))
+
+
+def test_a_change_that_would_lose_the_majority_is_refused(t):
+    c = t.cluster(3)
+    leader = c.leader()
+    down, up = others(c, leader)
+    c.kill9(down)
+    writer = Writer(c, up)
+    wait_for(lambda: not members(c, leader)[f'n{down}']['reachable'], 'it is unreachable')
+    for i, command in ((leader, ('remove', f'n{up}')), (up, ('leave',)), (leader, ('leave',)),
+                       (up, ('remove', f'n{leader}'))):
+        result = c.tierce(*command, data=i, code=1)
+        check('majority' in result.error and f'n{down} cannot be reached' in result.error,
+              f'who is in the way is named\n{result}')
+    writer.wait_progress()
+    c.tierce('remove', f'n{down}', data=up)  # that one may go
+    wait_members(c, leader, {f'n{leader}', f'n{up}'})
+    writer.wait_progress()
+    c.tierce('remove', f'n{up}', data=leader)  # two of two are there, and one can be alone
+    c.wait_ended(up)
+    wait_members(c, leader, {f'n{leader}'})
+    result = c.tierce('leave', data=leader, code=1)
+    check('last voter' in result.error, f'{result}')
+    with open(c.path(leader, 'after'), 'w') as f:
+        f.write('alone')
+
+
+def test_leave(t):
+    c = t.cluster(3)
+    leader = c.leader()
+    leaver, stays = others(c, leader)
+    with open(c.path(leaver, 'held'), 'w') as f:
+        f.write('x')
+        f.flush()
+        result = c.tierce('leave', data=leaver, code=1)
+        check('fuser' in result.error, f'open files are in the way, as with stop\n{result}')
+    check_equal(len(members(c, leaver)), 3, 'members after a leave that was refused')
+    writer = Writer(c, stays)
+    writer.wait_progress()
+    result = c.tierce('leave', data=leaver)
+    check('has left the cluster' in result.text, f'{result}')
+    check(not is_mounted(c.nodes[leaver].mount), 'the mount of a node that leaves goes')
+    c.wait_ended(leaver, 1)
+    check_refuses_to_start(c, leaver)
+    wait_members(c, stays, {f'n{leader}', f'n{stays}'}, 'voter')
+    writer.wait_progress()
+    writer.stop()
+    # The leader leaves: it hands over, then goes.
+    c.tierce('leave', data=leader)
+    c.wait_ended(leader, 1)
+    wait_members(c, stays, {f'n{stays}'})
+    writer.check_seen_by(c, (stays,))
+    with open(c.path(stays, 'after'), 'w') as f:
+        f.write('alone')
+
+
+def test_a_lost_host_is_replaced(t):
+    c = t.cluster(3)
+    leader = c.leader()
+    lost, stays = others(c, leader)
+    writer = Writer(c, stays)
+    writer.wait_progress()
+    spare = f'{c.base}/spare'
+    token = invite(c, leader)
+    result = c.tierce('join', token, '--replace', f'n{lost}', '--name', 'new', '--listen',
+                      c.nodes[lost].address, data=spare, code=1)
+    check('in use' in result.error or 'there and well' in result.error, f'{result}')
+    result = c.tierce('join', token, '--replace', f'n{lost}', '--name', 'new', '--listen',
+                      f'127.0.0.1:{free()}', data=spare, code=1)
+    check('there and well' in result.error, f'who is reachable is not replaced\n{result}')
+    c.kill9(lost)
+    wait_for(lambda: not members(c, leader)[f'n{lost}']['reachable'], 'it is unreachable')
+    result = c.tierce('join', token, '--replace', 'nobody', '--listen', c.nodes[lost].address,
+                      data=spare, code=1)
+    check('no member is called "nobody"' in result.error, f'{result}')
+    check(not os.path.exists(spare), 'a join that was refused leaves nothing')
+    dead = f'{c.base}/dead'
+    os.rename(c.nodes[lost].data, dead)  # the old host's disk, which shows up again later
+    c.tierce('join', token, '--replace', f'n{lost}', '--listen', c.nodes[lost].address,
+             '--name', c.nodes[lost].name, data=lost)
+    ids = {m['id'] for m in members(c, leader).values()}
+    check_equal(len(ids), 3, 'members: the dead one went as the new one came')
+    c.start(lost)
+    c.wait_ready()
+    writer.wait_progress()
+    # The dead come back: turned away, while the one in its place goes on.
+    c.stop(lost)
+    result = c.tierce('serve', data=dead, code=1)
+    check('removed from the cluster' in result.error, f'{result}')
+    result = c.tierce('serve', data=dead, code=1)
+    check('was removed from its cluster' in result.error, f'{result}')
+    c.start(lost)
+    c.wait_ready()
+    writer.wait_progress()
+    writer.stop()
+    writer.check_seen_by(c, (0, 1, 2))
+
+
+def free():
+    from cluster import free_port
+    return free_port()
+
+
+def test_an_observer_never_votes(t):
+    c = t.cluster(1)
+    node = add_node(c, 'watcher', '--learner')
+    wait_members(c, 0, {'n0', 'watcher'})
+    c.wait_caught_up([node])
+    writer = Writer(c, node)
+    writer.wait_progress(200)  # three times as many as a learner may lag to be promoted
+    seen = members(c, 0)['watcher']
+    check_equal((seen['kind'], seen['reachable']), ('observer', True), 'the observer')
+    check_equal(c.status(node)['role'], 'learner', 'its role')
+    result = c.tierce('transfer', 'watcher', data=0, code=1)
+    check('does not vote' in result.error, f'{result}')
+    # Nobody needs it for a majority, nor is it missed.
+    c.kill9(node)
+    writer.join(30)
+    with open(c.path(0, 'without'), 'w') as f:
+        f.write('it')
+    c.start(node)
+    with open(c.path(node, 'without')) as f:
+        check_equal(f.read(), 'it', 'what it missed')
+    c.tierce('leave', data=node)
+    c.wait_ended(node, 1)
+    wait_members(c, 0, {'n0'})
+
+
+def add_node(c, name, *options):
+    from cluster import Node
+    node = Node(c.base, len(c.nodes), name)
+    os.makedirs(node.mount)
+    c.nodes.append(node)
+    c.tierce('join', invite(c, 0), '--listen', node.address, '--name', name, *options,
+             data=node.index)
+    c.start(node.index)
+    return node.index
+
+
+def test_transfer(t):
+    c = t.cluster(3)
+    leader = c.leader()
+    first, second = others(c, leader)
+    writer = Writer(c, first)
+    writer.wait_progress()
+    for to, by in ((first, first), (second, first), (second, second), (leader, first)):
+        result = c.tierce('transfer', f'n{to}', data=by)
+        check_equal(result.text, f'n{to} leads\n', 'what transfer says')
+        check_equal(c.leader(), to, 'who leads')
+    result = c.tierce('transfer', data=second)
+    heir = c.leader()
+    check(heir != leader, 'without a name somebody else leads')
+    check_equal(result.text, f'n{heir} leads\n', 'what transfer says')
+    result = c.tierce('transfer', 'n9', data=0, code=1)
+    check('no member is called' in result.error, f'{result}')
+    down = next(i for i in (0, 1, 2) if i not in (heir, first))
+    c.kill9(down)
+    wait_for(lambda: not members(c, heir)[f'n{down}']['reachable'], 'it is unreachable')
+    result = c.tierce('transfer', f'n{down}', data=first, code=1)
+    check(f'n{down} cannot be reached' in result.error, f'{result}')
+    check_equal(c.leader(), heir, 'who leads after a transfer that was refused')
+    writer.wait_progress()
+    writer.stop()
+    writer.check_seen_by(c, others(c, down))
+    check(writer.worst_s < 3, f'a write took {writer.worst_s:.1f} s')
+
+
+if __name__ == '__main__':
+    main(globals())
