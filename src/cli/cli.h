@@ -23,6 +23,7 @@ enum cli_option {
     CLI_VERIFY = 1 << 9,
     CLI_REPLACE = 1 << 10,
     CLI_LEARNER = 1 << 11,
+    CLI_FORCE = 1 << 12,
 };
 
 struct cli_call {
@@ -66,6 +67,7 @@ int cli_ls(struct cli_call *call);
 int cli_inspect(struct cli_call *call);
 int cli_backup(struct cli_call *call);
 int cli_restore(struct cli_call *call);
+int cli_recover(struct cli_call *call);
 
 /* `tierce: message` on stderr; returns CLI_FAILED. */
 int cli_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -189,6 +189,19 @@ static const struct cli_command commands[] = {
      .arguments_min = 1,
      .arguments = {"FILE", "MOUNTPOINT"},
      .run = cli_restore},
+    {.name = "recover",
+     .usage = "[--data DIR] [--force]",
+     .summary = "make a new cluster of one node out of a stopped one's data",
+     .help =
+         "The last resort, where a majority is lost for good. Without --force it says what it\n"
+         "would do, changes nothing, and exits with 1. With it the node on DIR, which must be\n"
+         "stopped, becomes a cluster of its own, with a new id and a new CA, and all files\n"
+         "that it has. What only the lost nodes had is lost; what was written last may be\n"
+         "there though nobody was told so. Nodes of the former cluster cannot connect any\n"
+         "more: empty their data directories, and let them join. Run it on the node whose\n"
+         "log ends last, and on no other. Interrupted, it is run again.\n",
+     .options = CLI_DATA | CLI_FORCE,
+     .run = cli_recover},
     {.name = "inspect",
      .usage = "[--data DIR] [--verify] [--json] [FILE]",
      .summary = "show what is in a stopped node's files, and what is wrong with them",
@@ -228,6 +241,7 @@ static const struct option_row {
     {CLI_MOUNT_OPTIONS, NULL, 'o', true,
      "-o OPTIONS              mount options, comma-separated; may be repeated"},
     {CLI_JSON, "json", 'J', false, "--json                  as JSON"},
+    {CLI_FORCE, "force", 'f', false, "--force                 do it"},
     {CLI_NUL, NULL, '0', false, "-0                      end each name with a NUL"},
     {CLI_VERIFY, "verify", 'V', false,
      "--verify                read and check everything; exit 1 where anything is wrong"},

@@ -77,6 +77,20 @@ int backup_read(const char *path, const struct backup_visitor *visitor,
 int inspect_backup(const struct node_inspect *what, const char *file,
                    uint64_t *ret_problems, char error[NODE_ERROR_BYTES]);
 
+/* left_out.c: what does not go into a new cluster. Records of content are noted first, in
+ * any order and any version; then it is settled. */
+struct left_out {
+    struct progress *progress;
+    size_t count, capacity;
+};
+
+int left_out_note(struct left_out *l, const struct store_record *record); /* -ENOMEM */
+void left_out_settle(struct left_out *l);
+bool left_out_holds(const struct left_out *l, const uint8_t *key, size_t size);
+void left_out_release(struct left_out *l);
+/* The state kept with a store that was made so: no session is open, the members are these. */
+int left_out_state(const struct members *members, struct buf *to);
+
 /* restore.c: what a store is to be made of. */
 struct restore;
 int restore_open(const char *path, struct restore **ret, char error[NODE_ERROR_BYTES]);

@@ -602,6 +602,12 @@ int directory_look(const char *path, char error[NODE_ERROR_BYTES])
                           path);
     if (access(path, R_OK | X_OK))
         return cannot_open(path, -errno, error);
+    if (has_file(path, DIRECTORY_RECOVERY "/" DIRECTORY_CONF))
+        return node_error(
+            error, -EBADMSG,
+            "%s holds a recovery that was not finished: run `tierce recover "
+            "--force --data %s` again",
+            path, path);
     if (directory_is_removed(path))
         return node_error(
             error, -ESHUTDOWN,
@@ -664,11 +670,9 @@ static int read_all(struct directory *d, char error[NODE_ERROR_BYTES])
     return result;
 }
 
-int directory_open(struct directory *ret, const char *path, char error[NODE_ERROR_BYTES])
+int directory_take(struct directory *ret, const char *path, char error[NODE_ERROR_BYTES])
 {
-    int result = directory_look(path, error);
-    if (result)
-        return result;
+    int result = 0;
     struct directory *d = calloc(1, sizeof(*d));
     if (!d)
         return node_error(error, -ENOMEM, "out of memory");
@@ -686,6 +690,12 @@ int directory_open(struct directory *ret, const char *path, char error[NODE_ERRO
         *ret = *d;
     free(d);
     return result;
+}
+
+int directory_open(struct directory *ret, const char *path, char error[NODE_ERROR_BYTES])
+{
+    int result = directory_look(path, error);
+    return result ? result : directory_take(ret, path, error);
 }
 
 int node_identify(const char *data, struct node_identity *ret,

@@ -166,6 +166,22 @@ int node_call_backup(const char *data, const char *file, struct node_backup *ret
 int node_restore(const struct node_setup *setup, const char *file, char **ret_token,
                  char error[NODE_ERROR_BYTES]);
 
+/* ---- Disaster recovery -------------------------------------------------------------- */
+
+struct node_recovery {
+    char name[LIMIT_NAME_BYTES + 1];
+    uint8_t cluster[16];              /* that it was of, or has become */
+    uint64_t last_index, last_term;   /* where its log ends; counted as committed */
+    bool finished;                    /* an earlier recovery was finished, nothing else */
+};
+
+/* Makes the node of a stopped data directory a cluster of its own, with a new id and a new CA,
+ * out of what is there. May be run again after a failure or a crash. *ret_token lets one more
+ * node in; NULL where an earlier recovery was finished. `force` false: only looks, changes
+ * nothing, and *ret_token is left alone. */
+int node_recover(const char *data, bool force, struct node_recovery *ret, char **ret_token,
+                 char error[NODE_ERROR_BYTES]);
+
 /* ---- Looking at files while no node runs ------------------------------------------- */
 
 struct node_inspect {

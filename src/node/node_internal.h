@@ -54,6 +54,7 @@ struct members {
 #define DIRECTORY_SOCKET "control" /* wire_listen_local() and wire_call_local_open() */
 #define DIRECTORY_LOG    "node.log"
 #define DIRECTORY_REMOVED "removed" /* there: this node was removed from its cluster */
+#define DIRECTORY_RECOVERY "recovery" /* a directory: what `recover` makes first */
 
 /* tierce.conf (text, `key = value`), and ca.crt, node.crt, node.key beside it. */
 struct directory {
@@ -74,6 +75,8 @@ struct directory {
 /* Reads and checks everything and takes the lock. -ENOENT missing, -EBADMSG not tierce's
  * or broken, -EPROTONOSUPPORT newer, -EBUSY another process uses it. */
 int directory_open(struct directory *ret, const char *path, char error[NODE_ERROR_BYTES]);
+/* The same whatever became of its node: not looked at is what directory_look() refuses. */
+int directory_take(struct directory *ret, const char *path, char error[NODE_ERROR_BYTES]);
 /* Writes all files, tierce.conf last, each durably; the directory exists and is locked.
  */
 int directory_write(const struct directory *d, char error[NODE_ERROR_BYTES]);
@@ -115,6 +118,9 @@ bool node_address_valid(const char *address);
 /* Writes a line for a user into `error`; returns `result`. */
 int node_error(char error[NODE_ERROR_BYTES], int result, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* recover.c: removes what a recovery has left that ended before or after it counted. */
+void recover_clean(const char *data);
 
 /* ---- records.c: the store in the name space's terms --------------------------------- */
 

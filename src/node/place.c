@@ -154,6 +154,12 @@ static int remove_inside(int parent_fd, const char *name, bool (*keep)(const cha
     return result;
 }
 
+int place_remove(const char *path)
+{
+    int result = remove_inside(AT_FDCWD, path, NULL);
+    return result ? result : rmdir(path) ? -errno : 0;
+}
+
 static bool keep_key_and_lock(const char *name)
 {
     return !is_own_name(name) || !strcmp(name, DIRECTORY_KEY) ||

@@ -4,9 +4,6 @@
  * The file is read twice. First to check all of it, and to remember of the entries'
  * records where the newest of each key stands: keys in memory, as in any store, values
  * not. Then records and those are merged in key order into the store's merged files.
- *
- * Left out is what was the old cluster's: classes C and S, and content that a session was
- * building (P with a session, and its extents): nobody will finish it.
  */
 #include "backup.h"
 
@@ -25,20 +22,13 @@ struct change {
     uint8_t key[];
 };
 
-/* What is to become of a content id. */
-struct progress {
-    uint64_t content, timestamp_us;
-    bool building; /* by a session */
-};
-
 struct restore {
     char *path;
     struct backup_summary summary;
     struct change **changes; /* once read: one a key, in key order */
     size_t change_count, change_capacity;
-    size_t compact_at;         /* drop what is superseded when there are so many */
-    struct progress *progress; /* once read: those being built, by id */
-    size_t progress_count, progress_capacity;
+    size_t compact_at;        /* drop what is superseded when there are so many */
+    struct left_out left_out; /* once read */
     /* While the store is made: */
     int fd;
     struct store_import *import;
@@ -106,74 +96,6 @@ static int add_change(struct restore *r, const struct store_record *record,
     return 0;
 }
 
-/* ---- Content in progress ----------------------------------------------------------- */
-
-static bool is_of_content(const struct store_record *record)
-{
-    return record->key_size == 9 && record->key[0] == FS_CLASS_CONTENT;
-}
-
-static int note_progress(struct restore *r, const struct store_record *record)
-{
-    if (!is_of_content(record))
-        return 0;
-    if (r->progress_count == r->progress_capacity) {
-        size_t capacity = r->progress_capacity ? 2 * r->progress_capacity : 64;
-        struct progress *progress = realloc(r->progress, capacity * sizeof(*progress));
-        if (!progress)
-            return -ENOMEM;
-        r->progress = progress;
-        r->progress_capacity = capacity;
-    }
-    r->progress[r->progress_count++] =
-        (struct progress){.content = get_be64(record->key + 1),
-                          .timestamp_us = record->timestamp_us,
-                          .building = record->value && record->value_size == 16 &&
-                                      get_u64(record->value) != 0};
-    return 0;
-}
-
-static int compare_progress(const void *a, const void *b)
-{
-    const struct progress *x = a, *y = b;
-    if (x->content != y->content)
-        return x->content < y->content ? -1 : 1;
-    return (x->timestamp_us < y->timestamp_us) - (x->timestamp_us > y->timestamp_us);
-}
-
-/* Of each id the newest counts; those that are being built stay. */
-static void settle_progress(struct restore *r)
-{
-    size_t kept = 0;
-    uint64_t last = 0; /* no content has this id */
-    if (r->progress_count)
-        qsort(r->progress, r->progress_count, sizeof(*r->progress), compare_progress);
-    for (size_t i = 0; i < r->progress_count; i++) {
-        struct progress p = r->progress[i];
-        if (p.content != last && p.building)
-            r->progress[kept++] = p;
-        last = p.content;
-    }
-    r->progress_count = kept;
-}
-
-static int compare_content(const void *content, const void *p)
-{
-    uint64_t x = *(const uint64_t *)content, y = ((const struct progress *)p)->content;
-    return (x > y) - (x < y);
-}
-
-static bool is_left_out(const struct restore *r, const uint8_t *key, size_t size)
-{
-    if (backup_is_cluster_key(key, size))
-        return true;
-    if (size < 9 || (key[0] != FS_CLASS_CONTENT && key[0] != FS_CLASS_EXTENT))
-        return false;
-    uint64_t content = get_be64(key + 1);
-    return r->progress_count && bsearch(&content, r->progress, r->progress_count,
-                                        sizeof(*r->progress), compare_content);
-}
-
 /* ---- The first reading ------------------------------------------------------------- */
 
 static int no_memory(struct restore *r, int result)
@@ -185,7 +107,7 @@ static int look_at_record(void *context, const struct store_record *record,
                           const uint8_t *bytes, size_t length, uint64_t offset)
 {
     struct restore *r = context;
-    return no_memory(r, note_progress(r, record));
+    return no_memory(r, left_out_note(&r->left_out, record));
 }
 
 struct entry_look {
@@ -199,7 +121,7 @@ static int look_at_change(void *arg, const struct store_record *record, uint32_t
     uint32_t length = STORE_RECORD_HEADER + record->key_size + record->value_size;
     if (backup_is_cluster_key(record->key, record->key_size))
         return 0;
-    int result = note_progress(look->r, record);
+    int result = left_out_note(&look->r->left_out, record);
     return result ? result : add_change(look->r, record, look->offset + offset, length);
 }
 
@@ -227,7 +149,7 @@ int restore_open(const char *path, struct restore **ret, char error[NODE_ERROR_B
         return result;
     }
     compact(r);
-    settle_progress(r);
+    left_out_settle(&r->left_out);
     *ret = r;
     return 0;
 }
@@ -254,7 +176,7 @@ static int import(struct restore *r, const uint8_t *record, size_t length)
 
 static int import_change(struct restore *r, const struct change *c)
 {
-    if (!c->length || is_left_out(r, c->key, c->key_size))
+    if (!c->length || left_out_holds(&r->left_out, c->key, c->key_size))
         return 0;
     buf_clear(&r->record);
     uint8_t *to = buf_extend(&r->record, c->length);
@@ -297,23 +219,9 @@ static int merge_record(void *context, const struct store_record *record,
         r->next_change < r->change_count ? r->changes[r->next_change] : NULL;
     bool superseded =
         c && !compare_keys(c->key, c->key_size, record->key, record->key_size);
-    if (superseded || is_left_out(r, record->key, record->key_size))
+    if (superseded || left_out_holds(&r->left_out, record->key, record->key_size))
         return 0;
     return import(r, bytes, length);
-}
-
-/* No session is open, and the members are these. */
-static int encode_state(const struct members *members, struct buf *to)
-{
-    struct buf encoded = {0};
-    members_encode(members, &encoded);
-    buf_u32(to, NODE_STATE_VERSION);
-    buf_u32(to, (uint32_t)encoded.length);
-    buf_bytes(to, encoded.data, encoded.length);
-    buf_u32(to, 0);
-    int result = encoded.failed || to->failed ? -ENOMEM : 0;
-    buf_release(&encoded);
-    return result;
 }
 
 static int import_all(struct restore *r, const struct members *members)
@@ -334,7 +242,7 @@ static int import_all(struct restore *r, const struct members *members)
     if (!result)
         result = import_changes_below(r, NULL, 0);
     if (!result)
-        result = no_memory(r, encode_state(members, &state));
+        result = no_memory(r, left_out_state(members, &state));
     if (!result) {
         result = store_import_finish(r->import, &r->summary.end, state.data, state.length,
                                      text);
@@ -363,7 +271,7 @@ void restore_close(struct restore *r)
     for (size_t i = 0; i < r->change_count; i++)
         free(r->changes[i]);
     free(r->changes);
-    free(r->progress);
+    left_out_release(&r->left_out);
     if (r->fd >= 0)
         close(r->fd);
     store_import_free(r->import);

@@ -223,18 +223,17 @@ static int write_first_entry(struct store *s, const struct directory *d,
     return run_jobs(s, error);
 }
 
-/* `restore` NULL: an empty one. */
 static int make_store(const struct directory *d, const char *ca_key,
-                      const struct token *token, struct restore *restore,
+                      const struct token *token, const struct setup_source *source,
                       char error[NODE_ERROR_BYTES])
 {
     struct store_options options = directory_store_options(d);
     struct store_recovery recovery;
     struct store *s = NULL;
     char text[STORE_ERROR_BYTES] = "";
-    int result = restore ? restore_store(restore, &options, &d->members, error)
-                         : store_create(&options, text);
-    if (restore && result)
+    int result = source ? source->make(source->context, &options, &d->members, error)
+                        : store_create(&options, text);
+    if (source && result)
         return result;
     if (!result)
         result = store_open(&s, &options, &recovery, text);
@@ -245,8 +244,8 @@ static int make_store(const struct directory *d, const char *ca_key,
     return result;
 }
 
-static int init_directory(struct directory *d, struct restore *restore, char **ret_token,
-                          char error[NODE_ERROR_BYTES])
+int setup_found(struct directory *d, const struct setup_source *source, char **ret_token,
+                char error[NODE_ERROR_BYTES])
 {
     char *ca_key = NULL, *text = NULL;
     struct token token;
@@ -263,7 +262,7 @@ static int init_directory(struct directory *d, struct restore *restore, char **r
     if (result)
         node_error(error, result, "cannot make a token: %s", strerror(-result));
     else
-        result = make_store(d, ca_key, &token, restore, error);
+        result = make_store(d, ca_key, &token, source, error);
     if (!result)
         result = directory_write(d, error);
     if (!result) {
@@ -275,18 +274,18 @@ static int init_directory(struct directory *d, struct restore *restore, char **r
     return result;
 }
 
-static int found_cluster(const struct node_setup *setup, struct restore *restore,
-                         char **ret_token, char error[NODE_ERROR_BYTES])
+static int found_cluster(const struct node_setup *setup,
+                         const struct setup_source *source, char **ret_token,
+                         char error[NODE_ERROR_BYTES])
 {
     struct directory *d = NULL;
     struct place place;
     int result = directory_begin(setup, &d, error);
     if (!result)
-        result = take_place(&place, setup, d, false, restore ? restore_bytes(restore) : 0,
-                            error);
+        result = take_place(&place, setup, d, false, source ? source->bytes : 0, error);
     if (!result) {
         directory_move_into(d, &place);
-        result = init_directory(d, restore, ret_token, error);
+        result = setup_found(d, source, ret_token, error);
         directory_move_out(d);
         if (result)
             place_undo(&place);
@@ -302,13 +301,21 @@ int node_init(const struct node_setup *setup, char **ret_token,
     return found_cluster(setup, NULL, ret_token, error);
 }
 
+static int make_restored(void *restore, const struct store_options *options,
+                         const struct members *members, char error[NODE_ERROR_BYTES])
+{
+    return restore_store(restore, options, members, error);
+}
+
 int node_restore(const struct node_setup *setup, const char *file, char **ret_token,
                  char error[NODE_ERROR_BYTES])
 {
     struct restore *restore = NULL;
     int result = restore_open(file, &restore, error);
-    if (!result)
-        result = found_cluster(setup, restore, ret_token, error);
+    if (!result) {
+        struct setup_source source = {make_restored, restore, restore_bytes(restore)};
+        result = found_cluster(setup, &source, ret_token, error);
+    }
     restore_close(restore);
     return result;
 }

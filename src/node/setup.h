@@ -8,6 +8,20 @@
 #include <limits.h>
 #include <sys/types.h>
 
+/* What the store of a new cluster begins with. */
+struct setup_source {
+    /* Makes the store, which is not there yet. */
+    int (*make)(void *context, const struct store_options *options,
+                const struct members *members, char error[NODE_ERROR_BYTES]);
+    void *context;
+    uint64_t bytes; /* that it will take, about */
+};
+
+/* setup.c: a new cluster with `d` as its only node: identity, store, first entry and files, in
+ * d->path, which is there and locked. `source` NULL: an empty one. */
+int setup_found(struct directory *d, const struct setup_source *source, char **ret_token,
+                char error[NODE_ERROR_BYTES]);
+
 struct place {
     char *path; /* absolute */
     int lock_fd;
@@ -33,6 +47,8 @@ int place_clear_but_key(struct place *p, char error[NODE_ERROR_BYTES]);
 /* As it was before place_take(). place_release() follows. */
 void place_undo(struct place *p);
 void place_release(struct place *p);
+/* Removes a directory and all in it. -ENOENT. */
+int place_remove(const char *path);
 
 /* Name and addresses as `setup` says, or as the host suggests. */
 int naming_choose(const struct node_setup *setup, struct directory *d,

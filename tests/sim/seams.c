@@ -279,6 +279,10 @@ struct store_options __wrap_directory_store_options(const struct directory *d)
     return o;
 }
 
+void recover_clean(const char *data)
+{
+}
+
 /* ---- The kernel's side of the mount
  * -------------------------------------------------------- */
 
