@@ -100,6 +100,8 @@ static void note_role(struct node *n)
     bool was_leader = d->role == RAFT_LEADER;
     if (was_leader && (role != RAFT_LEADER || term != d->term))
         leader_end(n);
+    if (role == RAFT_LEADER)
+        peers_lead(n);
     bool changed = leader != d->leader || term != d->term;
     if (changed && leader)
         log_info("term %llu, leader %016llx", (unsigned long long)term,

@@ -23,6 +23,7 @@ enum {
     NODE_DIAL_FIRST_US = 20 * 1000, /* back-off of a lost peer: first, and most */
     NODE_DIAL_MOST_US = 1000 * 1000,
     NODE_APPEND_ENTRIES = 256,    /* entries of one APPEND frame */
+    NODE_FLIGHT_MESSAGES = 16,    /* of those on their way to a peer: more waits */
     NODE_OPERATION_BYTES = 2 << 20, /* unsent on the way to the leader: more waits */
     NODE_PROMOTE_LAG = 64,        /* entries a learner may be behind to be promoted */
     NODE_CAUGHT_UP_LAG = 4096,    /* and a voter, for others to be removed: under load more
@@ -301,6 +302,23 @@ void removed_release(struct node *n);
 
 /* ---- peers.c: connections to the other members, and consensus messages on them ----- */
 
+/* Messages with entries on their way to a peer, in order. */
+struct flight {
+    bool waits; /* RAFT_SENT 0 is due when there is room */
+    unsigned first, count; /* a ring */
+    size_t bytes;
+    struct flight_message {
+        uint64_t last; /* entry */
+        size_t bytes;
+    } messages[NODE_FLIGHT_MESSAGES];
+};
+
+void flight_clear(struct flight *f);
+bool flight_has_room(const struct flight *f);
+/* What has arrived (all up to `match`) and what will be sent again (from `next` on). */
+void flight_settle(struct flight *f, uint64_t match, uint64_t next);
+void flight_add(struct flight *f, uint64_t last, size_t bytes);
+
 struct peer {
     uint64_t id;
     /* Of one that has come to us, and is no member as far as this log knows: it may be the
@@ -312,6 +330,7 @@ struct peer {
     bool open;
     uint64_t dial_at_us, backoff_us;
     bool full;              /* the send queue; RAFT_SENT 0 is due when it drains */
+    struct flight flight;
     bool has_clock;       /* G2: it has told its real time, */
     int64_t clock_gap_us; /* ... minus our boot time then */
     /* entries read from disk for a peer that is behind */
@@ -337,6 +356,7 @@ void peers_closed(struct node *n, struct wire_connection *c, const char *reason)
 void peers_drained(struct node *n, struct wire_connection *c);
 /* It is about to be closed from here; it is dialed no more. */
 void peers_forget(struct node *n, const struct wire_connection *c);
+void peers_lead(struct node *n); /* a leadership begins */
 void peers_frame(struct node *n, struct wire_connection *c, const struct wire_frame *f);
 void peers_judge_eligibility(struct node *n); /* G2, and a full disk */
 void peers_watch_clock(struct node *n); /* ... at once, where this host's clock was set */

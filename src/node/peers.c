@@ -32,6 +32,7 @@ static void peer_clear(struct peer *p)
     store_bytes_unref(p->block);
     p->block = NULL;
     p->open = p->full = false;
+    flight_clear(&p->flight);
 }
 
 static void peer_remove(struct node *n, struct peer *p)
@@ -272,6 +273,28 @@ void peers_drained(struct node *n, struct wire_connection *c)
     client_pump(n);
 }
 
+/* What a former leadership had on its way is nobody's. */
+void peers_lead(struct node *n)
+{
+    for (size_t i = 0; i < n->peer_count; i++)
+        flight_clear(&n->peers[i].flight);
+}
+
+/* The peer has answered: there may be room for what waits. */
+static void note_answer(struct node *n, uint64_t peer_id)
+{
+    struct raft_peer_status status;
+    struct peer *p = peers_find(n, peer_id);
+    if (!p || !node_is_leader(n) ||
+        !raft_peer_status(n->driver.raft, peer_id, node_now(), &status))
+        return;
+    flight_settle(&p->flight, status.match, status.next);
+    if (!p->flight.waits || !flight_has_room(&p->flight))
+        return;
+    p->flight.waits = false;
+    ask_again(n, peer_id);
+}
+
 /* ---- Entries for a peer: from memory, or read in for it ---------------------------- */
 
 struct block_task {
@@ -390,10 +413,13 @@ static void send_append(struct node *n, struct peer *p, const struct raft_messag
 {
     struct append_parts a = {.count = 1};
     struct raft_event sent = {.type = RAFT_SENT, .peer = p->id, .index = m->prev_index};
-    if (p->open && !p->full)
+    flight_settle(&p->flight, 0, m->prev_index + 1);
+    p->flight.waits = !flight_has_room(&p->flight);
+    bool may_send = p->open && !p->full && !p->flight.waits;
+    if (may_send)
         collect_entries(n, p, m->prev_index, m->last, &a);
     if (a.count == 1) {
-        if (p->open && !p->full)
+        if (may_send)
             block_ask(n, p, m->prev_index + 1);
         driver_step(n, &sent);
         return;
@@ -407,6 +433,7 @@ static void send_append(struct node *n, struct peer *p, const struct raft_messag
     int ret = wire_send(p->connection, type, 0, a.parts, a.count);
     buf_release(&head);
     p->full = ret == -ENOBUFS;
+    flight_add(&p->flight, a.last, a.bytes);
     sent.index = a.last;
     driver_step(n, &sent);
 }
@@ -616,6 +643,8 @@ void peers_frame(struct node *n, struct wire_connection *c, const struct wire_fr
         receive_append(n, c, &m, rest, rest_length);
     else
         driver_step(n, &(struct raft_event){.type = RAFT_RECEIVE, .message = &m});
+    if (m.type == RAFT_APPEND_REPLY)
+        note_answer(n, m.from);
 }
 
 void peers_release(struct node *n)

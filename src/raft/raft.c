@@ -449,7 +449,10 @@ bool raft_config_is_pending(const struct raft *r)
 static struct raft_peer_status own_status(const struct raft *r)
 {
     return (struct raft_peer_status){
-        .match = r->durable, .applied = r->applied, .reachable = true};
+        .match = r->durable,
+        .applied = r->applied,
+        .next = runs_last_index(&r->log) + 1,
+        .reachable = true};
 }
 
 static struct raft_peer_status other_status(const struct raft *r, uint64_t id,
@@ -461,6 +464,7 @@ static struct raft_peer_status other_status(const struct raft *r, uint64_t id,
         if (p->id == id) {
             s.match = p->match;
             s.applied = p->applied;
+            s.next = p->next;
             s.reachable = peer_is_reachable(r, p, now_us);
             s.snapshot = p->mode == PEER_SNAPSHOT;
         }

@@ -254,6 +254,7 @@ bool raft_config_is_pending(const struct raft *r);
 struct raft_peer_status {
     uint64_t match;   /* leader: known durable there */
     uint64_t applied; /* leader: known applied there */
+    uint64_t next;    /* leader: the first entry not sent there, or to be sent again */
     bool reachable;   /* connected, and heard within 2 * election_us (own node: true) */
     bool snapshot;    /* leader: its log ends before this one begins */
 };
