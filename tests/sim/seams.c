@@ -244,6 +244,8 @@ int __wrap_directory_open(struct directory *ret, const char *path,
 struct store_options __wrap_directory_store_options(const struct directory *d);
 struct store_options __real_directory_store_options(const struct directory *d);
 void __wrap_directory_release(struct directory *d);
+int __wrap_directory_mark_removed(const struct directory *d,
+                                  char error[NODE_ERROR_BYTES]);
 
 const struct store_io store_io_posix; /* nobody's */
 const uint8_t sim_cluster[STORE_CLUSTER_ID_BYTES] = {0x51, 0x12};
@@ -268,6 +270,14 @@ int __wrap_directory_open(struct directory *ret, const char *path,
 void __wrap_directory_release(struct directory *d)
 {
     free(d->path);
+}
+
+/* It is not booted again. */
+int __wrap_directory_mark_removed(const struct directory *d, char error[NODE_ERROR_BYTES])
+{
+    sim_at_node->gone = true;
+    story("knows that it was removed");
+    return 0;
 }
 
 struct store_options __wrap_directory_store_options(const struct directory *d)

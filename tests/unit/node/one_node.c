@@ -74,6 +74,11 @@ static void no_frame(void *context, struct wire_connection *c, const struct wire
     fail_msg("a frame came to a node that listens nowhere");
 }
 
+static void closed(void *context, struct wire_connection *c, const char *reason)
+{
+    peers_closed(context, c, reason);
+}
+
 /* It listens nowhere; members that a test lets in are dialed in vain. */
 static void open_endpoint(struct node *n)
 {
@@ -83,7 +88,8 @@ static void open_endpoint(struct node *n)
                                      .key_pem = d->key_pem,
                                      .node_id = d->node_id};
     struct wire_hello hello = {.node_id = d->node_id};
-    struct wire_handlers handlers = {.context = n, .frame = no_frame};
+    struct wire_handlers handlers = {
+        .context = n, .frame = no_frame, .closed = closed};
     char error[WIRE_ERROR_BYTES];
     memcpy(identity.cluster_id, d->cluster_id, sizeof(identity.cluster_id));
     memcpy(hello.cluster_id, d->cluster_id, sizeof(hello.cluster_id));
@@ -173,6 +179,7 @@ void one_node_stop(struct node *n)
     client_release(n);
     mount_release(n);
     sessions_release(n);
+    removed_release(n);
     store_close(n->store);
     mailbox_release(n);
     event_free(n->tick);
