@@ -313,11 +313,28 @@ MUTATIONS = [
     Mutation('leak-on-failure', 'memory', 'an allocation that fails half-way leaks the first half',
              'keydir.c', '''    int rc = store_entry_each(entry->data, entry->length, prepare_record, &p);
     if (rc != 0) {
-        change_free(change);
+        change_free(keydir, change);
 ''',
              '''    int rc = store_entry_each(entry->data, entry->length, prepare_record, &p);
     if (rc != 0) {
 ''', ('faults', 'crash_merge')),
+    Mutation('node-reused-early', 'memory', 'a node is taken again while readers may hold it',
+             'keydir.c', '''    change->pool = keydir->pool;
+''', '''    for (uint32_t i = 0; i < change->count; i++) {
+        if (change->nodes[i])
+            pool_give(keydir->pool, change->nodes[i]);
+        change->nodes[i] = NULL;
+    }
+    change->pool = keydir->pool;
+''', ('pool', 'readers')),
+    Mutation('nodes-not-collected', 'memory', 'nodes that readers may have held never serve again',
+             'keydir.c', '    pool_collect(keydir->pool);\n', '', ('pool',)),
+    Mutation('pool-goes-first', 'memory', 'the pool goes with its keydir, though nodes are to come back',
+             'keydir.c', '    pool_ref(keydir->pool);\n', '', ('pool', 'readers')),
+    Mutation('slab-stays', 'memory', 'a slab without blocks stays its size\'s', 'pool.c',
+             '''    if (slab->used == 0)
+        slab_free(pool, slab);
+''', '', ('pool',)),
     # ---- Lessons (docs/lessons.md): each breaks what one of their tests is about ----------
     Mutation('lesson-01', 'lesson 1', 'what was merged is taken for the state of an earlier index',
              'merge.c', '.applied_index = s->applied.index,', '.applied_index = m->merged.index,',

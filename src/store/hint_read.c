@@ -9,6 +9,8 @@
 
 /* ---- Reading: header and trailer --------------------------------------------------- */
 
+enum { NEXT_ITEM = 64 }; /* bytes ahead: the one after the next begins about there */
+
 struct block {
     uint64_t offset;
     const uint8_t *key; /* its first, in the trailer */
@@ -27,8 +29,9 @@ struct hint_reader {
     uint32_t next_block;
     struct buf block;
     struct reader items;
-    uint8_t last_key[LIMIT_KEY_BYTES];
+    const uint8_t *last_key; /* of the last record: in its block, or */
     uint32_t last_size;      /* 0: none yet */
+    uint8_t kept_key[LIMIT_KEY_BYTES];
     struct hint_record seen; /* by a seek, and to be given */
     bool has_seen;
     /* Where the entries are read: */
@@ -178,6 +181,7 @@ int hint_reader_open(struct store *s, const char *path, uint64_t file_id,
         return -ENOMEM;
     r->s = s;
     r->items = r->entry_items = reader_of("", 0);
+    r->last_key = r->kept_key;
     r->fd = s->io->open(s->io->context, path, O_RDONLY, 0);
     int rc = r->fd < 0 ? r->fd : read_header(r, file_id, kind, data_bytes);
     if (rc == 0)
@@ -223,12 +227,22 @@ void hint_reader_free(struct hint_reader *r)
 
 /* ---- Reading: records -------------------------------------------------------------- */
 
+/* Its block's memory is about to be used again. */
+static void keep_last_key(struct hint_reader *r)
+{
+    if (r->last_size == 0 || r->last_key == r->kept_key)
+        return;
+    memcpy(r->kept_key, r->last_key, r->last_size);
+    r->last_key = r->kept_key;
+}
+
 static int load_records(struct hint_reader *r)
 {
     const struct block *b = &r->blocks[r->next_block];
     uint64_t size = b[1].offset - b->offset;
     if (size > BLOCK_MAX)
         return -EBADMSG;
+    keep_last_key(r);
     int rc = read_block(r, b->offset, size, true, BLOCK_RECORDS, &r->block, &r->items);
     if (rc == 0) /* else the same block is read by the next call */
         r->next_block++;
@@ -248,14 +262,16 @@ static int parse_record(struct hint_reader *r, struct hint_record *ret)
         ret->value = reader_bytes(&r->items, ret->value_size);
     if (r->items.bad || key_size == 0 || key_size > LIMIT_KEY_BYTES ||
         (ret->value_size > LIMIT_ENTRY_BYTES && ret->value_size != STORE_TOMBSTONE) ||
-        key_compare(r->last_key, r->last_size, ret->key, ret->key_size) >= 0)
+        !key_precedes(r->last_key, r->last_size, ret->key, ret->key_size))
         return -EBADMSG;
     uint64_t value_size = ret->value_size == STORE_TOMBSTONE ? 0 : ret->value_size;
     if (ret->offset < SEGMENT_HEADER ||
         ret->offset + STORE_RECORD_HEADER + key_size + value_size > r->info.data_bytes)
         return -EBADMSG;
-    memcpy(r->last_key, ret->key, key_size);
+    r->last_key = ret->key;
     r->last_size = ret->key_size;
+    /* A merge of many hints is back here after a record of each of the others. */
+    __builtin_prefetch(r->items.at + NEXT_ITEM);
     return 0;
 }
 

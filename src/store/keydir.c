@@ -6,14 +6,14 @@
  * cannot fail half-way; the nodes they replace are freed together, when no reader can
  * hold one.
  */
-#include "store_internal.h"
+#include "pool.h"
 
 struct keydir_change {
     struct rcu_head rcu;
+    struct pool *pool;        /* a reference, of a change that is deferred */
     struct map_block *blocks; /* of the map, retired */
     uint32_t count;
-    struct keydir_node
-        *nodes[]; /* by record; before the commit: to put; after: retired */
+    void *nodes[]; /* by record; before the commit: to put; after: retired */
 };
 
 static bool is_inline(uint32_t value_size)
@@ -119,12 +119,13 @@ bool keydir_relocate(const struct keydir *keydir, const struct keydir_node *node
 
 /* ---- Applying ---------------------------------------------------------------------- */
 
-static struct keydir_node *node_new(const uint8_t *key, uint32_t key_size,
-                                    const uint8_t *value, uint32_t value_size)
+static struct keydir_node *node_new(struct pool *pool, const uint8_t *key,
+                                    uint32_t key_size, const uint8_t *value,
+                                    uint32_t value_size)
 {
     size_t in_node = is_inline(value_size) ? value_size : 0;
     struct keydir_node *node =
-        malloc(offsetof(struct keydir_node, bytes) + key_size + in_node);
+        pool_take(pool, offsetof(struct keydir_node, bytes) + key_size + in_node);
     if (!node)
         return NULL;
     node->value_size = value_size;
@@ -141,18 +142,24 @@ static void node_settle(struct keydir_node *node, uint64_t timestamp_us, uint64_
     atomic_init(&node->place, place);
 }
 
-static void change_free(struct keydir_change *change)
+/* The writer, where no reader knows of the nodes. */
+static void change_free(struct keydir *keydir, struct keydir_change *change)
 {
     map_free_blocks(change->blocks);
     for (uint32_t i = 0; i < change->count; i++)
-        free(change->nodes[i]);
+        if (change->nodes[i])
+            pool_give(keydir->pool, change->nodes[i]);
     free(change);
 }
 
 static void change_retired(struct rcu_head *head)
 {
     reading_deferred();
-    change_free(container_of(head, struct keydir_change, rcu));
+    struct keydir_change *change = container_of(head, struct keydir_change, rcu);
+    map_free_blocks(change->blocks);
+    pool_return(change->pool, change->nodes, change->count);
+    pool_unref(change->pool);
+    free(change);
 }
 
 struct preparing {
@@ -170,8 +177,8 @@ static int prepare_record(void *arg, const struct store_record *record, uint32_t
     int rc = map_claim(&p->keydir->map, record->key, record->key_size, record->value);
     if (rc != 0 || !record->value)
         return rc;
-    struct keydir_node *node =
-        node_new(record->key, record->key_size, record->value, record->value_size);
+    struct keydir_node *node = node_new(p->keydir->pool, record->key, record->key_size,
+                                        record->value, record->value_size);
     if (!node)
         return -ENOMEM;
     node_settle(node, record->timestamp_us, place_of(p->segment, p->offset + offset));
@@ -190,10 +197,11 @@ int keydir_prepare(struct keydir *keydir, const struct store_bytes *entry,
     change->count = head->record_count;
     struct preparing p = {
         .keydir = keydir, .change = change, .segment = segment, .offset = offset};
+    pool_collect(keydir->pool);
     map_begin_claims(&keydir->map);
     int rc = store_entry_each(entry->data, entry->length, prepare_record, &p);
     if (rc != 0) {
-        change_free(change);
+        change_free(keydir, change);
         return rc;
     }
     *ret = change;
@@ -210,7 +218,7 @@ struct committing {
 static int commit_record(void *arg, const struct store_record *record, uint32_t offset)
 {
     struct committing *c = arg;
-    struct keydir_node **slot = &c->change->nodes[c->at++];
+    void **slot = &c->change->nodes[c->at++];
     if (c->removing != !record->value)
         return 0;
     struct map *map = &c->keydir->map;
@@ -235,17 +243,20 @@ void keydir_commit(struct keydir *keydir, struct keydir_change *change,
     c.removing = true;
     store_entry_each(entry->data, entry->length, commit_record, &c);
     change->blocks = map_take_retired(&keydir->map);
-    if (shared)
-        reading_defer(&change->rcu, change_retired);
-    else
-        change_free(change);
+    if (!shared) {
+        change_free(keydir, change);
+        return;
+    }
+    change->pool = keydir->pool;
+    pool_ref(keydir->pool);
+    reading_defer(&change->rcu, change_retired);
 }
 
 int keydir_load(struct keydir *keydir, const struct hint_record *record,
                 struct segment *segment)
 {
-    struct keydir_node *node =
-        node_new(record->key, record->key_size, record->value, record->value_size);
+    struct keydir_node *node = node_new(keydir->pool, record->key, record->key_size,
+                                        record->value, record->value_size);
     if (!node)
         return -ENOMEM;
     node_settle(node, record->timestamp_us, place_of(segment, record->offset));
@@ -253,7 +264,7 @@ int keydir_load(struct keydir *keydir, const struct hint_record *record,
     if (map_append(&keydir->map, node) == 0)
         return 0;
     leave(keydir, node);
-    free(node);
+    pool_give(keydir->pool, node);
     return -ENOMEM;
 }
 
@@ -265,14 +276,33 @@ struct keydir *keydir_new(struct slots *slots)
     if (!keydir)
         return NULL;
     keydir->slots = slots;
+    keydir->pool = pool_new();
+    if (!keydir->pool) {
+        free(keydir);
+        return NULL;
+    }
     return keydir;
+}
+
+static void give_nodes(struct keydir *keydir)
+{
+    struct keydir_cursor cursor;
+    const struct keydir_node *node = map_seek(&keydir->map, &cursor, (uint8_t *)"", 0);
+    while (node) {
+        const struct keydir_node *next = map_next(&cursor);
+        pool_give(keydir->pool, (void *)node);
+        node = next;
+    }
 }
 
 void keydir_free(struct keydir *keydir)
 {
     if (!keydir)
         return;
+    if (!pool_frees_all())
+        give_nodes(keydir);
     map_release(&keydir->map);
+    pool_unref(keydir->pool);
     free(keydir);
 }
 
@@ -290,4 +320,5 @@ void keydir_free_deferred(struct keydir *keydir)
 void keydir_check(const struct keydir *keydir)
 {
     map_check(&keydir->map);
+    pool_check(keydir->pool);
 }

@@ -4,7 +4,7 @@
  * is read and nothing is searched for, so start-up costs little more than reading the
  * hints.
  */
-#include "store_internal.h"
+#include "pool.h"
 
 /* Where a source stands: the first 8 bytes of its record's key decide most comparisons.
  */
@@ -48,13 +48,22 @@ static bool comes_before(const struct keydir_loader *load, const struct load_cur
     return order != 0 ? order < 0 : x->timestamp_us > y->timestamp_us;
 }
 
+/* The same as a number, without a branch where the prefixes tell: which of two children
+ * is lower cannot be foretold. */
+static size_t lower(const struct keydir_loader *load, const struct load_cursor *a,
+                    const struct load_cursor *b)
+{
+    if (__builtin_expect(a->prefix == b->prefix, 0))
+        return comes_before(load, a, b);
+    return a->prefix < b->prefix;
+}
+
 static void sift_down(struct keydir_loader *load, size_t i)
 {
     struct load_cursor moved = load->heap[i];
     for (size_t child; (child = 2 * i + 1) < load->count; i = child) {
-        if (child + 1 < load->count &&
-            comes_before(load, &load->heap[child + 1], &load->heap[child]))
-            child++;
+        if (child + 1 < load->count)
+            child += lower(load, &load->heap[child + 1], &load->heap[child]);
         if (!comes_before(load, &load->heap[child], &moved))
             break;
         load->heap[i] = load->heap[child];
@@ -140,8 +149,10 @@ static int load_one(struct keydir_loader *load)
 int keydir_loader_step(struct keydir_loader *load, size_t records, size_t *ret_bad)
 {
     int rc = load->filled ? 0 : fill_heap(load);
+    pool_expect_many(load->keydir->pool, true);
     for (; rc == 0 && load->count > 0 && records > 0; records--)
         rc = load_one(load);
+    pool_expect_many(load->keydir->pool, false);
     if (rc == -EBADMSG)
         *ret_bad = load->bad;
     return rc == 0 && load->count > 0 ? 1 : rc;

@@ -187,8 +187,6 @@ struct map_node *map_inner_new(struct map *map, const struct map_wide *w, unsign
 static void free_node(struct map_node *node)
 {
     if (node->level == 0) {
-        for (unsigned i = 0; i < node->count; i++)
-            free(map_leaf_of(node)->records[i]);
         free(map_leaf_of(node));
         return;
     }

@@ -387,8 +387,8 @@ int map_append(struct map *map, struct keydir_node *record)
     ensure(leaf || !map->root);
     if (leaf) {
         const struct keydir_node *last = leaf->records[leaf->node.count - 1];
-        ensure(key_compare(last->bytes, last->key_size, record->bytes, record->key_size) <
-               0);
+        ensure(
+            key_precedes(last->bytes, last->key_size, record->bytes, record->key_size));
     }
     if (leaf && leaf->node.count < APPEND_COUNT) {
         map_leaf_insert(leaf, leaf->node.count, record);

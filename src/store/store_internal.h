@@ -377,6 +377,18 @@ void skip_node_init(struct skip_node *node, unsigned height, const void *key,
                     size_t size);
 const uint8_t *skip_key(const struct skip_node *node);
 int key_compare(const void *a, size_t a_size, const void *b, size_t b_size);
+
+/* Whether a sorts before b. Of neighbours the first 8 bytes mostly tell. */
+static inline bool key_precedes(const void *a, size_t a_size, const void *b, size_t b_size)
+{
+    if (a_size >= 8 && b_size >= 8) {
+        uint64_t x = get_be64(a), y = get_be64(b);
+        if (x != y)
+            return x < y;
+    }
+    return key_compare(a, a_size, b, b_size) < 0;
+}
+
 struct skip_node *skip_find(const struct skip_list *list, const void *key, size_t size);
 /* The first node whose key is not below `key`. */
 struct skip_node *skip_seek(const struct skip_list *list, const void *key, size_t size);
@@ -435,7 +447,7 @@ int map_append(struct map *map, struct keydir_node *record);
 /* What readers may still hold, since the last call; freed with map_free_blocks. */
 struct map_block *map_take_retired(struct map *map);
 void map_free_blocks(struct map_block *blocks);
-void map_release(struct map *map); /* with the records; no readers */
+void map_release(struct map *map); /* not the records; no readers */
 void map_check(const struct map *map);
 
 /* ---- Keydir ------------------------------------------------------------------------ */
@@ -454,9 +466,12 @@ struct keydir_node {
     uint8_t bytes[]; /* the key, then the value, where it is small */
 };
 
+struct pool;
+
 struct keydir {
     struct slots *slots; /* the store's */
     struct map map;
+    struct pool *pool;   /* a reference; its nodes are from there, see pool.h */
     uint64_t live_bytes; /* of the records pointed to */
     struct rcu_head rcu;
 };

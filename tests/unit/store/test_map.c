@@ -96,6 +96,13 @@ static void twin_release(struct twin *t)
         free(at);
         at = next;
     }
+    struct keydir_cursor cursor;
+    const struct keydir_node *record = map_seek(&t->map, &cursor, (uint8_t *)"", 0);
+    while (record) {
+        const struct keydir_node *next = map_next(&cursor);
+        free((void *)record);
+        record = next;
+    }
     map_release(&t->map);
 }
 
