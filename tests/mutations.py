@@ -436,7 +436,7 @@ MUTATIONS = [
              'if (snapshot_is_installing(n) && (!is_harmless(n, &m) || n))',
              ('golden/lesson-17-slow-install',), True),
     Mutation('lesson-18', 'lesson 18', 'the window forgets what was answered',
-             'node/session.c', 'if (slot->request == request) {',
-             'if (slot->request == request && slot->request == 0) {',
+             'node/session.c', 'if (slot && slot->request == request) {',
+             'if (slot && slot->request == request && request == 0) {',
              ('golden/lesson-18-unlink-twice',), True),
 ]
