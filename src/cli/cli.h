@@ -67,6 +67,7 @@ int cli_ls(struct cli_call *call);
 int cli_inspect(struct cli_call *call);
 int cli_backup(struct cli_call *call);
 int cli_restore(struct cli_call *call);
+int cli_rotate_ca(struct cli_call *call);
 int cli_recover(struct cli_call *call);
 
 /* `tierce: message` on stderr; returns CLI_FAILED. */

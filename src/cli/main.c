@@ -124,6 +124,16 @@ static const struct cli_command commands[] = {
      .options = CLI_DATA,
      .arguments = {"NAME"},
      .run = cli_transfer},
+    {.name = "rotate-ca",
+     .usage = "[--data DIR]",
+     .summary = "replace the cluster's CA, while it goes on",
+     .help =
+         "Makes a new CA, and waits until every node has a certificate of it and believes no\n"
+         "other; says how far that is, and whom it waits for. A node that is off holds it\n"
+         "up: start it, or remove it. Interrupted, it goes on by itself; run again, it shows\n"
+         "how far it is. Tokens that were made before are of no use afterwards.\n",
+     .options = CLI_DATA,
+     .run = cli_rotate_ca},
     {.name = "get",
      .usage = "[--data DIR] PATH",
      .summary = "write a key's value to stdout",

@@ -44,6 +44,33 @@ int ca_record_decode(const void *data, size_t length, struct ca_record *ret)
     return reader_done(&r) ? 0 : -EBADMSG;
 }
 
+uint32_t ca_last_step(const struct ca_record *ca)
+{
+    return ca->step + (ca->count == 1 ? 0 : ca->signing == 0 ? 2 : 1);
+}
+
+void ca_begin_rotation(struct ca_record *ca, const char *key_pem, const char *cert_pem)
+{
+    ensure(ca->count == 1);
+    snprintf(ca->list[1].key_pem, sizeof(ca->list[1].key_pem), "%s", key_pem);
+    snprintf(ca->list[1].cert_pem, sizeof(ca->list[1].cert_pem), "%s", cert_pem);
+    ca->count = 2;
+    ca->step++;
+}
+
+void ca_advance_rotation(struct ca_record *ca)
+{
+    ensure(ca->count == 2);
+    ca->step++;
+    if (ca->signing == 0) {
+        ca->signing = 1;
+        return;
+    }
+    ca->list[0] = ca->list[1];
+    ca->signing = 0;
+    ca->count = 1;
+}
+
 int ca_record_read(int (*get)(void *context, const struct fs_key *key, struct buf *to),
                    void *context, struct ca_record **ret)
 {

@@ -21,6 +21,11 @@ int ca_record_decode(const void *data, size_t length,
 /* Of a store, by way of `get`, whose errors are passed on. malloc'ed. */
 int ca_record_read(int (*get)(void *context, const struct fs_key *key, struct buf *to),
                    void *context, struct ca_record **ret);
+/* The step that ends the rotation; where none is under way, the one that is. */
+uint32_t ca_last_step(const struct ca_record *ca);
+/* Its first step, and each that follows. */
+void ca_begin_rotation(struct ca_record *ca, const char *key_pem, const char *cert_pem);
+void ca_advance_rotation(struct ca_record *ca);
 const char *ca_signing_pem(const struct ca_record *ca);
 /* The text of ca.crt: of all that are believed, the one that signs first. malloc'ed; NULL:
  * no memory. */

@@ -1,4 +1,4 @@
-/* call_members.c - the command line's side of REMOVE, LEAVE and TRANSFER. */
+/* call_members.c - the command line's side of REMOVE, LEAVE, TRANSFER and ROTATE_CA. */
 #include "call.h"
 
 #include <errno.h>
@@ -53,6 +53,28 @@ int node_call_transfer(const char *data, const char *name,
     if (!result) {
         memcpy(ret_leader, c.fields.at, length);
         ret_leader[length] = 0;
+    }
+    call_close(&c);
+    return result;
+}
+
+int node_call_rotate_ca(const char *data, uint32_t *ret_last, bool *ret_begun,
+                        char error[NODE_ERROR_BYTES])
+{
+    struct call c;
+    int result = call_open(&c, data, "replace the cluster's CA", error);
+    if (!result) {
+        call_begin(&c, CONTROL_ROTATE_CA);
+        result = call_ask(&c, CALL_CHANGE_TIMEOUT_MS, error);
+    }
+    uint32_t step = result ? 0 : reader_u32(&c.fields);
+    uint32_t last = result ? 0 : reader_u32(&c.fields);
+    uint8_t begun = result ? 0 : reader_u8(&c.fields);
+    if (!result && (!reader_done(&c.fields) || last < step || begun > 1))
+        result = call_bad_answer(&c, error);
+    if (!result) {
+        *ret_last = last;
+        *ret_begun = begun;
     }
     call_close(&c);
     return result;

@@ -232,6 +232,7 @@ static void (*const commands[])(struct control_request *r, struct reader *frame)
     [CONTROL_LIST] = control_list,     [CONTROL_BACKUP] = control_backup,
     [CONTROL_BACKUP_RECORDS] = control_backup_records,
     [CONTROL_BACKUP_ENTRIES] = control_backup_entries,
+    [CONTROL_ROTATE_CA] = control_rotate_ca,
     [CONTROL_REMOVE] = control_remove,
     [CONTROL_TRANSFER] = control_transfer,
     [CONTROL_LEAVE] = control_leave,

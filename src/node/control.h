@@ -38,6 +38,7 @@ void control_list(struct control_request *r, struct reader *frame);
 
 /* control_members.c. */
 enum { CONTROL_TRANSFER_US = 3000 * 1000 }; /* after so long nobody takes over any more */
+void control_rotate_ca(struct control_request *r, struct reader *frame); /* control_ca.c */
 void control_remove(struct control_request *r, struct reader *frame);
 void control_leave(struct control_request *r, struct reader *frame);
 void control_transfer(struct control_request *r, struct reader *frame);

@@ -200,6 +200,10 @@ static int evaluate_node(struct node *n, uint64_t session, const struct node_op 
         return evaluate_report(n, session, op, e);
     case NODE_OP_TRANSFER:
         return evaluate_transfer(n, op, e);
+    case NODE_OP_ROTATE_CA:
+        return evaluate_rotate_ca(n, op, e);
+    case NODE_OP_ADVANCE_CA:
+        return evaluate_advance_ca(n, op, e);
     default:
         break; /* none of these is evaluated by this version */
     }

@@ -23,4 +23,8 @@ int evaluate_report(struct node *n, uint64_t session, const struct node_op *op,
                     struct evaluation *e);
 int evaluate_transfer(struct node *n, const struct node_op *op, struct evaluation *e);
 
+/* evaluate_ca.c. Result of the first: the step that is now, and the last one. */
+int evaluate_rotate_ca(struct node *n, const struct node_op *op, struct evaluation *e);
+int evaluate_advance_ca(struct node *n, const struct node_op *op, struct evaluation *e);
+
 #endif

@@ -125,6 +125,8 @@ struct identity_work {
     struct identity_files files;
     bool is_missing; /* nothing is applied here yet: the record comes with the log */
     uint32_t step;
+    bool is_rotating;
+    int64_t ca_end_s;
     int result;
     char error[NODE_ERROR_BYTES];
 };
@@ -152,7 +154,11 @@ static void look(struct pager_task *task)
                    strerror(-w->result));
         return;
     }
+    int64_t begin;
     w->step = ca->step;
+    w->is_rotating = ca->count > 1;
+    if (wire_pki_times(ca_signing_pem(ca), &begin, &w->ca_end_s))
+        w->ca_end_s = 0; /* what it signs is checked below */
     w->result =
         identity_demand(d, ca, (int64_t)(clock_real_us() / 1000000), &w->files, w->error);
     if (!w->result)
@@ -170,6 +176,8 @@ static void say(const struct node *n, const struct identity_work *w)
     if (w->files.cert_pem && gmtime_r(&end_s, &tm) &&
         strftime(end, sizeof(end), "%Y-%m-%d %H:%M:%S UTC", &tm))
         log_info("the node's certificate is renewed: it lasts until %s", end);
+    if (w->ca_end_s - (int64_t)(clock_real_us() / 1000000) < NODE_CA_WARN_S)
+        log_warn("the cluster's CA ends in less than a year: run `tierce rotate-ca`");
 }
 
 static void put_in_force(struct node *n, struct identity_work *w)
@@ -177,6 +185,8 @@ static void put_in_force(struct node *n, struct identity_work *w)
     struct identity *i = &n->identity;
     say(n, w);
     i->stale |= w->files.ca_pem || w->files.cert_pem;
+    if (w->files.ca_pem)
+        i->redial_until_us = node_now() + NODE_SECOND_US;
     identity_adopt(&n->directory, &w->files);
     struct wire_identity identity = directory_identity(&n->directory);
     if (i->stale && n->endpoint)
@@ -186,6 +196,7 @@ static void put_in_force(struct node *n, struct identity_work *w)
     i->stale = false;
     i->is_known = true;
     i->step = w->step;
+    i->is_rotating = w->is_rotating;
     i->end_s = w->files.end_s;
     i->renew_s = w->files.renew_s;
 }

@@ -845,6 +845,7 @@ void leader_tick(struct node *n)
     contact_tick(n, node_now());
     if (!raft_config_is_pending(n->driver.raft))
         promote(n);
+    leader_advance_ca(n);
     reclaim(n, NODE_RECLAIMS_TICK);
     open_gate(n);
 }

@@ -461,6 +461,7 @@ static void ticked(evutil_socket_t fd, short what, void *arg)
     pins_tick(n, now_us);
     snapshot_tick(n, now_us);
     identity_tick(n, now_us);
+    upgrade_tick(n, now_us);
     control_tick(n);
     tick_phase(n, now_us);
     store_set_retention(n->store, raft_floor(n->driver.raft) + 1);
@@ -734,6 +735,7 @@ static void finish(struct node *n)
     snapshot_release(n);
     repair_release(n);
     identity_release(n);
+    upgrade_release(n);
     serve_release(n);
     if (n->endpoint)
         wire_endpoint_free(n->endpoint);

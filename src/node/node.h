@@ -120,6 +120,10 @@ int node_call_status(const char *data, struct node_status *ret,
                      char error[NODE_ERROR_BYTES]);
 int node_call_invite(const char *data, uint64_t ttl_s, char **ret_token,
                      char error[NODE_ERROR_BYTES]);
+/* Begins to replace the cluster's CA, or finds that under way. It goes on by itself, and is
+ * done when every member of the status has taken the last step. */
+int node_call_rotate_ca(const char *data, uint32_t *ret_last, bool *ret_begun,
+                        char error[NODE_ERROR_BYTES]);
 /* Returns when the process has ended. -EBUSY: files on its mount are open. */
 int node_call_stop(const char *data, char error[NODE_ERROR_BYTES]);
 /* The same, and this node is no member any more. -EBUSY, or why the others would not go on

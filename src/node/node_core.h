@@ -92,10 +92,13 @@ void log_thread_tick(struct node *n, uint64_t now_us);
 struct identity {
     bool is_known; /* the cluster's CA has been read, and the node is as it demands */
     uint32_t step; /* the CA's, that is in force here */
+    bool is_rotating; /* with another to follow */
     int64_t end_s, renew_s; /* the certificate's, CLOCK_REALTIME */
     bool is_due;            /* the CA may be another */
     bool stale;             /* the endpoint has not got what the files say */
     uint64_t again_us;      /* not before, after a failure */
+    /* Connections of a former CA are ending: till then they are dialed again at once. */
+    uint64_t redial_until_us;
     struct identity_work *work; /* on the reader thread; NULL: none */
 };
 
@@ -300,6 +303,11 @@ int removed_admit(const struct node *n, uint64_t id, char text[WIRE_ERROR_BYTES]
 void removed_applied(struct node *n);
 void removed_release(struct node *n);
 
+/* ---- upgrade.c: what this node says of itself ------------------------------------------ */
+
+void upgrade_tick(struct node *n, uint64_t now_us);
+void upgrade_release(struct node *n);
+
 /* ---- peers.c: connections to the other members, and consensus messages on them ----- */
 
 /* Messages with entries on their way to a peer, in order. */
@@ -485,6 +493,7 @@ void leader_repaired(struct node *n, bool hope);
 void leader_release(struct node *n); /* answers that may leave now */
 void leader_forget(struct node *n, struct wire_connection *c);
 void leader_tick(struct node *n);
+void leader_advance_ca(struct node *n); /* evaluate_ca.c: the rotation, where it can go on */
 
 /* The leader's own operation; where it cannot be evaluated now it is dropped. */
 void leader_run_internal(struct node *n, const struct buf *op);
@@ -604,6 +613,12 @@ struct node {
     struct session *sessions;
     struct members members;         /* newest in the log */
     struct members members_applied; /* as committed */
+    struct {
+        struct client_op op;
+        bool busy;
+        uint64_t again_us;
+        int error; /* that was logged */
+    } report;      /* what this node says of itself, on its way */
     struct removed removed;
     struct peer peers[LIMIT_MEMBERS];
     size_t peer_count;

@@ -18,6 +18,7 @@ enum {
     NODE_FORMAT_VERSION = 1,
     NODE_STATE_VERSION = 1, /* of the state that the store keeps beside what is merged */
     NODE_CERTIFICATE_S = 365 * 24 * 3600, /* default of certificate_life in tierce.conf */
+    NODE_CA_WARN_S = 365 * 24 * 3600, /* before the CA ends it is said */
     NODE_CERTIFICATE_S_MIN = 10,
     NODE_CERTIFICATE_EARLY_S = 24 * 3600, /* before its time it is valid (W5) */
     NODE_CERTIFICATE_S_MAX = 3650 * 24 * 3600,

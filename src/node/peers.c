@@ -261,6 +261,10 @@ void peers_closed(struct node *n, struct wire_connection *c, const char *reason)
     log_info("lost node %016llx: %s", (unsigned long long)p->id, reason);
     driver_step(n, &(struct raft_event){.type = RAFT_DISCONNECTED, .peer = p->id});
     client_pump(n);
+    if (node_now() < n->identity.redial_until_us) {
+        p->dial_at_us = 0;
+        peers_dial_due(n, node_now());
+    }
 }
 
 void peers_drained(struct node *n, struct wire_connection *c)

@@ -9,7 +9,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
-from cluster import check, check_equal, limit, main, wait_for  # noqa: E402
+from cluster import Worker, check, check_equal, limit, main, wait_for  # noqa: E402
 
 LIFE_SECONDS = 20
 
@@ -140,6 +140,95 @@ def test_what_is_broken_is_made_good(t):
     check(is_signed_by(c, open(f'{data}/node.crt').read(), good['ca.crt']), 'node.crt')
     check_equal(shown(c, 0), ssl.DER_cert_to_PEM_cert(ssl.PEM_cert_to_DER_cert(
         open(f'{data}/node.crt').read())), 'what the node shows')
+
+
+def ca_of(c, i):
+    with open(f'{c.nodes[i].data}/ca.crt') as f:
+        return f.read()
+
+
+@limit(240)
+def test_the_ca_is_replaced_under_writes(t):
+    """By followers and the leader, again and again; and while nodes are killed."""
+    c = t.cluster(3)
+    old_ca, cert = ca_of(c, 0), shown(c, 1)
+    check(is_signed_by(c, cert, old_ca), 'the first certificate is not of the first CA')
+    token = c.tierce('invite', data=0).text.strip()
+    term = terms(c)
+    writers = [Writer(c, i) for i in range(3)]
+    for i in (c.leader(), (c.leader() + 1) % 3):
+        text = c.tierce('rotate-ca', data=i).text
+        for step in ('step 1 of 3', 'step 2 of 3', 'step 3 of 3', 'The CA is replaced'):
+            check(step in text, f'"{step}" is not told:\n{text}')
+        check(len({ca_of(c, i) for i in range(3)}) == 1, 'the nodes believe different CAs')
+        check(ca_of(c, 0).count('BEGIN') == 1, 'more than one CA is believed')
+    check_written(c, [w.stop() for w in writers])
+    check_equal(terms(c), term, 'the term: nobody was elected')
+    for i in range(3):
+        check(is_signed_by(c, shown(c, i), ca_of(c, 0)), f'the certificate of node {i}')
+        check(not is_signed_by(c, shown(c, i), old_ca), f'the certificate of node {i}')
+        check_equal(c.status(i)['members'][0]['ca_step'], 6, 'the step')
+    # What was made under the former CA is of no use any more.
+    new = f'{c.base}/new'
+    result = c.tierce('join', token, '--data', new, '--listen', f'127.0.0.1:{c.nodes[0].port + 1}',
+                      '--name', 'late', code=1)
+    check('replaced its CA' in result.error and 'tierce invite' in result.error, f'{result}')
+    # A restart, with what is on disk.
+    c.kill9(0, 1, 2)
+    c.start_all(range(3))
+    c.wait_ready()
+
+
+@limit(240)
+def test_a_node_that_is_off_holds_the_rotation_up(t):
+    c = t.cluster(3, mounted=False)
+    c.kill9(2)
+    worker = Worker(lambda: c.tierce('rotate-ca', data=0, code=None, seconds=120))
+    leader = c.leader([0, 1])
+    steps = lambda: [m['ca_step'] for m in c.status(leader)['members'][:2]]  # noqa: E731
+    wait_for(lambda: steps() == [1, 1], 'two have taken the first step')
+    c.tierce('put', 'k', data=1, input=b'while it waits')
+    # Its certificate is of the former CA, which is believed still.
+    c.kill9(0, 1)
+    check('goes on all the same' in worker.result().error, 'the command says so')
+    c.start_all([0, 1])
+    wait_for(lambda: all(c.status(i) and c.status(i)['quorum'] for i in (0, 1)), 'a majority')
+    worker = Worker(lambda: c.tierce('rotate-ca', data=1, seconds=120))
+    c.start(2)
+    text = worker.result().text
+    check('goes on' in text and 'is replaced' in text, text)
+    c.wait_ready()
+    check_equal(c.tierce('get', 'k', data=2).text, 'while it waits', 'the value')
+    check_equal([m['ca_step'] for m in c.status(2)['members']], [3, 3, 3], 'the steps')
+
+
+@limit(240)
+def test_who_holds_it_up_is_named_and_may_be_removed(t):
+    c = t.cluster(3, mounted=False)
+    c.kill9(1)
+    process = subprocess.Popen([c.binary, 'rotate-ca', '--data', c.nodes[0].data],
+                               stdout=subprocess.PIPE, text=True)
+    line = process.stdout.readline()
+    check('n1 (cannot be reached)' in line and 'tierce remove' in line, line)
+    c.tierce('remove', 'n1', data=2)
+    out, _ = process.communicate(timeout=60)
+    check(process.returncode == 0 and 'is replaced' in out, out)
+
+
+@limit(240)
+def test_killed_in_the_rotation(t):
+    """A node that is killed at any moment of it comes back, and it ends."""
+    c = t.cluster(3, mounted=False)
+    for k in range(6):
+        victim = t.random.randrange(3)
+        process = subprocess.Popen([c.binary, 'rotate-ca', '--data',
+                                    c.nodes[(victim + 1) % 3].data], stdout=subprocess.DEVNULL)
+        time.sleep(t.random.random() * 0.6)  # no event tells these moments
+        c.kill9(victim)
+        c.start(victim)
+        check_equal(process.wait(60), 0, 'rotate-ca')
+        c.wait_ready()
+        check_equal(len({ca_of(c, i) for i in range(3)}), 1, 'believed CAs')
 
 
 if __name__ == '__main__':
