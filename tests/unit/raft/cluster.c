@@ -372,7 +372,7 @@ static void update_do(struct cluster *c, struct node *n, const struct raft_event
 
 static void node_apply(struct cluster *c, struct node *n)
 {
-    uint64_t to = min_u64(n->commit, n->durable);
+    uint64_t to = min_u64(n->commit, raft_durable(n->raft)); /* as the driver does */
     if (n->apply_held || to <= n->applied)
         return;
     n->applied = to;

@@ -1,7 +1,11 @@
 /* storm.c - see storm.h. */
 #include "storm.h"
 
-enum { STEPS = 2500, PROPOSALS_MAX = 400 };
+enum {
+    STEPS = 2500,
+    PROPOSALS_MAX = 400,
+    PROGRESS_TIMEOUTS = 8, /* 4 at most in ten thousand seeds */
+};
 
 struct counts storm_totals;
 uint64_t storm_all_at_once;
@@ -210,10 +214,23 @@ static void heal(struct cluster *c)
     }
 }
 
-/* Once the faults end, a leader is found, commits, and every member catches up. */
+static bool makes_progress(struct cluster *c)
+{
+    uint64_t id = cluster_leader(c);
+    return id && raft_established(cluster_raft(c, id)) &&
+           c->nodes[id].commit == c->nodes[id].last;
+}
+
+/* Once the faults end, a leader is found, commits all it has, and every member catches up.
+ */
 static void converge(struct cluster *c)
 {
     heal(c);
+    uint64_t until_us = c->now_us + PROGRESS_TIMEOUTS * ELECTION_US;
+    while (!makes_progress(c) && c->now_us < until_us)
+        cluster_run(c, ELECTION_US / 4);
+    if (!makes_progress(c))
+        fail_msg("no progress: seed %llu", (unsigned long long)cluster_seed_running);
     for (int i = 0; i < 100; i++) {
         cluster_run(c, 2 * ELECTION_US);
         uint64_t id = cluster_leader(c);
