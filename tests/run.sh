@@ -38,12 +38,15 @@ asan_cluster=(
     "test_merge.py test_a_wiped test_rot_is_healed"
     "test_backup.py test_one_moment test_the_log_stays"
     "test_inspect.py test_one_file test_what_was_merged"
+    "test_certs.py test_the_ca_is_replaced test_killed"
+    "test_recover.py test_killed"
 )
 tsan_cluster=(
     "test_view.py test_writes_at_any_offset test_writers_of test_appends test_replace_is_whole"
     "test_failover.py test_all_killed_at_once"
     "test_cli.py test_keys_without_a_mount test_umount_is_stop test_stop"
     "test_merge.py test_a_wiped test_rot_is_healed"
+    "test_certs.py test_the_ca_is_replaced test_killed"
 )
 
 tsan_options=halt_on_error=1:suppressions=$root/tests/lib/tsan.supp

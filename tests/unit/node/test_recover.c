@@ -7,6 +7,7 @@
 #include "common.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/wait.h>
 
 /* ---- Crashes ----------------------------------------------------------------------- */
@@ -259,6 +260,58 @@ static void test_nothing_was_received(void **state)
     assert_int_equal(directory_open(t->old, t->data, t->error), 0); /* as it was */
 }
 
+/* Where it first stands in the first segment. */
+static void flip(const struct setting *t, const char *text)
+{
+    char *file = directory_file(t->data, "log/0000000000000001.seg");
+    struct buf bytes = {0};
+    int fd = open(file, O_RDWR);
+    assert_true(fd >= 0);
+    assert_non_null(buf_extend(&bytes, 1 << 20));
+    assert_int_equal(pread(fd, bytes.data, bytes.length, 0), (ssize_t)bytes.length);
+    uint8_t *at = memmem(bytes.data, bytes.length, text, strlen(text));
+    assert_non_null(at);
+    uint8_t other = *at ^ 1;
+    assert_int_equal(pwrite(fd, &other, 1, at - bytes.data), 1);
+    close(fd);
+    free(file);
+    buf_release(&bytes);
+}
+
+/* The log ends earlier than something proves: half of it would look like a whole. */
+static void test_a_damaged_log(void **state)
+{
+    struct setting *t = *state;
+    struct store_recovery recovery;
+    struct node_recovery r;
+    char *token = NULL;
+    struct store *s = open_store_of(t->old, &recovery);
+    assert_int_equal(store_set_commit_hint(s, 3), 0);
+    run_jobs(s);
+    store_close(s);
+    flip(t, "newest");
+    assert_int_equal(node_recover(t->data, true, &r, &token, t->error), -EBADMSG);
+    assert_says(t->error, "cannot be recovered from");
+    assert_says(t->error, "recover another node");
+    assert_null(token);
+    char *stage = directory_file(t->data, DIRECTORY_RECOVERY);
+    assert_int_equal(access(stage, F_OK), -1);
+    free(stage);
+    assert_int_equal(directory_open(t->old, t->data, t->error), 0);
+}
+
+/* What is torn was acknowledged by nobody: without it the rest is whole. */
+static void test_a_torn_log(void **state)
+{
+    struct setting *t = *state;
+    struct node_recovery r;
+    char *token = NULL;
+    flip(t, "newest");
+    assert_int_equal(node_recover(t->data, true, &r, &token, t->error), 0);
+    assert_int_equal(r.last_index, 2);
+    free(token);
+}
+
 /* ---- A crash at each rename ------------------------------------------------------------ */
 
 static bool crash_at(const char *data, unsigned n)
@@ -335,6 +388,8 @@ int main(void)
         with(test_without_force),
         with(test_a_running_node_is_left_alone),
         with(test_nothing_was_received),
+        with(test_a_damaged_log),
+        with(test_a_torn_log),
         with(test_crashes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
