@@ -132,6 +132,14 @@ uint64_t verify_members_since(void)
     return members_since;
 }
 
+bool verify_is_changing(void)
+{
+    for (unsigned i = 0; i < SIM_NODES; i++)
+        if (sim_nodes[i].made && !sim_nodes[i].gone && shadows[i].config > ledger_last())
+            return true;
+    return false;
+}
+
 static void note_members(uint64_t index, const struct store_bytes *bytes)
 {
     static uint32_t before;
@@ -290,6 +298,8 @@ int __wrap_evaluate(struct node *n, uint64_t session, const uint8_t *op, size_t 
     int ret = __real_evaluate(n, session, op, length, e);
     trace("evaluates operation %u of session %llu: %d", op[0],
           (unsigned long long)session, ret);
+    if (op[0] == NODE_OP_END_SESSION && ret == 0)
+        fault(session_ended);
     return ret;
 }
 
@@ -506,6 +516,8 @@ static void check_clock(const struct sim_node *n)
 {
     const struct members *members = &n->node->members;
     unsigned others = 0;
+    if (sim_now < shadow_of(n)->config_us + SETTLE_US)
+        return; /* of whom a vote is new */
     for (uint32_t i = 0; i < members->count; i++) {
         struct sim_node *m = sim_of_id(members->list[i].id);
         if (m == n)

@@ -473,8 +473,9 @@ static void note_pending(struct sim_node *n, struct caller *c)
 {
     struct history *h = c->call.history;
     size_t at = c->call.at;
-    h->doubted[at] = !n->node;
-    if (!n->node)
+    /* Or it was answered, and its caller has not run since. */
+    h->doubted[at] = !n->node || c->call.done;
+    if (h->doubted[at])
         return;
     h->sessions[at] = 1; /* nobody's: it was never sent */
     for (struct client_op *op = n->node->client.head; op; op = op->next)

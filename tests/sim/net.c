@@ -486,8 +486,8 @@ static void dialed(void *arg)
 {
     struct dial *d = arg;
     struct wire_connection *c = d->c;
-    struct wire_endpoint *e = d->to->endpoint;
-    unsigned from = c->endpoint->node->number, to = d->to->number;
+    struct wire_endpoint *e = d->to ? d->to->endpoint : NULL;
+    unsigned from = c->endpoint->node->number, to = d->to ? d->to->number : from;
     free(d);
     if (c->closed || cuts[from][to] || cuts[to][from])
         return; /* it times out */
@@ -510,8 +510,6 @@ int wire_dial(struct wire_endpoint *e, const char *address, uint64_t node_id,
               struct wire_connection **ret)
 {
     struct sim_node *to = sim_of_address(address);
-    if (!to)
-        return -EINVAL;
     struct wire_connection *c = end_new(e, node_id);
     c->dialed = true;
     struct dial *d = malloc(sizeof(*d));
@@ -643,8 +641,13 @@ int wire_send(struct wire_connection *c, uint8_t type, uint16_t stream,
     f->stream = stream;
     verify_sent(c->endpoint->node, type, f->bytes, length, c->peer_id);
     c->endpoint->counters.bytes_out += length;
-    if (plan.faults && chance_of(CHANCE_NET, plan.cut_frame)) {
-        fault(frame_cut);
+    bool lost =
+        type == WIRE_ANSWER && plan.faults && chance_of(CHANCE_NET, plan.lose_answer);
+    if (lost || (plan.faults && chance_of(CHANCE_NET, plan.cut_frame))) {
+        if (lost)
+            fault(answer_lost);
+        else
+            fault(frame_cut);
         free(f);
         break_both(c);
         return 0;

@@ -26,6 +26,18 @@ struct sim_node *sim_of_address(const char *address)
     return NULL;
 }
 
+const struct members *sim_members(void)
+{
+    struct sim_node *best = NULL;
+    for (unsigned i = 0; i < SIM_NODES; i++) {
+        struct sim_node *n = &sim_nodes[i];
+        if (n->up && n->node && n->node->driver.raft && n->node->store &&
+            (!best || store_applied(n->node->store) > store_applied(best->node->store)))
+            best = n;
+    }
+    return best ? &best->node->members_applied : NULL;
+}
+
 struct sim_node *sim_leader(void)
 {
     struct sim_node *best = NULL;
@@ -99,6 +111,10 @@ static void *node_main(void *arg)
     story(ret < 0 ? "could not run: %s" : "ended%s", ret < 0 ? error : "");
     if (ret == -EBADMSG)
         n->refused = true;
+    if (n->removed) {
+        story("is a member no more");
+        n->gone = true;
+    }
     n->node = NULL;
     gone(n);
     sim_thread_exit();
@@ -265,8 +281,11 @@ static void joined(struct client_op *op)
     if (joining != j)
         return;
     j->asked = false;
-    if (op->error < 0)
+    if (op->error < 0) {
+        trace("%s is not let in: %d", j->node->name, op->error);
+        j->join.replace[0] = '\0'; /* it lives, or too few others do */
         return;
+    }
     struct fs_result result;
     fs_result_decode(op->result, &result);
     struct sim_node *n = j->node;
@@ -275,7 +294,12 @@ static void joined(struct client_op *op)
     token.id = j->join.next_token_id;
     memset(token.secret, (int)token.id, sizeof(token.secret));
     make_store(n, NULL, false);
-    fault(member_joined);
+    if (j->join.replace[0])
+        fault(member_replaced);
+    if (j->join.observer)
+        fault(observer_joined);
+    else
+        fault(member_joined);
     joining = NULL;
     sim_boot(n);
 }
@@ -315,7 +339,7 @@ static void ask_to_join(void *arg)
     sim_at_node = at;
 }
 
-void sim_join(void)
+void sim_join(bool observer, const struct sim_node *replaced)
 {
     unsigned made = 0;
     for (unsigned i = 0; i < SIM_NODES; i++)
@@ -334,11 +358,95 @@ void sim_join(void)
     j->join.record = record_of(next);
     memcpy(j->join.secret, token.secret, sizeof(token.secret));
     memset(j->join.key_hash, (int)n->number + 1, sizeof(j->join.key_hash));
+    j->join.observer = observer;
+    if (replaced)
+        strcpy(j->join.replace, replaced->name);
     strcpy(j->join.name, n->name);
     strcpy(j->join.address, n->address);
     j->node = n;
     n->id = UINT64_MAX - n->number; /* not known yet */
     joining = j;
-    story("%s wants to join", n->name);
+    story("%s wants to %s%s%s", n->name, observer ? "observe" : "join",
+          replaced ? " in place of " : "", replaced ? replaced->name : "");
     ask_to_join(NULL);
+}
+
+/* ---- Members that go, and move ------------------------------------------------------ */
+
+struct asking {
+    struct client_op op;
+    struct node_op what;
+};
+
+static const char *outcome(int error)
+{
+    switch (-error) {
+    case 0:
+        return "done";
+    case MEMBERS_LAST_VOTER:
+        return "refused, it is the last voter";
+    case MEMBERS_NO_MAJORITY:
+        return "refused, no majority would be left";
+    default:
+        return strerror(-error);
+    }
+}
+
+static void was_asked(struct client_op *op)
+{
+    struct asking *a = container_of(op, struct asking, op);
+    const struct sim_node *subject = sim_of_id(a->what.node_id);
+    story("%s %s: %s", a->what.type == NODE_OP_REMOVE ? "removal of" : "transfer to",
+          subject ? subject->name : "the best", outcome(op->error));
+    if (op->error == 0 && a->what.type == NODE_OP_REMOVE)
+        fault(member_removed);
+}
+
+static void submit_asking(void *arg)
+{
+    struct asking *a = arg;
+    client_submit(sim_at_node->node, &a->op);
+}
+
+void sim_ask(struct sim_node *by, const struct node_op *op)
+{
+    struct asking *a = calloc(1, sizeof(*a));
+    ensure(a && by->loop);
+    a->what = *op;
+    a->op.done = was_asked;
+    node_op_encode(op, &a->op.op);
+    struct sim_node *at = sim_at_node;
+    sim_at_node = by;
+    loop_post(by, submit_asking, a);
+    sim_at_node = at;
+}
+
+static void has_left(void *context, int error)
+{
+    struct sim_node *n = context;
+    story("leaves: %s", error < 0 ? strerror(-error) : "done");
+    if (n->node->is_removed)
+        fault(member_left);
+}
+
+static void leave(void *arg)
+{
+    struct sim_node *n = arg;
+    if (n->serves)
+        node_leave(n->node, has_left, n);
+}
+
+void sim_leave(struct sim_node *n)
+{
+    sim_at_node = n;
+    loop_post(n, leave, n);
+    sim_at_node = NULL;
+}
+
+void sim_move(struct sim_node *n)
+{
+    ensure(!n->up);
+    snprintf(n->address, sizeof(n->address), "n%u.%u:7370", n->number + 1, ++n->moves);
+    fault(address_moved);
+    story("%s moves to %s", n->name, n->address);
 }

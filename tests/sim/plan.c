@@ -50,6 +50,7 @@ void plan_draw(uint64_t seed)
     plan.twice = rate(0.1);
     plan.reorder = rate(0.1);
     plan.cut_frame = rate(0.0005);
+    plan.lose_answer = rate(0.02);
     plan.write_us = between(10, 300);
     plan.sync_us = one_in(4) ? between(8000, 60000) : between(100, 8000);
     plan.read_us = between(10, 300);
@@ -72,6 +73,8 @@ void plan_draw(uint64_t seed)
     plan.full_us = every(20 * SIM_S);
     plan.slow_us = every(1 * SIM_S);
     plan.hang_us = every(10 * SIM_S);
+    plan.remove_us = every(8 * SIM_S);
+    plan.move_us = every(10 * SIM_S);
     plan.wipe_us = one_in(3) ? between(20, 60) * SIM_S : 0;
     plan.rot_hints = one_in(2);
     plan.drift = rate(0.01);
@@ -131,7 +134,8 @@ static struct sim_node *victim(void)
 static void restart(void *arg)
 {
     struct sim_node *n = arg;
-    if (n->up || n->gone || n->refused || n->id > UINT64_MAX / 2)
+    if (n->up || n->gone || n->refused || (plan.faults && sim_now < n->down_until_us) ||
+        n->id > UINT64_MAX / 2)
         return;
     fault(node_restarted);
     sim_boot(n);
@@ -153,6 +157,8 @@ static void do_kill(void)
         return;
     fault(node_killed);
     sim_kill(n, NULL);
+    if (one_in(16)) /* longer than its session lives */
+        n->down_until_us = sim_now + between(10, 40) * SIM_S;
 }
 
 static void do_stop(void)
@@ -241,7 +247,7 @@ static void do_partition(void)
     uint64_t us = between(100, 6000) * SIM_MS, side = chance(CHANCE_PLAN) >> 20;
     bool one_way = one_in(3);
     fault(partition);
-    story("partition %llx%s", (unsigned long long)(side & 0xff),
+    story("partition %llx%s", (unsigned long long)(side & ((1 << SIM_NODES) - 1)),
           one_way ? ", one way" : "");
     for (unsigned a = 0; a < SIM_NODES; a++)
         for (unsigned b = 0; b < SIM_NODES; b++)
@@ -271,7 +277,8 @@ static void do_clock(void)
     int64_t jump = (int64_t)between(0, 7200) * 1000000;
     n->real_offset += one_in(2) ? jump : -jump;
     n->clock_set_us = sim_now;
-    trace("the clock of %s is off by %lld s", n->name, (long long)(n->real_offset / 1000000));
+    trace("the clock of %s is off by %lld s", n->name,
+          (long long)(n->real_offset / 1000000));
     fault(clock_jumped);
 }
 
@@ -281,16 +288,19 @@ static void do_join(void)
     for (unsigned i = 0; i < SIM_NODES; i++)
         running += sim_nodes[i].made && !sim_nodes[i].gone;
     if (running < 6)
-        sim_join();
+        sim_join(one_in(3), NULL);
 }
 
+/* To the best, or to somebody, who may be a learner, far behind, or down. */
 static void ask_transfer(void *arg)
 {
     struct sim_node *n = arg;
     if (!node_is_leader(n->node))
         return;
+    struct sim_node *to = one_in(2) ? any(is_up) : NULL;
     fault(transfer_asked);
-    driver_step(n->node, &(struct raft_event){.type = RAFT_TRANSFER});
+    driver_step(n->node,
+                &(struct raft_event){.type = RAFT_TRANSFER, .peer = to ? to->id : 0});
 }
 
 static void do_transfer(void)
@@ -331,16 +341,83 @@ static void do_hang(void)
     n->hang_until = sim_now + between(100, 6000) * SIM_MS;
 }
 
+static bool is_member(const struct sim_node *n)
+{
+    const struct members *members = sim_members();
+    return members && members_find(members, n->id);
+}
+
+/* The majority that is left has good disks, and none is gone for ever: what is asked of a
+ * cluster is no more than it promises. */
+static bool can_do_without(const struct sim_node *n, bool removed)
+{
+    const struct members *members = sim_members();
+    unsigned voters = 0, good = 0;
+    for (uint32_t i = 0; members && i < members->count; i++) {
+        const struct sim_node *m = sim_of_id(members->list[i].id);
+        if (!members->list[i].voter || !m || (m == n && removed))
+            continue;
+        voters++;
+        good += !m->gone && !m->bad_disk && m != n;
+    }
+    return 2 * good > voters;
+}
+
+/* Every node is up, and knows where each of the others is. */
+static bool all_are_found(void)
+{
+    for (unsigned i = 0; i < SIM_NODES; i++) {
+        const struct sim_node *n = &sim_nodes[i];
+        if (!n->made || n->gone)
+            continue;
+        if (!n->up || !n->serves)
+            return false;
+        const struct members *members = &n->node->members_applied;
+        for (uint32_t k = 0; k < members->count; k++) {
+            const struct sim_node *m = sim_of_id(members->list[k].id);
+            if (m && !m->gone && strcmp(members->list[k].address, m->address) != 0)
+                return false;
+        }
+    }
+    return true;
+}
+
 /* The one with the bad disk alone: it may be lost for good, and a new one joins. */
 static void do_wipe(void)
 {
     struct sim_node *n = any(is_bad);
-    if (!n || sim_now > plan.safety_us)
+    if (!n || sim_now > plan.safety_us || verify_is_changing() ||
+        !can_do_without(n, false))
         return;
     fault(node_wiped);
     n->gone = true;
     sim_kill(n, "for ever");
-    sim_join();
+    sim_join(false, one_in(2) ? n : NULL);
+}
+
+/* ---- Members that go, and move -- */
+
+static void do_remove(void)
+{
+    struct sim_node *leader = sim_leader(), *n = any(is_member);
+    if (!n || !leader || !leader->loop || !leader->serves || verify_is_changing() ||
+        !can_do_without(n, true))
+        return;
+    struct sim_node *by = one_in(2) ? leader : any(is_running);
+    if (n->up && n->serves && one_in(3))
+        sim_leave(n);
+    else if (by)
+        sim_ask(by, &(struct node_op){.type = NODE_OP_REMOVE, .node_id = n->id});
+}
+
+/* One at a time: nobody finds anybody where all have moved. */
+static void do_move(void)
+{
+    struct sim_node *n = any(is_up);
+    if (!n || !all_are_found())
+        return;
+    sim_kill(n, "to be moved");
+    sim_move(n);
 }
 
 static struct process {
@@ -361,6 +438,8 @@ static struct process {
     {do_hang, &plan.hang_us},
     {do_wipe, &plan.wipe_us},
     {do_slow, &plan.slow_us},
+    {do_remove, &plan.remove_us},
+    {do_move, &plan.move_us},
 };
 
 static void act(void *arg)

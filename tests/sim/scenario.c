@@ -496,7 +496,16 @@ static bool do_life(char word[][LINE], int words)
     } else if (strcmp(verb, "resume") == 0) {
         sim_pause(node_named(word[1]), false);
     } else if (strcmp(verb, "join") == 0) {
-        sim_join();
+        sim_join(strcmp(word[1], "observer") == 0,
+                 strcmp(word[1], "replace") == 0 ? node_named(word[2]) : NULL);
+    } else if (strcmp(verb, "remove") == 0) {
+        sim_ask(node_named(word[2]),
+                &(struct node_op){.type = NODE_OP_REMOVE,
+                                  .node_id = node_named(word[1])->id});
+    } else if (strcmp(verb, "leave") == 0) {
+        sim_leave(node_named(word[1]));
+    } else if (strcmp(verb, "move") == 0) {
+        sim_move(node_named(word[1]));
     } else if (strcmp(verb, "transfer") == 0) {
         do_transfer(word[1]);
     } else {

@@ -272,11 +272,9 @@ void __wrap_directory_release(struct directory *d)
     free(d->path);
 }
 
-/* It is not booted again. */
 int __wrap_directory_mark_removed(const struct directory *d, char error[NODE_ERROR_BYTES])
 {
-    sim_at_node->gone = true;
-    story("knows that it was removed");
+    sim_at_node->removed = true;
     return 0;
 }
 

@@ -24,7 +24,7 @@
 #include "node_core.h"
 
 enum {
-    SIM_NODES = 8, /* in one life of a cluster, dead ones included */
+    SIM_NODES = 12, /* in one life of a cluster, dead ones included */
     SIM_STACK = 256 * 1024,
 };
 
@@ -118,7 +118,13 @@ enum { SIM_FAILED = 3 };
                             X(member_promoted) X(transfer_asked) X(merge_done)           \
                                 X(snapshot_installed) X(record_repaired)                 \
                                     X(killed_in_merge) X(killed_in_install)              \
-                                        X(cold_reads) X(session_opened)
+                                        X(cold_reads) X(session_opened)              \
+                                            X(session_ended) X(answer_lost)              \
+                                                X(observer_joined)                   \
+                                                    X(member_removed)                \
+                                                        X(member_left)               \
+                                                            X(member_replaced)       \
+                                                                X(address_moved)
 
 enum sim_fault {
 #define X(name) FAULT_##name,
@@ -145,13 +151,13 @@ struct sim_plan {
     bool rot_hints;     /* and no other files; or not those */
     /* the net */
     uint64_t latency_us;
-    double lose, delay, twice, reorder, cut_frame;
+    double lose, delay, twice, reorder, cut_frame, lose_answer;
     /* the disk */
     uint64_t write_us, sync_us, read_us;
     double cold, read_error, write_error, sync_error, shorten, misdirect;
     /* how often, in the mean; 0: never */
     uint64_t kill_us, pause_us, link_us, partition_us, rot_us, clock_us, join_us,
-        transfer_us, stop_us, slow_us, full_us, hang_us, wipe_us, cut_us;
+        transfer_us, stop_us, slow_us, full_us, hang_us, wipe_us, cut_us, remove_us, move_us;
     double drift; /* at most */
     /* the store */
     uint64_t segment_bytes, retain_bytes, scrub_us;
@@ -182,6 +188,8 @@ struct sim_node {
     uint64_t id;
     char name[16], address[32];
     bool made, up, paused, bad_disk, refused, gone;
+    bool removed; /* its directory says so */
+    unsigned moves;
     bool stopping;
     unsigned life;
     struct node *node; /* once it runs */
@@ -202,7 +210,7 @@ struct sim_node {
     /* its end of the mount */
     const struct fs_backend *backend;
     bool serves;
-    uint64_t hang_until;
+    uint64_t hang_until, down_until_us;
     uint64_t proven; /* disk.c: the hint, a while ago, in that life */
     unsigned proven_life;
     struct sim_held *held; /* events while it is paused */
@@ -219,7 +227,13 @@ void sim_stop(struct sim_node *n);
 void sim_died(struct sim_node *n, const char *why); /* by its own doing; in its context */
 struct sim_node *sim_of_id(uint64_t id);
 struct sim_node *sim_of_address(const char *address);
-void sim_join(void);
+/* NULL: it replaces nobody. */
+void sim_join(bool observer, const struct sim_node *replaced);
+/* An operation of the cluster's own, through a node, whatever comes of it. */
+void sim_ask(struct sim_node *by, const struct node_op *op);
+void sim_leave(struct sim_node *n);
+void sim_move(struct sim_node *n); /* it is down, and will be at another address */
+const struct members *sim_members(void); /* as committed, as far as anyone knows */
 struct sim_node *sim_leader(void);
 
 /* ---- net.c ----------------------------------------------------------------------------
@@ -258,6 +272,7 @@ uint64_t verify_committed(void); /* the highest index anyone has applied */
 /* Whether an entry of this request was committed. */
 bool verify_happened(uint64_t session, uint64_t request);
 void verify_merges(struct sim_node *n); /* counts them */
+bool verify_is_changing(void);          /* a membership that is not committed is somewhere */
 uint64_t verify_members_since(void);    /* the first change of them; 0: none */
 void verify_heard(const struct sim_node *n, const struct sim_node *from);
 
