@@ -314,6 +314,14 @@ part_bench() {
     else
         fail_one "bench of the store (exit code $status, $lines JSON lines)"
     fi
+    run_limited 180 tests/bench/raft/run.sh --smoke
+    status=$?
+    lines=$(grep -c '^{"row":' "$work/output")
+    if [ $status -eq 0 ] && [ "$lines" -eq 4 ]; then
+        add 1 0 0
+    else
+        fail_one "bench of consensus (exit code $status, $lines JSON lines)"
+    fi
     run_limited 180 tests/bench/failover/run.sh --smoke
     status=$?
     lines=$(grep -c '^{"row":' "$work/output")
