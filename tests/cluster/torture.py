@@ -30,6 +30,7 @@ import traceback
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from cluster import (Failure, Worker, check, check_equal, find_binary,  # noqa: E402
                      is_mounted, unmount_lazily, wait_for)
+from faults import FAULTS  # noqa: E402
 from history import TOP, Work  # noqa: E402
 from hosts import HostCluster  # noqa: E402
 from network import sweep  # noqa: E402
@@ -65,7 +66,6 @@ class Stage:
         self.work = Work(nodes + 1, CALLERS, seed, find_checker(), self.cluster.base,
                          self.cluster.run)
         self.membership = threading.Lock()
-        self.abilities = find_abilities(self.cluster)
         self.deck = []
         self.alive_after, self.finished = [], []
 
@@ -101,7 +101,7 @@ class Stage:
     def draw(self):
         """Kinds of faults as cards: each comes once before one comes again."""
         if not self.deck:
-            self.deck = [f for f in FAULTS if f.needs is None or f.needs in self.abilities]
+            self.deck = list(FAULTS)
             self.random.shuffle(self.deck)
         return self.deck.pop()
 
@@ -134,6 +134,7 @@ class Stage:
                       f' {self.work.changed_since(i, mended)}')
             raise
         self.alive_after.append(time.monotonic() - mended)
+        wait_for(self.cluster.all_settled, 'all members that are to vote do', ALIVE_SECONDS)
         self.cluster.check_running()
 
     def remove_finished(self):
@@ -256,220 +257,6 @@ def tree(top):
     return found
 
 
-# ---- Faults --------------------------------------------------------------------------------
-
-
-class Fault:
-    """One thing that happens, and how it ends again. All it draws is drawn when it is made."""
-
-    needs = None
-    most_seconds = 5.0
-
-    def __init__(self, stage, rng):
-        self.stage, self.c, self.random = stage, stage.cluster, rng
-        self.delay = rng.random() * 2
-        self.seconds = rng.random() ** 2 * self.most_seconds + 0.05
-        self.aim = rng.random()  # below a half: whoever leads
-        self.pick = rng.randrange(1 << 30)
-
-    def run(self):
-        time.sleep(self.delay)  # of the plan
-        if self.happen():
-            self.stage.tally.add(type(self).__name__)
-
-    def hold(self):
-        time.sleep(self.seconds)  # of the plan
-
-    def target(self):
-        """A node that votes; it may be in another fault's hands."""
-        leader = self.c.find_leader() if self.aim < 0.5 else None
-        voters = self.c.voters
-        return voters[self.pick % len(voters)] if leader is None else leader
-
-    def other(self, i):
-        others = [k for k in self.c.voters if k != i]
-        return others[(self.pick >> 8) % len(others)]
-
-
-class ProcessFault(Fault):
-    """Of one process, which no other fault starts or ends meanwhile."""
-
-    def happen(self):
-        i = self.target()
-        with self.c.nodes[i].lock:
-            if not self.c.nodes[i].up:
-                return False
-            return self.strike(i)
-
-
-class Killed(ProcessFault):
-    def strike(self, i):
-        self.stage.kill(i)
-        self.hold()
-        self.stage.start(i)
-        return True
-
-
-class KilledAtOnce(Fault):
-    """All of them."""
-
-    def happen(self):
-        voters = sorted(self.c.voters)
-        for i in voters:
-            self.c.nodes[i].lock.acquire()
-        try:
-            up = [i for i in voters if self.c.nodes[i].up]
-            self.c.kill9(*up)
-            for i in up:
-                self.stage.work.unmounted(i)
-            self.c.start_all(up)
-            for i in up:
-                self.stage.let_callers_in(i)
-        finally:
-            for i in voters:
-                self.c.nodes[i].lock.release()
-        return True
-
-
-class RestartedInALoop(ProcessFault):
-    """Killed anywhere in its start, again and again."""
-
-    def strike(self, i):
-        self.stage.kill(i)
-        for _ in range(2 + self.pick % 4):
-            self.c.kill_start(i, self.random.random() ** 2)
-        self.stage.start(i)
-        return True
-
-
-class Terminated(ProcessFault):
-    """SIGTERM: the mount goes though callers are in it."""
-
-    def strike(self, i):
-        os.kill(self.c.nodes[i].pid, signal.SIGTERM)
-        self.stage.work.unmounted(i)
-        self.c.wait_ended(i, 60)
-        self.hold()
-        self.stage.start(i)
-        return True
-
-
-class Stopped(ProcessFault):
-    """`tierce stop`, when the callers have left the mount."""
-
-    def strike(self, i):
-        life = self.stage.work.unmounted(i)
-        wait_for(lambda: life.fd < 0, f'the callers of node {i} leave', 60)
-        self.c.stop(i)
-        self.hold()
-        self.stage.start(i)
-        return True
-
-
-class Paused(ProcessFault):
-    most_seconds = 14.0  # beyond the death of a session (S6)
-
-    def strike(self, i):
-        self.c.pause(i)
-        try:
-            self.hold()
-        finally:
-            self.c.go_on(i)
-        return True
-
-
-class PausedInPulses(ProcessFault):
-    def strike(self, i):
-        until = time.monotonic() + self.seconds
-        while time.monotonic() < until:
-            self.c.pause(i)
-            time.sleep(self.random.random() * 0.3)  # of the plan
-            self.c.go_on(i)
-            time.sleep(self.random.random() * 0.2)  # of the plan
-        return True
-
-
-class DiskFull(ProcessFault):
-    def strike(self, i):
-        filled = self.c.fill_disk(i, self.pick % (4 << 20))
-        try:
-            self.hold()
-        finally:
-            self.c.empty_disk(i)
-        return filled
-
-
-class CutOneWay(Fault):
-    def happen(self):
-        a = self.target()
-        b = self.other(a)
-        if self.pick & 1:
-            a, b = b, a
-        self.c.network.cut(a, b)
-        self.hold()
-        self.c.network.mend(a, b)
-        return True
-
-
-class CutTwoWays(Fault):
-    def happen(self):
-        a = self.target()
-        b = self.other(a)
-        self.cut_between([a], [b])
-        return True
-
-    def cut_between(self, these, those):
-        pairs = [(a, b) for a in these for b in those]
-        for a, b in pairs:
-            self.c.network.cut(a, b)
-            self.c.network.cut(b, a)
-        self.hold()
-        for a, b in pairs:
-            self.c.network.mend(a, b)
-            self.c.network.mend(b, a)
-
-
-class Parted(CutTwoWays):
-    """In two groups; either may have the majority, and the leader."""
-
-    def happen(self):
-        hosts = list(range(len(self.c.nodes)))
-        self.random.shuffle(hosts)
-        size = 1 + self.pick % (len(hosts) - 1)
-        self.cut_between(hosts[:size], hosts[size:])
-        return True
-
-
-class Unplugged(Fault):
-    most_seconds = 14.0
-
-    def happen(self):
-        i = self.target()
-        self.c.network.unplug(i)
-        self.hold()
-        self.c.network.plug(i)
-        return True
-
-
-class Flapping(Fault):
-    """A link that comes and goes, one way."""
-
-    def happen(self):
-        a = self.target()
-        b = self.other(a)
-        until = time.monotonic() + self.seconds
-        while time.monotonic() < until:
-            self.c.network.cut(a, b)
-            time.sleep(self.random.random() * 0.4)  # of the plan
-            self.c.network.mend(a, b)
-            time.sleep(self.random.random() * 0.2)  # of the plan
-        return True
-
-
-FAULTS = [Killed, KilledAtOnce, RestartedInALoop, Terminated, Stopped, Paused, PausedInPulses,
-          DiskFull, CutOneWay, CutTwoWays, Parted, Unplugged, Flapping]
-
-
 # ---- All together ------------------------------------------------------------------------------
 
 
@@ -481,12 +268,6 @@ def find_checker():
             return path
         directory = os.path.dirname(directory)
     sys.exit('torture: check_history was not built: build without a sanitizer')
-
-
-def find_abilities(cluster):
-    """What this build has commands for."""
-    text = cluster.tierce('help').text
-    return {word for word in ('remove', 'leave', 'transfer') if f'tierce {word}' in text}
 
 
 def check_network(stage):
@@ -559,7 +340,7 @@ def main():
             traceback.print_exc(file=sys.stdout)
             failed += 1
     print(f'# faults: {tally.text()}')
-    never = [f.__name__ for f in FAULTS if f.__name__ not in tally.counts and f.needs is None]
+    never = [f.__name__ for f in FAULTS if f.__name__ not in tally.counts]
     if sum(tally.counts.values()) >= 3 * len(FAULTS) and never:
         print(f'FAIL these faults never happened: {", ".join(never)}')
         failed += 1

@@ -213,6 +213,10 @@ class Cluster:
                 token = self.tierce('invite', data=0).text.strip()
         self.wait_ready()
 
+    def configure(self, i):
+        """Puts what the constructor was given into a tierce.conf just made."""
+        self._configure(self.nodes[i])
+
     def _configure(self, node):
         if not self.conf:
             return

@@ -57,7 +57,7 @@ class HostCluster(Cluster):
         node = self.nodes[i]
         self.tierce('join', token, '--listen', node.address, '--name', node.name, *options,
                     data=i)
-        self._configure(node)
+        self.configure(i)
         self.start(i)
 
     def forget(self, i):
@@ -80,6 +80,14 @@ class HostCluster(Cluster):
             if status and status['role'] == 'leader' and status['quorum']:
                 return i
         return None
+
+    def all_settled(self):
+        """Every node that runs is a member, and no other; and votes, unless it never will."""
+        names = {self.nodes[i].name for i in self.up()}
+        leader = self.find_leader()
+        seen = self.status(leader) if leader is not None else None
+        return (seen and {m['name'] for m in seen['members']} == names
+                and sum(m['voter'] for m in seen['members']) == len(self.voters))
 
     def all_vote(self):
         seen = [self.status(i) for i in self.up()]
