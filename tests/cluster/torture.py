@@ -101,7 +101,7 @@ class Stage:
     def draw(self):
         """Kinds of faults as cards: each comes once before one comes again."""
         if not self.deck:
-            self.deck = list(FAULTS)
+            self.deck = list(self.options.faults)
             self.random.shuffle(self.deck)
         return self.deck.pop()
 
@@ -129,9 +129,8 @@ class Stage:
         try:
             wait_for(all_alive, 'each mount acknowledges a change', ALIVE_SECONDS)
         except Failure:
-            for i in self.cluster.up():
-                print(f'# node {i}: {self.cluster.status(i)}, last change'
-                      f' {self.work.changed_since(i, mended)}')
+            silent = [i for i in self.cluster.up() if not self.work.changed_since(i, mended)]
+            print(f'# no change through mounts {silent}')
             raise
         self.alive_after.append(time.monotonic() - mended)
         wait_for(self.cluster.all_settled, 'all members that are to vote do', ALIVE_SECONDS)
@@ -187,6 +186,8 @@ class Stage:
 
     def close(self, failed):
         if failed:
+            for i in self.cluster.up():
+                print(f'# node {i}: {self.cluster.status(i)}')
             self.cluster.log_tails()
         self.work.ending.set()
         if failed and self.options.keep:
@@ -304,11 +305,21 @@ def run_stage(nodes, seconds, seed, options, tally):
         stage.close(failed)
 
 
+def faults_of(names):
+    by_name = {f.__name__: f for f in FAULTS}
+    try:
+        return [by_name[name] for name in names.split(',')]
+    except KeyError as e:
+        raise argparse.ArgumentTypeError(f'there is no fault {e}') from None
+
+
 def parse():
     parser = argparse.ArgumentParser()
     parser.add_argument('--minutes', type=float, default=10.0)
     parser.add_argument('--seed', type=int, default=random.SystemRandom().randrange(1 << 32))
     parser.add_argument('--nodes', type=int, help='only a cluster of that many')
+    parser.add_argument('--faults', type=faults_of, default=FAULTS, metavar='NAME,NAME...',
+                        help='only these: ' + ', '.join(f.__name__ for f in FAULTS))
     parser.add_argument('--keep', action='store_true', help='what a failure leaves')
     parser.add_argument('--verbose', action='store_true', help='a line for each round')
     parser.add_argument('--sweep', type=int, metavar='PID',
@@ -340,8 +351,8 @@ def main():
             traceback.print_exc(file=sys.stdout)
             failed += 1
     print(f'# faults: {tally.text()}')
-    never = [f.__name__ for f in FAULTS if f.__name__ not in tally.counts]
-    if sum(tally.counts.values()) >= 3 * len(FAULTS) and never:
+    never = [f.__name__ for f in options.faults if f.__name__ not in tally.counts]
+    if sum(tally.counts.values()) >= 3 * len(options.faults) and never:
         print(f'FAIL these faults never happened: {", ".join(never)}')
         failed += 1
     print(f'{passed} passed, {failed} failed, 0 skipped', flush=True)
