@@ -332,6 +332,7 @@ struct peer {
     /* Of one that has come to us, and is no member as far as this log knows: it may be the
      * leader that has what is missing here. "": a member. */
     char guest[LIMIT_ADDRESS_BYTES + 1];
+    char address[LIMIT_ADDRESS_BYTES + 1]; /* a member's, as the log had it last */
     /* A member that came from another address than the log says: it has moved there. */
     char moved[LIMIT_ADDRESS_BYTES + 1];
     struct wire_connection *connection; /* dialed from here; NULL: none */

@@ -58,6 +58,13 @@ static struct peer *peer_add(struct node *n, uint64_t id)
     return p;
 }
 
+static void add_member(struct node *n, const struct member *m)
+{
+    struct peer *p = peer_add(n, m->id);
+    ensure(p);
+    memcpy(p->address, m->address, sizeof(p->address));
+}
+
 void peers_forget(struct node *n, const struct wire_connection *c)
 {
     struct peer *p = peer_of(n, c);
@@ -74,6 +81,19 @@ static const char *address_of(struct node *n, const struct peer *p)
     return p->moved[0] ? p->moved : m ? m->address : p->guest;
 }
 
+/* In a log that is replayed from its begin those who lead now, known from the answer to
+ * JOIN, are no members for a while. They hear from this node as long as there is a
+ * connection, whoever dialed it: else neither would dial again. */
+static bool stays_as_guest(struct node *n, const struct peer *p)
+{
+    return wire_find(n->endpoint, p->id) && !removed_find(n, p->id);
+}
+
+static void become_guest(struct peer *p)
+{
+    memcpy(p->guest, p->moved[0] ? p->moved : p->address, sizeof(p->guest));
+}
+
 void peers_refresh(struct node *n)
 {
     for (size_t i = n->peer_count; i-- > 0;) {
@@ -81,15 +101,19 @@ void peers_refresh(struct node *n)
         const struct member *m = members_find(&n->members, p->id);
         if (m && strcmp(m->address, p->moved) == 0)
             p->moved[0] = '\0'; /* the log says so now */
-        if (m)
+        if (m) {
             p->guest[0] = '\0';
-        else if (!p->guest[0] || !p->open)
+            memcpy(p->address, m->address, sizeof(p->address));
+        } else if (!stays_as_guest(n, p)) {
             peer_remove(n, p);
+        } else if (!p->guest[0]) {
+            become_guest(p);
+        }
     }
     for (uint32_t i = 0; i < n->members.count; i++) {
         uint64_t id = n->members.list[i].id;
         if (id != n->directory.node_id && !peers_find(n, id))
-            ensure(peer_add(n, id));
+            add_member(n, &n->members.list[i]);
     }
     peers_dial_due(n, node_now());
 }

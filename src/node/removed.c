@@ -110,6 +110,7 @@ void removed_applied(struct node *n)
 {
     for (size_t i = 0; i < n->removed.count; i++)
         turn_away(n, n->removed.ids[i]);
+    peers_refresh(n); /* nor are they guests */
     if (removed_find(n, n->directory.node_id))
         node_removed(n);
 }

@@ -274,6 +274,24 @@ def free():
     return free_port()
 
 
+@limit(300)
+def test_a_log_that_knows_nobody_of_today_is_replayed(t):
+    """Every member was replaced since the log began. Who joins now replays it, and is led by a
+    node that is no member in what it has applied so far."""
+    c = t.cluster(3)
+    for i in range(40):  # more than is on its way to a node at a time
+        c.tierce('put', f'/value-{i}', data=0, input=t.random_bytes(1 << 20))
+    for old in range(3):
+        new = add_node(c, f'new{old}')
+        wait_for(lambda: members(c, new)[f'new{old}']['voter'], f'new{old} votes')
+        c.tierce('remove', f'n{old}', data=new)
+        c.wait_ended(old)
+    last = add_node(c, 'last')
+    wait_for(lambda: members(c, new)['last']['voter'], 'the node that joined last votes')
+    c.wait_caught_up([last])
+    check_equal(len(c.tierce('get', '/value-39', data=last).out), 1 << 20, 'what it has replayed')
+
+
 def test_an_observer_never_votes(t):
     c = t.cluster(1)
     node = add_node(c, 'watcher', '--learner')
@@ -304,7 +322,7 @@ def add_node(c, name, *options):
     node = Node(c.base, len(c.nodes), name)
     os.makedirs(node.mount)
     c.nodes.append(node)
-    c.tierce('join', invite(c, 0), '--listen', node.address, '--name', name, *options,
+    c.tierce('join', invite(c, c.up()[-1]), '--listen', node.address, '--name', name, *options,
              data=node.index)
     c.start(node.index)
     return node.index
