@@ -52,6 +52,8 @@ enum {
     LIMIT_APPEND_BYTES = LIMIT_OF(1 << 20, 16 << 10), /* entries in one APPEND frame, unless one is larger */
     LIMIT_SEND_QUEUE_BYTES = LIMIT_OF(8 << 20, 64 << 10), /* unsent bytes of a connection before it is full */
     LIMIT_FLIGHT_BYTES = LIMIT_OF(8 << 20, 64 << 10), /* of entries sent to a peer, and not yet durable there */
+    LIMIT_LOCAL_CONNECTIONS = 128,    /* of the control socket */
+    LIMIT_UNWRITTEN_BYTES = LIMIT_OF(64 << 20, 1 << 20), /* received from a leader, and not on this disk */
     LIMIT_INFLIGHT_BYTES = 64 << 20,  /* proposed and not yet applied on a leader */
 };
 

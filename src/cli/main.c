@@ -134,6 +134,16 @@ static const struct cli_command commands[] = {
          "how far it is. Tokens that were made before are of no use afterwards.\n",
      .options = CLI_DATA,
      .run = cli_rotate_ca},
+    {.name = "metrics",
+     .usage = "[--data DIR]",
+     .summary = "print the node's queues and counters, for Prometheus",
+     .help = "Prints, in the text format of Prometheus, every queue of the node that "
+             "runs on the\n"
+             "data directory (how full it is, was at most, may be, and how often somebody "
+             "had to\n"
+             "wait for it) and what it counts.\n",
+     .options = CLI_DATA,
+     .run = cli_metrics},
     {.name = "get",
      .usage = "[--data DIR] PATH",
      .summary = "write a key's value to stdout",

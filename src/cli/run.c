@@ -1,4 +1,4 @@
-/* run.c - mount, serve, stop: the node's process begins and ends. */
+/* run.c - mount, serve, stop: the node's process begins and ends; metrics: how it fares. */
 #include "cli.h"
 
 int cli_mount(struct cli_call *call)
@@ -14,6 +14,16 @@ int cli_mount(struct cli_call *call)
 int cli_serve(struct cli_call *call)
 {
     return cli_run_node(call, NULL);
+}
+
+int cli_metrics(struct cli_call *call)
+{
+    char error[NODE_ERROR_BYTES] = "", *text;
+    if (node_call_metrics(call->data, &text, error))
+        return cli_fail("%s", error);
+    fputs(text, stdout);
+    free(text);
+    return cli_flush();
 }
 
 int cli_stop(struct cli_call *call)

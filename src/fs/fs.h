@@ -292,6 +292,19 @@ void fs_mount_free(struct fs_mount *m);
 /* The whole state was replaced by a later one (an install): what this mount has read of its
  * open files is void, and the kernel drops their pages. Any thread. */
 void fs_mount_replaced(struct fs_mount *m);
+/* How full its queues are. Any thread; waits for nobody's I/O. */
+enum {
+    FS_CALLS_MOST = 16384,       /* requests that wait; more of them are not read */
+    FS_BUFFERED_BYTES = 64 << 20, /* of all files; beyond, who writes waits for its commit */
+    FS_BUFFERED_LEAST = 4096,    /* what a layer counts for at least */
+    FS_DROPS_MOST = 1 << 20,     /* inodes the kernel is told of: each stands once */
+};
+struct fs_mount_load {
+    uint64_t calls, calls_most, calls_waits;
+    uint64_t buffered, buffered_most, buffered_waits;
+    uint64_t drops, drops_most;
+};
+void fs_mount_load(struct fs_mount *m, struct fs_mount_load *ret);
 /* What "put" and the like changed behind the kernel's back needs no call here: nothing is
  * cached without asking (timeouts are 0). */
 

@@ -26,7 +26,9 @@ static void table_add(struct mount_call *call)
     if (call->table_next)
         call->table_next->table_at = &call->table_next;
     *bucket = call;
-    call->mount->calls_count++;
+    call->mount->load.calls++;
+    call->mount->load.calls_most =
+        max_u64(call->mount->load.calls_most, call->mount->load.calls);
 }
 
 static void table_remove(struct mount_call *call)
@@ -34,7 +36,7 @@ static void table_remove(struct mount_call *call)
     *call->table_at = call->table_next;
     if (call->table_next)
         call->table_next->table_at = call->table_at;
-    call->mount->calls_count--;
+    call->mount->load.calls--;
 }
 
 static void list_remove(struct mount_call *call)
@@ -102,7 +104,7 @@ void calls_watch(struct fs_mount *m)
     } old[WATCH_AT_ONCE];
     size_t count = 0;
     uint64_t now = ticks_us();
-    if (!m->calls_count)
+    if (!m->load.calls)
         return;
     for (size_t i = 0; i < MOUNT_BUCKETS && count < WATCH_AT_ONCE; i++) {
         size_t at = (i + (size_t)m->next_call) % MOUNT_BUCKETS;
@@ -124,6 +126,19 @@ void calls_watch(struct fs_mount *m)
 
 /* ---- Life of a call ---- */
 
+/* With the lock held. The worker that waits here reads no further request, so that the
+ * callers wait in the kernel: answers come from the loop, and need no worker. */
+static void wait_for_room(struct fs_mount *m)
+{
+    if (m->load.calls < FS_CALLS_MOST)
+        return;
+    m->load.calls_waits++;
+    m->calls_waiting++;
+    while (m->load.calls >= FS_CALLS_MOST)
+        pthread_cond_wait(&m->idle, &m->lock);
+    m->calls_waiting--;
+}
+
 struct mount_call *call_new(struct fs_mount *m, fuse_req_t req,
                             void (*answer)(struct mount_call *call, int error))
 {
@@ -138,6 +153,7 @@ struct mount_call *call_new(struct fs_mount *m, fuse_req_t req,
     call->pid = fuse_req_ctx(req)->pid;
     call->since_us = ticks_us();
     pthread_mutex_lock(&m->lock);
+    wait_for_room(m);
     call->id = m->next_call++;
     table_add(call);
     committer_wake(m, call->since_us + MOUNT_WATCH_US);
@@ -165,7 +181,7 @@ void call_finish(struct mount_call *call, int error)
     call->answer(call, error);
     pthread_mutex_lock(&m->lock);
     table_remove(call);
-    if (m->flushing)
+    if (m->flushing || m->calls_waiting)
         pthread_cond_broadcast(&m->idle);
     pthread_mutex_unlock(&m->lock);
     buf_release(&call->request.op);

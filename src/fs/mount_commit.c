@@ -240,6 +240,7 @@ static void flight_done(struct fs_request *request)
         land_commit(file, request->error, &result, &landing);
     if (overlay_empty(&file->overlay))
         file->shown_mtime_ns = 0;
+    file_count(file);
     file_kick(file);
     file_put(file);
     if (m->send_first)
@@ -257,8 +258,9 @@ void file_kick(struct file *file)
     struct overlay_layer *l = file->overlay.first;
     if (file->flying || !l || l == detached_layer(file))
         return;
+    bool full = overlay_full(l) || (l->written && mount_is_full(file->mount));
     bool builds = l->kind == OVERLAY_REPLACE && l->ranges.count &&
-                  (l->sealed ? !overlay_fits(l) : overlay_full(l));
+                  (l->sealed ? !overlay_fits(l) : full);
     if (!builds && !l->sealed)
         return;
     if (builds && overlay_build(l) != 0)
@@ -323,7 +325,7 @@ static void committer_sleep(struct fs_mount *m, uint64_t now_us)
     uint64_t wake = now_us + 3600 * (uint64_t)1000000;
     if (m->timed_first)
         wake = min_u64(wake, m->timed_first->due_us);
-    if (m->calls_count)
+    if (m->load.calls)
         wake = min_u64(wake, now_us + MOUNT_WATCH_US);
     struct timespec until = {.tv_sec = (time_t)(wake / 1000000),
                              .tv_nsec = (long)(wake % 1000000) * 1000};

@@ -33,7 +33,7 @@ static struct file *detachable(struct fs_mount *m, uint64_t inode)
     if (!file || !file->handles || file->lost)
         return NULL;
     const struct overlay_layer *l = own_layer(file);
-    return l && (l->content || l->building) ? NULL : file;
+    return mount_is_full(m) || (l && (l->content || l->building)) ? NULL : file;
 }
 
 /* A layer of its own, on top: those below are committed as ever. */
@@ -62,6 +62,7 @@ static int detach(struct file *file, const struct stat *attr, const uint8_t *val
         log_fatal("out of memory for a file that is removed while it is open");
     l->written = written;
     l->dense = true;
+    file_count(file);
     file->known = *attr;
     file->generation = file->mount->next_generation++;
     file->detached =

@@ -37,6 +37,22 @@ struct file *file_get(struct fs_mount *m, uint64_t inode)
     return file;
 }
 
+bool mount_is_full(const struct fs_mount *m)
+{
+    return m->load.buffered > FS_BUFFERED_BYTES;
+}
+
+void file_count(struct file *file)
+{
+    struct fs_mount_load *load = &file->mount->load;
+    uint64_t bytes = 0;
+    for (const struct overlay_layer *l = file->overlay.first; l; l = l->next)
+        bytes += max_u64(l->ranges.bytes + l->build.bytes, FS_BUFFERED_LEAST);
+    load->buffered += bytes - file->buffered;
+    load->buffered_most = max_u64(load->buffered_most, load->buffered);
+    file->buffered = bytes;
+}
+
 void file_put(struct file *file)
 {
     if (file->handles || !overlay_empty(&file->overlay) || file->pending ||
@@ -49,6 +65,7 @@ void file_put(struct file *file)
     while (*at != file)
         at = &(*at)->next;
     *at = file->next;
+    file_count(file);
     buf_release(&file->flight.op);
     buf_release(&file->kept);
     free(file);

@@ -275,7 +275,9 @@ enum write_wait {
 /* With the lock held, after a write was taken into the layer. */
 static enum write_wait write_settle(struct file *file, struct overlay_layer *l, bool sync)
 {
-    bool full = overlay_full(l);
+    struct fs_mount *m = file->mount;
+    bool crowds = mount_is_full(m); /* with what all files hold */
+    bool full = overlay_full(l) || crowds;
     bool crowded = file->flying && (full || file->flight_layer->next != l);
     if (file->flying && l == file->flight_layer) /* a build of this very layer */
         crowded = full;
@@ -285,6 +287,10 @@ static enum write_wait write_settle(struct file *file, struct overlay_layer *l, 
         file_kick(file);
     else
         file_schedule(file);
+    if (crowds) {
+        crowded = file->flying;
+        m->load.buffered_waits++;
+    }
     return sync ? WRITE_COMMIT : crowded ? WRITE_ROOM : WRITE_AT_ONCE;
 }
 
@@ -297,7 +303,8 @@ static int write_check(const struct file *file, uint64_t offset, size_t size, bo
         offset = max_u64(offset, l->size);
     if (offset + size > LIMIT_FILE_BYTES)
         return -EFBIG;
-    return file->detached.on && offset + size > MOUNT_DETACHED_BYTES ? -ENOSPC : 0;
+    bool much = offset + size > MOUNT_DETACHED_BYTES || mount_is_full(file->mount);
+    return file->detached.on && much ? -ENOSPC : 0; /* it cannot be committed away */
 }
 
 /* With the lock held. */
@@ -317,6 +324,7 @@ static int write_take(struct handle *handle, const struct fuse_file_info *fi,
     if (error)
         return error;
     file_touch(file);
+    file_count(file);
     if (!fi->writepage)
         handle->written = id;
     struct overlay_layer *l = overlay_find(&file->overlay, id);

@@ -113,6 +113,7 @@ struct file {
     struct fs_request flight;
     struct file *send_next;
     struct mount_call *parked; /* writes that wait for the flight to end */
+    uint64_t buffered;         /* as it counts in fs_mount.load */
 };
 
 struct mount_call {
@@ -176,7 +177,8 @@ struct fs_mount {
     struct pending *pendings;
     struct seen seen[MOUNT_SEEN];
     uint64_t next_layer, next_call, next_generation;
-    uint64_t calls_count;
+    struct fs_mount_load load;
+    unsigned calls_waiting; /* workers that wait for `idle`: there are too many calls */
     uint64_t wakes_at_us; /* when the committer looks next */
     struct file *timed_first, *timed_last;
     struct file *send_first, *send_last;
@@ -207,6 +209,10 @@ void file_forget(struct fs_mount *m, uint64_t inode, uint64_t count);
 /* What is committed may have changed by this host's doing: what was read before is void.
  */
 void file_changed(struct file *file);
+/* Its overlay has changed: counts what it holds. */
+void file_count(struct file *file);
+/* Whether so much is buffered here that who writes has to wait. */
+bool mount_is_full(const struct fs_mount *m);
 /* Keeps a record that was read in this generation, if it is newer and the file is open;
  * what is in `record` afterwards is of no use. */
 void file_keep(struct file *file, struct buf *record, uint64_t version);

@@ -2,15 +2,44 @@
  * of their own sends them, never the loop (K9). */
 #include "mount_internal.h"
 
-void notify_drop(struct fs_mount *m, uint64_t inode, struct mount_call *calls, int error)
+/* One that is not begun yet does for both: so each inode stands here once for each error. */
+static struct drop *find_drop(struct fs_mount *m, uint64_t inode, int error)
+{
+    struct drop *drop = m->drops;
+    while (drop && (drop->inode != inode || drop->error != error))
+        drop = drop->next;
+    return drop;
+}
+
+static struct drop *drop_new(struct fs_mount *m, uint64_t inode, int error)
 {
     struct drop *drop = calloc(1, sizeof(*drop));
     if (!drop)
         log_fatal("out of memory for a notification");
-    *drop = (struct drop){.inode = inode, .calls = calls, .error = error};
+    *drop = (struct drop){.inode = inode, .error = error};
     *m->drops_end = drop;
     m->drops_end = &drop->next;
+    m->load.drops_most = max_u64(m->load.drops_most, ++m->load.drops);
     pthread_cond_signal(&m->drops_changed);
+    return drop;
+}
+
+void notify_drop(struct fs_mount *m, uint64_t inode, struct mount_call *calls, int error)
+{
+    struct drop *drop = find_drop(m, inode, error);
+    if (!drop)
+        drop = drop_new(m, inode, error);
+    struct mount_call **end = &drop->calls;
+    while (*end)
+        end = &(*end)->next;
+    *end = calls;
+}
+
+void fs_mount_load(struct fs_mount *m, struct fs_mount_load *ret)
+{
+    pthread_mutex_lock(&m->lock);
+    *ret = m->load;
+    pthread_mutex_unlock(&m->lock);
 }
 
 /* Of files that are not open the kernel drops its pages itself when they are opened. */
@@ -37,6 +66,7 @@ void *notifier_main(void *mount)
         if (!drop)
             break;
         m->drops = drop->next;
+        m->load.drops--;
         if (!m->drops)
             m->drops_end = &m->drops;
         m->dropping = true;

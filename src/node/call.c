@@ -177,6 +177,24 @@ int node_call_status(const char *data, struct node_status *ret,
     return result;
 }
 
+int node_call_metrics(const char *data, char **ret_text, char error[NODE_ERROR_BYTES])
+{
+    struct call c;
+    int result = call_open(&c, data, "get the metrics", error);
+    if (!result) {
+        call_begin(&c, CONTROL_METRICS);
+        result = call_ask(&c, CALL_STATUS_TIMEOUT_MS, error);
+    }
+    if (!result) {
+        size_t length = reader_left(&c.fields);
+        *ret_text = strndup((const char *)c.fields.at, length);
+        if (!*ret_text)
+            result = node_error(error, -ENOMEM, "out of memory");
+    }
+    call_close(&c);
+    return result;
+}
+
 int node_call_invite(const char *data, uint64_t ttl_s, char **ret_token,
                      char error[NODE_ERROR_BYTES])
 {

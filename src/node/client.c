@@ -20,6 +20,7 @@ enum client_op_flags { OP_LOGGED_MAYBE = 1, OP_INTERRUPTED = 2 };
 
 static void list_add(struct client *c, struct client_op *op)
 {
+    c->count++;
     op->next = NULL;
     op->previous = c->tail;
     if (c->tail)
@@ -31,6 +32,7 @@ static void list_add(struct client *c, struct client_op *op)
 
 static void list_remove(struct client *c, struct client_op *op)
 {
+    c->count--;
     if (op->previous)
         op->previous->next = op->next;
     else
@@ -315,6 +317,7 @@ void client_submit(struct node *n, struct client_op *op)
     op->error = op->answer_error = 0;
     op->arrived_us = node_now();
     list_add(c, op);
+    queue_note(n, QUEUE_OPERATIONS, c->count);
     note_quorum(n, op->arrived_us);
     if (n->is_removed)
         finish(n, op, -EIO);

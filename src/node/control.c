@@ -145,6 +145,21 @@ static void control_status(struct control_request *r, struct reader *frame)
     free(status);
 }
 
+static void control_metrics(struct control_request *r, struct reader *frame)
+{
+    if (!reader_done(frame)) {
+        control_malformed(r);
+        return;
+    }
+    struct buf to = {0};
+    metrics_write(r->node, &to);
+    if (to.failed)
+        control_answer_error(r, -ENOMEM, "");
+    else
+        control_answer(r, to.data, to.length);
+    buf_release(&to);
+}
+
 static void release_text(void *state)
 {
     free(state);
@@ -236,6 +251,7 @@ static void (*const commands[])(struct control_request *r, struct reader *frame)
     [CONTROL_REMOVE] = control_remove,
     [CONTROL_TRANSFER] = control_transfer,
     [CONTROL_LEAVE] = control_leave,
+    [CONTROL_METRICS] = control_metrics,
 };
 
 void control_frame(struct node *n, struct wire_connection *c, const struct wire_frame *f)

@@ -61,6 +61,7 @@ static void append_received(struct node *n, const struct raft_update *u)
         struct store_bytes *bytes = store_bytes_of(e->data, e->entry.length);
         node_must(bytes ? 0 : -ENOMEM, "appending");
         node_must(store_append(n->store, bytes, false), "appending");
+        queue_note(n, QUEUE_LOG, store_unwritten_bytes(n->store));
         store_bytes_unref(bytes);
         struct members members;
         if (entry_config(e->data, e->entry.length, &members))
@@ -77,8 +78,12 @@ static void hold(struct node *n, const struct raft_message *m)
                            .type = RAFT_SENT, .peer = m->to, .index = m->prev_index});
         return;
     }
-    if (d->held_count < DRIVER_HELD)
-        d->held[d->held_count++] = *m; /* beyond it is lost, as any message may be */
+    if (d->held_count == DRIVER_HELD) {
+        queue_wait(n, QUEUE_HELD); /* it is lost, as any message may be */
+        return;
+    }
+    d->held[d->held_count++] = *m;
+    queue_note(n, QUEUE_HELD, d->held_count);
 }
 
 static void release_held(struct node *n)
@@ -208,6 +213,7 @@ void driver_step(struct node *n, const struct raft_event *event)
         ensure(event->type != RAFT_RECEIVE);
         ensure(d->event_count < DRIVER_EVENTS);
         d->events[(d->event_head + d->event_count++) % DRIVER_EVENTS] = *event;
+        queue_note(n, QUEUE_EVENTS, d->event_count);
         return;
     }
     run(n, event);

@@ -56,6 +56,7 @@ static void park(struct node *n, struct session *s, struct operation *o)
 {
     s->parked_bytes += o->length;
     n->leader.parked_bytes += o->length;
+    queue_note(n, QUEUE_PARKED, s->parked_bytes);
     operation_add(&s->parked_head, &s->parked_tail, o);
 }
 
@@ -95,16 +96,23 @@ static void refuse(struct node *n, struct operation *o, enum wire_status status)
     free(o);
 }
 
-static struct waiting *waiting_new(const struct operation *o)
+static struct waiting *waiting_new(struct node *n, const struct operation *o)
 {
     struct waiting *w = calloc(1, sizeof(*w));
     node_must(w ? 0 : -ENOMEM, "evaluating");
+    queue_note(n, QUEUE_ANSWERS, ++n->leader.answers);
     w->to = o->from;
     w->internal = o->internal;
     w->session = o->head.session;
     w->answer.request = o->head.request;
     w->answer.stream = o->head.stream;
     return w;
+}
+
+static void waiting_free(struct node *n, struct waiting *w)
+{
+    n->leader.answers--;
+    free(w);
 }
 
 /* The connection a list's answers were for is gone; its origin will ask again. */
@@ -167,6 +175,7 @@ static struct store_bytes *append(struct node *n, struct store_builder *builder,
     if (ret < 0)
         return NULL;
     node_must(store_append(n->store, bytes, true), "appending");
+    queue_note(n, QUEUE_LOG, store_unwritten_bytes(n->store));
     return bytes;
 }
 
@@ -205,7 +214,7 @@ static void append_operation(struct node *n, struct operation *o,
     if (o->bytes[0] == NODE_OP_SESSION) /* it opens one: see session.c */
         head.session = e->result.value;
     struct store_bytes *bytes = append(n, builder, &head, &e->result);
-    struct waiting *w = waiting_new(o);
+    struct waiting *w = waiting_new(n, o);
     if (!bytes) {
         w->answer.status = WIRE_FAILED;
         w->answer.error = EFBIG;
@@ -218,6 +227,7 @@ static void append_operation(struct node *n, struct operation *o,
     w->bytes = bytes->length;
     fs_result_encode(&e->result, w->answer.result);
     n->leader.inflight_bytes += w->bytes;
+    queue_note(n, QUEUE_INFLIGHT, n->leader.inflight_bytes);
     waiting_add(&n->leader.entries, w);
     store_bytes_unref(bytes);
     if (e->config_changed)
@@ -229,7 +239,7 @@ static void append_operation(struct node *n, struct operation *o,
 static void answer_read(struct node *n, struct operation *o, int error,
                         const struct fs_result *result)
 {
-    struct waiting *w = waiting_new(o);
+    struct waiting *w = waiting_new(n, o);
     w->answer.status = error ? WIRE_FAILED : WIRE_OK;
     w->answer.error = -error;
     w->answer.index = store_last_index(n->store);
@@ -384,7 +394,7 @@ static bool is_in_flight(struct node *n, struct operation *o)
 static void answer_late(struct node *n, struct operation *o,
                         const struct window_slot *slot)
 {
-    struct waiting *w = waiting_new(o);
+    struct waiting *w = waiting_new(n, o);
     w->answer.status = WIRE_OK;
     w->answer.index = slot->index;
     memcpy(w->answer.result, slot->result, sizeof(w->answer.result));
@@ -395,7 +405,7 @@ static void answer_late(struct node *n, struct operation *o,
  * one rests on what may be lost yet (S4). */
 static void answer_over(struct node *n, struct operation *o)
 {
-    struct waiting *w = waiting_new(o);
+    struct waiting *w = waiting_new(n, o);
     w->answer.status = WIRE_EXPIRED;
     w->answer.index = store_last_index(n->store);
     waiting_add(&n->leader.reads, w);
@@ -480,7 +490,6 @@ static void turn_away(struct node *n, struct operation *o, enum wire_status stat
     struct session *s = session_find(n, o->head.session);
     if (s && (!s->refused || o->head.request < s->refused))
         s->refused = o->head.request;
-    n->leader.turned_away++;
     refuse(n, o, status);
 }
 
@@ -537,6 +546,7 @@ static void run_operation(struct node *n, struct operation *o)
     }
     if (overtakes(s, o) ||
         (s->parked_head && s->parked_bytes + o->length > LIMIT_PARKED_BYTES)) {
+        queue_wait(n, QUEUE_PARKED);
         turn_away(n, o, WIRE_NOT_LEADER);
         return;
     }
@@ -585,6 +595,7 @@ static void take(struct node *n, struct operation *o)
     if (raft_transferring(n->driver.raft) ||
         overtakes(session_find(n, o->head.session), o) ||
         l->gate_bytes + o->length > LIMIT_INFLIGHT_BYTES) {
+        queue_wait(n, QUEUE_GATE);
         turn_away(n, o, WIRE_NOT_LEADER);
         return;
     }
@@ -597,6 +608,9 @@ static void take(struct node *n, struct operation *o)
         return;
     }
     l->gate_bytes += o->length;
+    queue_note(n, QUEUE_GATE, l->gate_bytes);
+    if (l->inflight_bytes >= LIMIT_INFLIGHT_BYTES)
+        queue_wait(n, QUEUE_INFLIGHT);
     operation_add(&l->gate_head, &l->gate_tail, o);
     open_gate(n);
 }
@@ -685,18 +699,18 @@ void leader_begin(struct node *n)
 
 /* What was evaluated may be in the log, or not: only a later leader can say. Their
  * origins ask it when they hear of it. */
-static void drop_all(struct waiting_list *list)
+static void drop_all(struct node *n, struct waiting_list *list)
 {
     while (list->head)
-        free(waiting_take(list));
+        waiting_free(n, waiting_take(list));
 }
 
 void leader_end(struct node *n)
 {
     struct leader *l = &n->leader;
-    drop_all(&l->entries);
-    drop_all(&l->late);
-    drop_all(&l->reads);
+    drop_all(n, &l->entries);
+    drop_all(n, &l->late);
+    drop_all(n, &l->reads);
     while (l->gate_head)
         refuse(n, operation_take(&l->gate_head, &l->gate_tail), WIRE_NOT_LEADER);
     for (struct session *s = n->sessions; s; s = s->next) {
@@ -762,7 +776,7 @@ static void release_entries(struct node *n, uint64_t visible)
         struct waiting *w = waiting_take(list);
         n->leader.inflight_bytes -= w->bytes;
         send_answer(n, w->to, w->internal, &w->answer);
-        free(w);
+        waiting_free(n, w);
     }
 }
 
@@ -777,7 +791,7 @@ static void release_late(struct node *n, uint64_t visible)
             continue;
         }
         send_answer(n, w->to, w->internal, &w->answer);
-        free(w);
+        waiting_free(n, w);
     }
     n->leader.late = kept;
 }
@@ -791,7 +805,7 @@ static void release_reads(struct node *n, uint64_t visible, uint64_t confirmed_r
         if (w->answer.status == WIRE_EXPIRED)
             w->answer.index = 0; /* it was for the order alone */
         send_answer(n, w->to, w->internal, &w->answer);
-        free(w);
+        waiting_free(n, w);
     }
 }
 

@@ -157,6 +157,8 @@ void merge_thread_submit(struct node *n, struct pager_task *task)
 {
     struct merge_thread *m = &n->merge;
     task->next = NULL;
+    task->queued = &m->queued;
+    queue_note(n, QUEUE_MERGE, ++m->queued);
     pthread_mutex_lock(&m->mutex);
     if (m->tail)
         m->tail->next = task;

@@ -118,6 +118,8 @@ struct node_status {
 
 int node_call_status(const char *data, struct node_status *ret,
                      char error[NODE_ERROR_BYTES]);
+/* Its queues and counters, as Prometheus reads them: *ret_text is to be freed. */
+int node_call_metrics(const char *data, char **ret_text, char error[NODE_ERROR_BYTES]);
 int node_call_invite(const char *data, uint64_t ttl_s, char **ret_token,
                      char error[NODE_ERROR_BYTES]);
 /* Begins to replace the cluster's CA, or finds that under way. It goes on by itself, and is

@@ -47,6 +47,21 @@ enum {
     NODE_SNAPSHOT_RETRY_US = 30 * 1000 * 1000, /* between tries, at most */
 };
 
+/* What a queue's own sources can put into it at once: README.md has them. */
+enum {
+    /* one for each call of the mount and each file that is buffered, each connection of
+     * the control socket, each host that joins, and the node's own */
+    NODE_OPERATIONS_MOST = FS_CALLS_MOST + FS_BUFFERED_BYTES / FS_BUFFERED_LEAST +
+                           LIMIT_LOCAL_CONNECTIONS + LIMIT_UNPROVEN_CONNECTIONS + 2,
+    /* half a window of each session */
+    NODE_ANSWERS_MOST = LIMIT_SESSIONS * (LIMIT_SESSION_WINDOW / 2),
+    /* one for each session, member, connection of the control socket, host that joins */
+    NODE_READER_MOST = LIMIT_SESSIONS + LIMIT_MEMBERS + LIMIT_LOCAL_CONNECTIONS +
+                       LIMIT_UNPROVEN_CONNECTIONS + 1,
+    /* what other members ask, this node's repairs and its snapshot's chunks */
+    NODE_BULK_MOST = LIMIT_MEMBERS * NODE_SERVINGS + NODE_REPAIRS + 8,
+};
+
 #define NODE_CLOCK_AHEAD_US                                                              \
     ((int64_t)3600 * 1000 * 1000) /* G2: may not lead beyond this */
 
@@ -66,6 +81,34 @@ struct mailbox {
 int mailbox_init(struct node *n);
 void mailbox_release(struct node *n);
 void mail_post(struct node *n, struct mail *mail); /* any thread */
+
+/* ---- metrics.c: how full the queues are ---------------------------------------------- */
+
+enum node_queue {
+    QUEUE_OPERATIONS,
+    QUEUE_SESSIONS,
+    QUEUE_GATE,
+    QUEUE_PARKED,
+    QUEUE_INFLIGHT,
+    QUEUE_ANSWERS,
+    QUEUE_LOG,
+    QUEUE_READER,
+    QUEUE_MERGE,
+    QUEUE_REPAIRS,
+    QUEUE_FLIGHT,
+    QUEUE_SEND,
+    QUEUE_CONNECTIONS,
+    QUEUE_UNPROVEN,
+    QUEUE_LOCAL,
+    QUEUE_EVENTS,
+    QUEUE_HELD,
+    QUEUE_COUNT,
+};
+
+struct queue_marks {
+    uint64_t most, waits; /* since the start */
+};
+
 
 /* ---- log_thread.c: runs the store's jobs, one at a time, in order ------------------ */
 
@@ -118,6 +161,7 @@ struct pager {
     pthread_mutex_t mutex;
     pthread_cond_t wake;
     struct pager_task *head, *tail; /* under mutex */
+    uint64_t queued;                /* loop: tasks that are not done */
 };
 
 int pager_start(struct node *n);
@@ -137,6 +181,7 @@ struct merge_thread {
     uint64_t task_at_us;            /* thread: CLOCK_MONOTONIC, not before */
     struct store_task *out;         /* loop: under way; NULL: none */
     unsigned holds;                 /* loop: above 0: no new one */
+    uint64_t queued;                /* loop: tasks of the queue that are not done */
     struct mail mail;
 };
 
@@ -473,7 +518,7 @@ struct leader {
     uint64_t inflight_bytes;
     uint64_t gate_bytes;
     uint64_t parked_bytes; /* of all sessions */
-    uint64_t turned_away;  /* operations, for want of room */
+    uint64_t answers;      /* in the three lists */
     uint64_t contact_us;   /* contact.c: the last tick */
     bool evaluating; /* an operation: others stay at the gate */
     bool reclaim;               /* something may be there to be reclaimed */
@@ -539,6 +584,7 @@ struct client {
     struct client_op opening;
     bool opening_busy;
     struct client_op *head, *tail; /* in order of submission = of request */
+    uint64_t count;
     uint64_t next_request;
     uint64_t sent_to, sent_term; /* leader that has what is SENT */
     struct wire_connection *sent_by;
@@ -628,6 +674,7 @@ struct node {
     struct client client;
     struct mount mount;
     struct fs_key missed; /* by the last evaluation that was -EAGAIN */
+    struct queue_marks queues[QUEUE_COUNT];
     uint64_t base;         /* the log begins after it, as the core knows */
     bool has_state;        /* state_load() has set members_applied */
     struct fetch *fetches; /* on their way */
@@ -664,6 +711,16 @@ struct node {
     int exit_error;
     char error[NODE_ERROR_BYTES];
 };
+
+static inline void queue_note(struct node *n, enum node_queue queue, uint64_t now)
+{
+    n->queues[queue].most = max_u64(n->queues[queue].most, now); /* it has grown */
+}
+
+static inline void queue_wait(struct node *n, enum node_queue queue)
+{
+    n->queues[queue].waits++; /* it was full for somebody */
+}
 
 uint64_t node_now(void);
 bool node_is_leader(const struct node *n); /* elected; not yet S1 */

@@ -286,6 +286,8 @@ int node_status_decode(const void *data, size_t length, struct node_status *ret)
 struct node;
 
 void control_frame(struct node *n, struct wire_connection *c, const struct wire_frame *f);
+/* metrics.c: queues and counters as text. */
+void metrics_write(struct node *n, struct buf *to);
 void control_closed(struct node *n, struct wire_connection *c);
 void control_tick(struct node *n);
 /* Before the store is closed: the connections are gone, without a call of the above. */
@@ -365,6 +367,7 @@ struct pager_task {
     void (*work)(struct pager_task *task);
     void (*done)(struct pager_task *task);
     struct pager_task *next;
+    uint64_t *queued; /* the thread's count */
 };
 void pager_submit(struct node *n, struct pager_task *task);
 

@@ -14,6 +14,7 @@ static void task_done(struct node *n, struct mail *mail)
     struct pager_done *done = container_of(mail, struct pager_done, mail);
     struct pager_task *task = done->task;
     free(done);
+    --*task->queued;
     task->done(task);
 }
 
@@ -78,6 +79,8 @@ void pager_submit(struct node *n, struct pager_task *task)
 {
     struct pager *p = &n->pager;
     task->next = NULL;
+    task->queued = &p->queued;
+    queue_note(n, QUEUE_READER, ++p->queued);
     pthread_mutex_lock(&p->mutex);
     if (p->tail)
         p->tail->next = task;

@@ -437,12 +437,21 @@ static void collect_entries(struct node *n, struct peer *p, uint64_t prev, uint6
     }
 }
 
+static void note_send_queue(struct node *n, const struct peer *p)
+{
+    queue_note(n, QUEUE_SEND, wire_queued_bytes(p->connection));
+    if (p->full)
+        queue_wait(n, QUEUE_SEND);
+}
+
 static void send_append(struct node *n, struct peer *p, const struct raft_message *m)
 {
     struct append_parts a = {.count = 1};
     struct raft_event sent = {.type = RAFT_SENT, .peer = p->id, .index = m->prev_index};
     flight_settle(&p->flight, 0, m->prev_index + 1);
     p->flight.waits = !flight_has_room(&p->flight);
+    if (p->flight.waits)
+        queue_wait(n, QUEUE_FLIGHT);
     bool may_send = p->open && !p->full && !p->flight.waits;
     if (may_send)
         collect_entries(n, p, m->prev_index, m->last, &a);
@@ -462,6 +471,8 @@ static void send_append(struct node *n, struct peer *p, const struct raft_messag
     buf_release(&head);
     p->full = ret == -ENOBUFS;
     flight_add(&p->flight, a.last, a.bytes);
+    queue_note(n, QUEUE_FLIGHT, p->flight.bytes);
+    note_send_queue(n, p);
     sent.index = a.last;
     driver_step(n, &sent);
 }
@@ -481,6 +492,7 @@ void peers_send(struct node *n, const struct raft_message *m)
     node_must(bytes.failed ? -ENOMEM : 0, "sending a message");
     if (wire_send_bytes(p->connection, type, 0, bytes.data, bytes.length) == -ENOBUFS)
         p->full = true;
+    note_send_queue(n, p);
     buf_release(&bytes);
 }
 
@@ -605,6 +617,16 @@ static struct raft_run *make_runs(const struct received_entry *list, size_t coun
     return runs;
 }
 
+/* A leader sends less ahead than this (LIMIT_FLIGHT_BYTES), but several may, one after
+ * another, while this disk hangs. */
+static bool may_wait_for_disk(struct node *n, size_t length)
+{
+    bool may = store_unwritten_bytes(n->store) + length <= LIMIT_UNWRITTEN_BYTES;
+    if (!may)
+        queue_wait(n, QUEUE_LOG);
+    return may;
+}
+
 static void receive_append(struct node *n, struct wire_connection *c,
                            const struct raft_message *m, const uint8_t *data,
                            size_t length)
@@ -622,9 +644,10 @@ static void receive_append(struct node *n, struct wire_connection *c,
     struct raft_run *runs = make_runs(list, count, &ev.run_count);
     ev.runs = runs;
     find_configs(list, count, &ev, &configs);
-    /* A full disk here must not stop the others: what does not fit has not been received.
-     */
-    if (count == 0 || store_has_room(n->store, length + LIMIT_ENTRY_BYTES) == 0) {
+    /* A full disk here must not stop the others, nor a slow one take all memory: what does
+     * not fit has not been received. */
+    if (count == 0 || (store_has_room(n->store, length + LIMIT_ENTRY_BYTES) == 0 &&
+                       may_wait_for_disk(n, length))) {
         n->driver.received = list;
         n->driver.received_count = count;
         driver_step(n, &ev);

@@ -65,7 +65,7 @@ static unsigned servings_of(struct node *n, const struct wire_connection *c)
 {
     unsigned count = 0;
     for (struct serving *s = n->servings; s; s = s->next)
-        count += s->to == c;
+        count += s->to && wire_peer_id(s->to) == wire_peer_id(c);
     return count;
 }
 

@@ -82,6 +82,10 @@ struct session *session_new(struct node *n, uint64_t number)
     s->number = number;
     s->next = n->sessions;
     n->sessions = s;
+    uint64_t count = 0;
+    for (const struct session *any = s; any; any = any->next)
+        count++;
+    queue_note(n, QUEUE_SESSIONS, count);
     return s;
 }
 

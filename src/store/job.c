@@ -44,6 +44,8 @@ void job_free(struct store_job *job)
     if (!job)
         return;
     for (size_t i = 0; i < job->count; i++) {
+        if (job->ops[i].kind == OP_APPEND)
+            job->store->unwritten_bytes -= job->ops[i].bytes->length;
         segment_unref(job->ops[i].segment);
         segment_unref(job->ops[i].next);
         segment_unref(job->ops[i].former);

@@ -87,6 +87,11 @@ bool store_continues(const struct store *s, const struct store_entry *entry)
     return chain_continues(&s->end, entry);
 }
 
+uint64_t store_unwritten_bytes(const struct store *s)
+{
+    return s->unwritten_bytes;
+}
+
 /* ---- Room -------------------------------------------------------------------------- */
 
 static uint64_t room_left(const struct segment *segment)
@@ -228,6 +233,7 @@ int store_append(struct store *s, struct store_bytes *entry, bool ahead)
     op->offset = offset;
     op->index = head.index;
     op->generation = s->generation;
+    s->unwritten_bytes += head.length;
     hole_after_append(s);
     check_step(s);
     return 0;

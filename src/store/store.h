@@ -231,6 +231,8 @@ uint64_t store_applied(const struct store *s);
 void store_chain(const struct store *s, uint64_t *ret_term, uint32_t *ret_crc,
                  uint64_t *ret_timestamp_us);
 
+/* Bytes that were appended and are not on the disk yet. */
+uint64_t store_unwritten_bytes(const struct store *s);
 /* Whether `length` more bytes have room: 0, or -ENOSPC (no next segment could be reserved). */
 int store_has_room(const struct store *s, uint64_t length);
 

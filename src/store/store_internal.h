@@ -884,6 +884,7 @@ struct store {
     uint64_t hard_sequence;
     struct tail tail;
     struct skip_list ahead;
+    uint64_t unwritten_bytes; /* of the entries that both jobs append */
     struct store_job *pending, *running;
     struct store_run *runs;
     size_t run_count;

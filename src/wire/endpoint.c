@@ -14,7 +14,7 @@
 static bool within_limits(const struct wire_endpoint *e, bool local)
 {
     if (local)
-        return e->local < LOCAL_CONNECTIONS_MAX;
+        return e->local < LIMIT_LOCAL_CONNECTIONS;
     return e->accepted < LIMIT_CONNECTIONS && e->unproven < LIMIT_UNPROVEN_CONNECTIONS;
 }
 
@@ -411,6 +411,12 @@ int wire_dial(struct wire_endpoint *e, const char *address, uint64_t node_id,
     e->counters.dialed++;
     *ret = c;
     return 0;
+}
+
+void wire_endpoint_load(const struct wire_endpoint *e, struct wire_load *ret)
+{
+    *ret = (struct wire_load){
+        .accepted = e->accepted, .unproven = e->unproven, .local = e->local};
 }
 
 void wire_each_heard(struct wire_endpoint *e,

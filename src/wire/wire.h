@@ -210,6 +210,12 @@ int wire_listen_local(struct wire_endpoint *e, const char *path,
 int wire_dial(struct wire_endpoint *e, const char *address, uint64_t node_id,
               struct wire_connection **ret);
 const struct wire_counters *wire_endpoint_counters(const struct wire_endpoint *e);
+struct wire_load { /* connections there are */
+    uint64_t accepted; /* of the port; LIMIT_CONNECTIONS */
+    uint64_t unproven; /* of those; LIMIT_UNPROVEN_CONNECTIONS */
+    uint64_t local;    /* LIMIT_LOCAL_CONNECTIONS */
+};
+void wire_endpoint_load(const struct wire_endpoint *e, struct wire_load *ret);
 /* Calls `each` for every open connection to a node on which anything has come, a part of a
  * frame even, since the last call. `each` must not call wire_*. */
 void wire_each_heard(struct wire_endpoint *e,

@@ -46,7 +46,6 @@ enum {
     UNACKNOWLEDGED_MS = 25000, /* sent and not acknowledged: the peer is gone */
     LISTEN_BACKLOG = 512,
     LISTENERS_MAX = 8,               /* addresses one name may stand for */
-    LOCAL_CONNECTIONS_MAX = 128,     /* of the control socket */
     COPIED_PART_BYTES = 8 << 10,     /* up to here copying beats one more TLS record */
     EXPANDED_FRAME_BYTES = 64 << 10, /* from here a frame gets its memory at once */
     QUEUE_END_BYTES = 4 * LIMIT_SEND_QUEUE_BYTES, /* a peer this far behind is cut off */

@@ -17,6 +17,11 @@ static void check_driver(const struct sim_node *n)
     bound(n, "events that wait for the core", d->event_count, DRIVER_EVENTS);
     bound(n, "messages held back", d->held_count, DRIVER_HELD);
     bound(n, "repairs", n->node->repair_count, NODE_REPAIRS);
+    bound(n, "bytes that wait for the log's disk", store_unwritten_bytes(n->node->store),
+          LIMIT_INFLIGHT_BYTES);
+    for (size_t i = 0; i < n->node->peer_count; i++)
+        bound(n, "bytes on their way to a member", n->node->peers[i].flight.bytes,
+              LIMIT_FLIGHT_BYTES + LIMIT_APPEND_BYTES + LIMIT_ENTRY_BYTES);
 }
 
 /* Requests that have a number: the window at the leader must hold them (S2). */
@@ -38,6 +43,7 @@ static void check_leader(const struct sim_node *n)
     bound(n, "bytes in flight", l->inflight_bytes,
           LIMIT_INFLIGHT_BYTES + LIMIT_ENTRY_BYTES);
     bound(n, "bytes at the gate", l->gate_bytes, LIMIT_INFLIGHT_BYTES);
+    bound(n, "answers", l->answers, NODE_ANSWERS_MOST);
     if (sim_steps % 64)
         return;
     for (const struct operation *o = l->gate_head; o; o = o->next)

@@ -1181,6 +1181,63 @@ static void test_interrupted_callers(void **state)
     backend_hold(&backend, false);
 }
 
+/* ---- Many files at once: what is buffered has a bound ---- */
+
+enum { CROWD = 4, CROWD_FILES = 48, CROWD_BYTES = 512 << 10 };
+
+static void *write_crowd(void *arg)
+{
+    int *fds = arg;
+    static const uint8_t data[CROWD_BYTES];
+    for (int i = 0; i < CROWD_FILES; i++) {
+        ensure(write(fds[i], data, sizeof(data)) == sizeof(data));
+        ensure(i % 2 || fds[i] >= 0);
+    }
+    return NULL;
+}
+
+static struct fs_mount_load load_now(void)
+{
+    struct fs_mount_load load;
+    fs_mount_load(mount_, &load);
+    return load;
+}
+
+/* Nothing is committed, and nobody closes: the writers wait, the process does not grow. */
+static void test_writers_wait_when_much_is_buffered(void **state)
+{
+    static int fds[CROWD][CROWD_FILES];
+    pthread_t threads[CROWD];
+    char name[32];
+    assert_true((uint64_t)CROWD * CROWD_FILES * CROWD_BYTES > FS_BUFFERED_BYTES * 5 / 4);
+    for (int t = 0; t < CROWD; t++)
+        for (int i = 0; i < CROWD_FILES; i++) {
+            snprintf(name, sizeof(name), "crowd-%d-%d", t, i);
+            fds[t][i] = must_open(name, O_CREAT | O_RDWR | (i % 2 ? O_TRUNC : 0));
+        }
+    backend_hold(&backend, true);
+    for (int t = 0; t < CROWD; t++)
+        assert_int_equal(pthread_create(&threads[t], NULL, write_crowd, fds[t]), 0);
+    while (load_now().buffered_waits < CROWD)
+        usleep(1000);
+    struct fs_mount_load load = load_now();
+    assert_true(load.buffered > FS_BUFFERED_BYTES);
+    assert_true(load.buffered_most <= FS_BUFFERED_BYTES + CROWD * (1 << 20));
+    backend_hold(&backend, false);
+    for (int t = 0; t < CROWD; t++)
+        pthread_join(threads[t], NULL);
+    load = load_now();
+    assert_true(load.buffered_most <= FS_BUFFERED_BYTES + CROWD * (1 << 20));
+    for (int t = 0; t < CROWD; t++)
+        for (int i = 0; i < CROWD_FILES; i++) {
+            struct stat st;
+            must(fstat(fds[t][i], &st));
+            assert_int_equal(st.st_size, CROWD_BYTES);
+            must(close(fds[t][i]));
+        }
+    assert_int_equal(load_now().buffered, 0);
+}
+
 /* ---- Buffers: held commits ---- */
 
 static void *held_writer(void *arg)
@@ -1696,6 +1753,7 @@ int main(int argc, char **argv)
         mounted(test_commit_overtakes_reader),
         mounted(test_killed_callers),
         mounted(test_interrupted_callers),
+        mounted(test_writers_wait_when_much_is_buffered),
         mounted(test_bounded_buffer),
         mounted(test_removed_elsewhere),
         mounted(test_removed_elsewhere_after_own_change),

@@ -318,6 +318,68 @@ static void test_one_that_was_given_up_keeps_nobody_waiting(void **state)
     settle(n);
 }
 
+/* ---- Queues
+ * ------------------------------------------------------------------------------------ */
+
+static uint64_t value_of(const char *text, const char *name, const char *queue)
+{
+    char wanted[128];
+    unsigned long long value;
+    snprintf(wanted, sizeof(wanted), "\n%s{queue=\"%s\"} ", name, queue);
+    const char *at = strstr(text, wanted);
+    if (!at)
+        fail_msg("no line%s", wanted);
+    assert_int_equal(sscanf(at + strlen(wanted), "%llu\n", &value), 1);
+    return value;
+}
+
+/* Every queue that is shown has a bound, and keeps to it. */
+static unsigned check_queues(const char *text)
+{
+    static const char line[] = "\ntierce_queue{queue=\"";
+    unsigned count = 0;
+    for (const char *at = text; (at = strstr(at, line)); at++, count++) {
+        char queue[64];
+        assert_int_equal(sscanf(at + strlen(line), "%63[a-z_]", queue), 1);
+        uint64_t now = value_of(text, "tierce_queue", queue);
+        uint64_t most = value_of(text, "tierce_queue_most", queue);
+        uint64_t bound = value_of(text, "tierce_queue_bound", queue);
+        value_of(text, "tierce_queue_waits_total", queue);
+        assert_true(bound > 0 && now <= most && most <= bound);
+    }
+    return count;
+}
+
+static void test_queues_show_bound_and_use(void **state)
+{
+    struct node *n = *state;
+    struct buf text = {0};
+    struct session *s = session_find(n, open_session(n, OTHER, 5));
+    s->damaged = true;
+    s->damaged_until_us = UINT64_MAX;
+    for (uint64_t request = 1; !s->refused; request++)
+        send_build(n, s->number, request, 1 << 20);
+    metrics_write(n, &text);
+    buf_u8(&text, 0);
+    assert_int_equal(check_queues((char *)text.data), 17);
+    const char *shown = (char *)text.data;
+    assert_int_equal(value_of(shown, "tierce_queue", "parked_bytes"), s->parked_bytes);
+    assert_int_equal(value_of(shown, "tierce_queue_waits_total", "parked_bytes"), 1);
+    assert_int_equal(value_of(shown, "tierce_queue", "sessions"), 2);
+    assert_true(value_of(shown, "tierce_queue_most", "log_bytes") > 0);
+    assert_non_null(strstr(shown, "\ntierce_raft_leads 1\n"));
+    s->damaged = false;
+    leader_tick(n);
+    settle(n);
+    buf_clear(&text);
+    metrics_write(n, &text);
+    buf_u8(&text, 0);
+    shown = (char *)text.data;
+    assert_int_equal(value_of(shown, "tierce_queue", "parked_bytes"), 0);
+    assert_true(value_of(shown, "tierce_queue_most", "parked_bytes") > 0);
+    buf_release(&text);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -336,6 +398,7 @@ int main(void)
         TEST(test_recovery_keeps_no_dead_sessions),
         TEST(test_none_overtakes_one_that_was_turned_away),
         TEST(test_one_that_was_given_up_keeps_nobody_waiting),
+        TEST(test_queues_show_bound_and_use),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

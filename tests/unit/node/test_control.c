@@ -367,6 +367,15 @@ static void test_a_caller_that_leaves_is_forgotten(void **state)
 /* ---- The node itself
  * -------------------------------------------------------------------- */
 
+static void test_metrics(void **state)
+{
+    char error[NODE_ERROR_BYTES] = "", *text;
+    assert_int_equal(node_call_metrics(data, &text, error), 0);
+    assert_string_equal(text, "tierce_of_a_twin 1\n");
+    free(text);
+    assert_int_equal(node_call_metrics("/nonexistent", &text, error), -ENOENT);
+}
+
 static void test_status_and_invite(void **state)
 {
     char error[NODE_ERROR_BYTES] = "", *text = NULL;
@@ -703,6 +712,7 @@ int main(void)
         WITH_TWIN(test_malformed_requests_are_refused),
         WITH_TWIN(test_server_checks_limits_itself),
         WITH_TWIN(test_a_caller_that_leaves_is_forgotten),
+        WITH_TWIN(test_metrics),
         WITH_TWIN(test_status_and_invite),
         WITH_TWIN(test_stop_says_who_is_in_the_way),
         WITH_TWIN(test_stop_waits_for_the_end),

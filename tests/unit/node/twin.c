@@ -244,6 +244,11 @@ static void on_closed(void *context, struct wire_connection *c, const char *reas
         n->held_closed = true;
 }
 
+void metrics_write(struct node *n, struct buf *to)
+{
+    buf_printf(to, "tierce_of_a_twin 1\n");
+}
+
 static void *run_loop(void *context)
 {
     struct node *n = context;
