@@ -245,6 +245,13 @@ static void test_a_running_node_is_left_alone(void **state)
     assert_says(t->error, "is not a data directory");
 }
 
+/* The node is as it was. */
+static void check_untouched(struct setting *t)
+{
+    directory_release(t->old);
+    assert_int_equal(directory_open(t->old, t->data, t->error), 0);
+}
+
 static void test_nothing_was_received(void **state)
 {
     struct setting *t = *state;
@@ -257,7 +264,7 @@ static void test_nothing_was_received(void **state)
     assert_int_equal(store_create(&options, t->error), 0);
     assert_int_equal(node_recover(t->data, true, &r, &token, t->error), -EBADMSG);
     assert_says(t->error, "received nothing");
-    assert_int_equal(directory_open(t->old, t->data, t->error), 0); /* as it was */
+    check_untouched(t);
 }
 
 /* Where it first stands in the first segment. */
@@ -297,7 +304,7 @@ static void test_a_damaged_log(void **state)
     char *stage = directory_file(t->data, DIRECTORY_RECOVERY);
     assert_int_equal(access(stage, F_OK), -1);
     free(stage);
-    assert_int_equal(directory_open(t->old, t->data, t->error), 0);
+    check_untouched(t);
 }
 
 /* What is torn was acknowledged by nobody: without it the rest is whole. */
