@@ -39,8 +39,8 @@ int ca_sign(const struct ca_record *ca, const char *request_pem,
 
 /* What of a directory's identity files is to be others. */
 struct identity_files {
-    char *ca_pem, *cert_pem; /* NULL: as they are */
-    int64_t end_s, renew_s;  /* of the certificate then in force */
+    char *ca_pem, *cert_pem;         /* NULL: as they are */
+    int64_t begin_s, end_s, renew_s; /* of the certificate then in force */
 };
 
 /* What `ca` and the clock demand of `d`; nothing is written. */

@@ -59,7 +59,6 @@ int identity_demand(const struct directory *d, const struct ca_record *ca, int64
                     struct identity_files *ret, char error[NODE_ERROR_BYTES])
 {
     struct identity_files files = {.ca_pem = ca_believed_pem(ca)};
-    int64_t begin;
     if (!files.ca_pem)
         return node_error(error, -ENOMEM, "out of memory");
     if (!strcmp(files.ca_pem, d->ca_pem)) {
@@ -73,8 +72,9 @@ int identity_demand(const struct directory *d, const struct ca_record *ca, int64
         result = check(d, &files, error);
     if (!result) {
         const char *cert = files.cert_pem ? files.cert_pem : d->cert_pem;
-        ensure(!wire_pki_times(cert, &begin, &files.end_s));
-        files.renew_s = renewal_of(begin, files.end_s, directory_certificate_life_s(d));
+        ensure(!wire_pki_times(cert, &files.begin_s, &files.end_s));
+        files.renew_s =
+            renewal_of(files.begin_s, files.end_s, directory_certificate_life_s(d));
         *ret = files;
     } else {
         identity_files_release(&files);
@@ -197,6 +197,7 @@ static void put_in_force(struct node *n, struct identity_work *w)
     i->is_known = true;
     i->step = w->step;
     i->is_rotating = w->is_rotating;
+    i->begin_s = w->files.begin_s;
     i->end_s = w->files.end_s;
     i->renew_s = w->files.renew_s;
 }
@@ -245,7 +246,9 @@ void identity_note(struct node *n)
 void identity_tick(struct node *n, uint64_t now_us)
 {
     struct identity *i = &n->identity;
-    bool renewal = i->is_known && (int64_t)(clock_real_us() / 1000000) >= i->renew_s;
+    int64_t now_s = (int64_t)(clock_real_us() / 1000000);
+    bool renewal = i->is_known &&
+                   (now_s >= i->renew_s || now_s < i->begin_s - NODE_CERTIFICATE_EARLY_S);
     if ((!i->is_due && !renewal) || i->work || now_us < i->again_us ||
         !store_is_ready(n->store))
         return;

@@ -136,7 +136,7 @@ struct identity {
     bool is_known; /* the cluster's CA has been read, and the node is as it demands */
     uint32_t step; /* the CA's, that is in force here */
     bool is_rotating; /* with another to follow */
-    int64_t end_s, renew_s; /* the certificate's, CLOCK_REALTIME */
+    int64_t begin_s, end_s, renew_s; /* the certificate's, CLOCK_REALTIME */
     bool is_due;            /* the CA may be another */
     bool stale;             /* the endpoint has not got what the files say */
     uint64_t again_us;      /* not before, after a failure */
