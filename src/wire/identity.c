@@ -95,7 +95,9 @@ static int explain_chain(X509 *certificate, int result, char error[WIRE_ERROR_BY
     case X509_V_ERR_CERT_HAS_EXPIRED:
         time_text(X509_get0_notAfter(certificate), when, sizeof(when));
         snprintf(error, WIRE_ERROR_BYTES,
-                 "the node's certificate ended on %s; join the cluster anew", when);
+                 "the node's certificate ended on %s and was not renewed: node.log says "
+                 "why; one that has never run joins anew",
+                 when);
         return -EKEYREJECTED;
     case X509_V_ERR_CERT_NOT_YET_VALID:
         time_text(X509_get0_notBefore(certificate), when, sizeof(when));

@@ -126,6 +126,25 @@ def test_certificates_that_ended_meanwhile(t):
     check_equal(c.tierce('get', 'k', data=1).text, 'between', 'the value')
 
 
+@limit(240)
+def test_a_full_disk_only_delays_it(t):
+    c = t.cluster(1, mounted=False, disk='224m',
+                  conf={'certificate_life': f'{LIFE_SECONDS}s', 'segment_mib': 16})
+    filler, log = f'{c.nodes[0].data}/filler', f'{c.nodes[0].data}/node.log'
+    end = c.status(0)['certificate_end']
+    with open(filler, 'wb', buffering=0) as f:
+        try:
+            while f.write(b'x' * 4096):
+                pass
+        except OSError:
+            pass
+    wait_for(lambda: 'cannot be renewed' in open(log).read(), 'it is said', 3 * LIFE_SECONDS)
+    check_equal(c.status(0)['certificate_end'], end, 'the end of the certificate')
+    os.unlink(filler)
+    wait_for(lambda: c.status(0)['certificate_end'] != end, 'it is renewed', 60)
+    c.check_running()
+
+
 def test_what_is_broken_is_made_good(t):
     """As a crash between the two files leaves them, or a copy that is too old."""
     c = t.cluster(1, mounted=False)
