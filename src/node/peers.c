@@ -670,6 +670,15 @@ static bool is_harmless(const struct node *n, const struct raft_message *m)
            m->from == raft_leader(raft);
 }
 
+/* It was a member when it connected, and is none as of the snapshot that was installed
+ * since, or of what a truncation has left: where to answer it went with that. It connects
+ * anew, and is a guest then. */
+static void ask_for_hello(struct node *n, struct wire_connection *c)
+{
+    node_forget(n, c); /* closed() does not follow */
+    wire_close(c);
+}
+
 void peers_frame(struct node *n, struct wire_connection *c, const struct wire_frame *f)
 {
     struct raft_message m;
@@ -683,6 +692,10 @@ void peers_frame(struct node *n, struct wire_connection *c, const struct wire_fr
     }
     m.from = wire_peer_id(c);
     m.to = n->directory.node_id;
+    if (!peers_find(n, m.from)) {
+        ask_for_hello(n, c);
+        return;
+    }
     if (clock_us) {
         struct peer *p = peers_find(n, m.from);
         if (p)
