@@ -19,6 +19,8 @@
  *   V15 timestamps rise along the log; nobody leads with a clock an hour ahead of all
  *
  *   V16 what rotted is repaired in the end (plan.c)
+ *   V17 a session ends when its node is dead, not while it lives; nothing is committed
+ *       behind its end
  *
  * V9 and V12 are in check_state.c.
  */
@@ -29,9 +31,11 @@
 #include <errno.h>
 
 enum {
-    SILENT_US = 2 * 1000 * 1000,       /* far more than a leader waits for a majority */
-    SETTLE_US = 3 * 1000 * 1000,       /* until all have been told a clock */
-    CLOCK_SLACK_US = 60 * 1000 * 1000, /* drift, and the way */
+    SILENT_US = 2 * 1000 * 1000,        /* far more than a leader waits for a majority */
+    SESSION_LIVES_US = 8 * 1000 * 1000, /* heard that long ago: surely not to be ended */
+    SESSION_DEAD_US = 20 * 1000 * 1000, /* ... surely ended */
+    SETTLE_US = 3 * 1000 * 1000,        /* until all have been told a clock */
+    CLOCK_SLACK_US = 60 * 1000 * 1000,  /* drift, and the way */
 };
 
 struct seen { /* an entry of a node's log */
@@ -292,9 +296,14 @@ int __real_evaluate(struct node *n, uint64_t session, const uint8_t *op, size_t 
 int __wrap_evaluate(struct node *n, uint64_t session, const uint8_t *op, size_t length,
                     struct evaluation *e);
 
+static void check_death(const struct sim_node *n, uint64_t number);
+
 int __wrap_evaluate(struct node *n, uint64_t session, const uint8_t *op, size_t length,
                     struct evaluation *e)
 {
+    struct node_op decoded;
+    if (op[0] == NODE_OP_END_SESSION && node_op_decode(op, length, &decoded) == 0)
+        check_death(sim_at_node, decoded.session);
     int ret = __real_evaluate(n, session, op, length, e);
     trace("evaluates operation %u of session %llu: %d", op[0],
           (unsigned long long)session, ret);
@@ -532,9 +541,49 @@ static void check_clock(const struct sim_node *n)
         sim_fail("V15: %s leads, and its clock is more than an hour ahead", n->name);
 }
 
+/* ---- Sessions of nodes that are dead, and of nodes that live: V17 -------------------- */
+
+static const struct session *newest_of(const struct node *n, uint64_t node_id)
+{
+    const struct session *newest = NULL;
+    for (const struct session *s = n->sessions; s; s = s->next)
+        if (s->node_id == node_id && (!newest || s->number > newest->number))
+            newest = s;
+    return newest;
+}
+
+/* In the leader's context, about to be ended. */
+static void check_death(const struct sim_node *n, uint64_t number)
+{
+    const struct session *s = session_find(n->node, number);
+    struct sim_node *m = s ? sim_of_id(s->node_id) : NULL;
+    if (!m || newest_of(n->node, m->id) != s)
+        return;
+    if (m == n || sim_now < heard[n->number][m->number] + SESSION_LIVES_US)
+        sim_fail("V17: %s ends the session of %s, which it has just heard", n->name,
+                 m->name);
+}
+
+static void check_sessions(const struct sim_node *n)
+{
+    uint64_t since = max_u64(shadow_of(n)->leads_since, n->resumed_us);
+    if (!raft_established(n->node->driver.raft) || n->node->was_low)
+        return;
+    for (const struct session *s = n->node->sessions; s; s = s->next) {
+        const struct sim_node *m = sim_of_id(s->node_id);
+        if (m && newest_of(n->node, m->id) != s)
+            sim_fail("V17: %s has two sessions of %s", n->name, m->name);
+        if (m && !m->up && sim_now > max_u64(since, m->down_us) + SESSION_DEAD_US)
+            sim_fail("V17: %s has a session of %s, which is down for %d s", n->name,
+                     m->name, (int)((sim_now - m->down_us) / SIM_S));
+    }
+}
+
 static void check_leader(struct sim_node *n)
 {
     check_quorum(n);
+    if (sim_steps % 64 == 0)
+        check_sessions(n);
     if (sim_steps % 16 == 0)
         check_clock(n);
 }

@@ -103,7 +103,7 @@ const struct written *ledger_written(uint64_t index, uint64_t term)
 
 enum { KEY_VERSION, KEY_VALUE, KEY_LIVE }; /* of a row of `keys` */
 
-static struct table keys, requests;
+static struct table keys, requests, ended; /* ended: sessions */
 static struct decided *decided;
 static size_t capacity;
 static uint64_t last, digest, newest; /* newest: timestamp of a record */
@@ -124,6 +124,8 @@ static int replay_record(void *arg, const struct store_record *r, uint32_t offse
         sim_fail("V15: a record of %llu follows one of %llu",
                  (unsigned long long)r->timestamp_us, (unsigned long long)newest);
     newest = r->timestamp_us;
+    if (r->key[0] == FS_CLASS_SESSION && r->key_size == 9 && !r->value)
+        *find_or_add(&ended, get_be64(r->key + 1), 0) = 1;
     uint64_t *k = find_or_add(&keys, key_hash(r->key, r->key_size), 0);
     if (k[KEY_LIVE])
         digest -= ledger_key_digest(r->key, r->key_size, k[KEY_VERSION]);
@@ -153,6 +155,9 @@ void ledger_decide(const struct store_entry *e, const uint8_t *data, size_t leng
         decided = realloc(decided, capacity * sizeof(*decided));
         ensure(decided);
     }
+    if (e->session && e->request && find(&ended, e->session, 0))
+        sim_fail("V17: request %llu of session %llu is committed behind its end",
+                 (unsigned long long)e->request, (unsigned long long)e->session);
     store_entry_each(data, length, replay_record, NULL);
     decided[e->index] = (struct decided){.term = e->term, .hash = hash, .digest = digest};
     last = e->index;

@@ -83,6 +83,7 @@ static void gone(struct sim_node *n)
 {
     verify_killed(n);
     n->up = false;
+    n->down_us = sim_now;
     n->paused = n->serves = n->stopping = false;
     n->life++;
     clients_node_down(n);

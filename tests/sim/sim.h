@@ -210,7 +210,7 @@ struct sim_node {
     /* its end of the mount */
     const struct fs_backend *backend;
     bool serves;
-    uint64_t hang_until, down_until_us;
+    uint64_t hang_until, down_until_us, down_us; /* down_us: since then */
     uint64_t proven; /* disk.c: the hint, a while ago, in that life */
     unsigned proven_life;
     struct sim_held *held; /* events while it is paused */
