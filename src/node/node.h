@@ -131,7 +131,7 @@ int node_call_stop(const char *data, char error[NODE_ERROR_BYTES]);
 /* The same, and this node is no member any more. -EBUSY, or why the others would not go on
  * without it: nothing has changed. */
 int node_call_leave(const char *data, char error[NODE_ERROR_BYTES]);
-/* Another member goes for good: its certificate is refused from then on. Done already: 0. */
+/* Another member goes for good: its certificate is refused from then on. */
 int node_call_remove(const char *data, const char *name, char error[NODE_ERROR_BYTES]);
 /* Another voter leads, `name` or, where that is empty, the one that is best fit to. */
 int node_call_transfer(const char *data, const char *name,

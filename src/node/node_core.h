@@ -380,6 +380,7 @@ struct peer {
     char address[LIMIT_ADDRESS_BYTES + 1]; /* a member's, as the log had it last */
     /* A member that came from another address than the log says: it has moved there. */
     char moved[LIMIT_ADDRESS_BYTES + 1];
+    unsigned dials;
     struct wire_connection *connection; /* dialed from here; NULL: none */
     bool open;
     uint64_t dial_at_us, backoff_us;

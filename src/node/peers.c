@@ -74,7 +74,7 @@ void peers_forget(struct node *n, const struct wire_connection *c)
     *p = n->peers[--n->peer_count];
 }
 
-/* Where it is dialed. */
+/* Where it is, as far as is known. */
 static const char *address_of(struct node *n, const struct peer *p)
 {
     const struct member *m = members_find(&n->members, p->id);
@@ -92,6 +92,14 @@ static bool stays_as_guest(struct node *n, const struct peer *p)
 static void become_guest(struct peer *p)
 {
     memcpy(p->guest, p->moved[0] ? p->moved : p->address, sizeof(p->guest));
+}
+
+/* Every other time where tierce.conf says it is: all may have moved at once. */
+static const char *address_to_dial(struct node *n, struct peer *p)
+{
+    const struct member *m = members_find(&n->directory.members, p->id);
+    bool other = m && strcmp(m->address, address_of(n, p)) != 0;
+    return other && p->dials++ % 2 ? m->address : address_of(n, p);
 }
 
 void peers_refresh(struct node *n)
@@ -150,10 +158,9 @@ void peers_dial_due(struct node *n, uint64_t now_us)
             p->read_failed = false;
             ask_again(n, p->id);
         }
-        const char *address = address_of(n, p);
-        if (p->connection || !address[0] || now_us < p->dial_at_us)
+        if (p->connection || !address_of(n, p)[0] || now_us < p->dial_at_us)
             continue;
-        if (wire_dial(n->endpoint, address, p->id, &p->connection) < 0)
+        if (wire_dial(n->endpoint, address_to_dial(n, p), p->id, &p->connection) < 0)
             dial_later(p, now_us);
     }
 }

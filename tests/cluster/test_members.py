@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """Nodes come and go for good: remove, leave, replace, observers, transfer, other addresses."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,8 +10,9 @@ import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
-from cluster import (Failure, check, check_equal, is_mounted, limit, main,  # noqa: E402
-                     wait_for, TOKEN)
+import protocol  # noqa: E402
+from cluster import (TOKEN, Failure, Node, check, check_equal, free_port,  # noqa: E402
+                     is_mounted, limit, main, wait_for)
 
 
 class Writer(threading.Thread):
@@ -158,6 +160,15 @@ def test_a_removed_node_that_was_down_is_turned_away(t):
     check_refuses_to_start(c, gone)
     check('removed from its cluster' in c.tierce('join', invite(c, leader), data=gone, code=1).error,
           'join does not take the directory of a removed node')
+    # Whatever speaks with its certificate is turned away, by everybody, and told why.
+    identity = protocol.Identity(c.nodes[gone].data)
+    for i in (leader, stays):
+        connection = protocol.open_connection(identity, c.nodes[i].address)
+        with contextlib.suppress(OSError):
+            connection.send(protocol.OPERATION, protocol.operation(protocol.SESSION))
+        frames = connection.wait_closed()
+        check_equal([(f.type, f.value[0]) for f in frames],
+                    [(protocol.REFUSAL, protocol.REMOVED)], f'what node {i} says to it')
     # Without the mark it is the others who say so, for good.
     os.unlink(f'{c.nodes[gone].data}/removed')
     result = c.tierce(*c.start_arguments(gone), data=gone, code=1)
@@ -239,7 +250,7 @@ def test_a_lost_host_is_replaced(t):
                       c.nodes[lost].address, data=spare, code=1)
     check('in use' in result.error or 'there and well' in result.error, f'{result}')
     result = c.tierce('join', token, '--replace', f'n{lost}', '--name', 'new', '--listen',
-                      f'127.0.0.1:{free()}', data=spare, code=1)
+                      f'127.0.0.1:{free_port()}', data=spare, code=1)
     check('there and well' in result.error, f'who is reachable is not replaced\n{result}')
     c.kill9(lost)
     wait_for(lambda: not members(c, leader)[f'n{lost}']['reachable'], 'it is unreachable')
@@ -267,11 +278,6 @@ def test_a_lost_host_is_replaced(t):
     writer.wait_progress()
     writer.stop()
     writer.check_seen_by(c, (0, 1, 2))
-
-
-def free():
-    from cluster import free_port
-    return free_port()
 
 
 @limit(300)
@@ -318,7 +324,6 @@ def test_an_observer_never_votes(t):
 
 
 def add_node(c, name, *options):
-    from cluster import Node
     node = Node(c.base, len(c.nodes), name)
     os.makedirs(node.mount)
     c.nodes.append(node)
@@ -354,6 +359,70 @@ def test_transfer(t):
     writer.stop()
     writer.check_seen_by(c, others(c, down))
     check(writer.worst_s < 3, f'a write took {writer.worst_s:.1f} s')
+
+
+def move(c, i):
+    """Another port, as its tierce.conf says from the next start on."""
+    node = c.nodes[i]
+    node.port = free_port()
+    node.address = f'127.0.0.1:{node.port}'
+    rewrite(c, i, lambda key, value: node.address if key in ('listen', 'advertise') else value)
+
+
+def rewrite(c, i, change):
+    path = f'{c.nodes[i].data}/tierce.conf'
+    lines = []
+    for line in open(path).read().splitlines():
+        key, _, value = (part.strip() for part in line.partition('='))
+        lines.append(f'{key} = {change(key, value)}')
+    with open(path, 'w') as f:
+        f.write('\n'.join(lines) + '\n')
+
+
+def test_a_node_that_moved_is_found_by_its_certificate(t):
+    c = t.cluster(3)
+    leader = c.leader()
+    mover, stays = others(c, leader)
+    writer = Writer(c, stays)
+    writer.wait_progress()
+    c.stop(mover)
+    move(c, mover)
+    c.start(mover)
+    wait_for(lambda: members(c, leader)[f'n{mover}']['reachable'], 'the leader reaches it')
+    writer.wait_progress()
+    c.wait_caught_up([mover])
+    # Now it is needed for a majority, so it votes.
+    writer.stop()
+    c.kill9(stays)
+    with open(c.path(mover, 'moved'), 'w') as f:
+        f.write('here')
+    c.start(stays)
+    writer.check_seen_by(c, (0, 1, 2))
+
+
+def test_all_nodes_move_at_once(t):
+    c = t.cluster(3)
+    with open(c.path(0, 'before'), 'w') as f:
+        f.write('there')
+    for i in (0, 1, 2):
+        c.stop(i)
+        move(c, i)
+    ids = {}
+    for i in (0, 1, 2):
+        conf = dict(line.split(' = ', 1) for line in open(f'{c.nodes[i].data}/tierce.conf')
+                    if ' = ' in line)
+        ids[conf['id'].strip()] = c.nodes[i].address
+    for i in (0, 1, 2):
+        path = f'{c.nodes[i].data}/tierce.conf'
+        lines = [line for line in open(path).read().splitlines() if 'member' not in line]
+        lines += [f'member = {id} voter {address} x{id}' for id, address in ids.items()]
+        with open(path, 'w') as f:
+            f.write('\n'.join(lines) + '\n')
+    c.start_all((0, 1, 2))
+    c.wait_ready()
+    for i in (0, 1, 2):
+        with open(c.path(i, 'before')) as f:
+            check_equal(f.read(), 'there', f'what node {i} has')
 
 
 if __name__ == '__main__':
