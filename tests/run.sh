@@ -242,10 +242,14 @@ part_sim() {
 }
 
 part_cluster() {
+    # The program of the next version, for the test of an upgrade; nothing else of it is built.
+    ONLY=src/cli/tierce build build-raised -Dwerror=true -Draise_version=true ||
+        { fail_one 'build of the next version'; return; }
+    local raised=$binary
     build build -Dwerror=true || { fail_one 'build'; return; }
     local file
     for file in tests/cluster/test_*.py; do
-        TIERCE_BINARY=$binary run_limited 420 "$python" "$file"
+        TIERCE_BINARY=$binary TIERCE_RAISED_BINARY=$raised run_limited 420 "$python" "$file"
         take_counts "$file" $?
     done
 }

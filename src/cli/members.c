@@ -19,10 +19,15 @@ void cli_json_members(struct buf *to, const struct node_status *s)
         cli_json_string(to, m->address);
         buf_printf(to,
                    ", \"kind\": \"%s\", \"voter\": %s, \"leader\": %s, \"reachable\": %s, "
-                   "\"protocol\": %u, \"ca_step\": %u, \"applied\": ",
+                   "\"protocol\": %u, \"ca_step\": %u, \"program\": ",
                    kind_of(m), m->voter ? "true" : "false",
                    m->id == s->leader ? "true" : "false", m->reachable ? "true" : "false",
                    m->version, m->ca);
+        if (m->program[0])
+            cli_json_string(to, m->program);
+        else
+            buf_printf(to, "null");
+        buf_printf(to, ", \"applied\": ");
         if (m->applied) /* only a leader knows it of others */
             buf_printf(to, "%llu}", (unsigned long long)m->applied);
         else

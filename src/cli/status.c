@@ -95,6 +95,7 @@ static void format_json(struct buf *to, const struct node_status *s)
     json_disk(to, s);
     json_number(to, "certificate_end", s->certificate_end_s);
     json_number(to, "refused", s->refused);
+    json_number(to, "protocol", s->cluster_version);
     buf_printf(to, ", \"members\": ");
     cli_json_members(to, s);
     buf_printf(to, "}\n");
@@ -166,8 +167,9 @@ static void format_self(struct buf *to, const struct node_status *s)
     const char *leader = leader_name(s);
     buf_printf(to, "node     %s (id %016llx), %s, pid %u, tierce %s\n", s->name,
                (unsigned long long)s->id, role_names[s->role], s->pid, s->version);
-    buf_printf(to, "cluster  %s, term %llu, leader %s\n", cluster,
-               (unsigned long long)s->term, leader ? leader : "unknown");
+    buf_printf(to, "cluster  %s, term %llu, leader %s, protocol version %u\n", cluster,
+               (unsigned long long)s->term, leader ? leader : "unknown",
+               s->cluster_version);
     buf_printf(to, "quorum   %s\n",
                s->quorum
                    ? "yes"

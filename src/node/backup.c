@@ -15,7 +15,7 @@
 void backup_head_encode(uint8_t to[BACKUP_HEADER], const struct backup_head *head)
 {
     memcpy(to, BACKUP_MAGIC, 8);
-    put_u32(to + 8, BACKUP_VERSION);
+    put_u32(to + 8, head->format);
     put_u32(to + 12, BACKUP_HEADER);
     memcpy(to + 16, head->cluster_id, STORE_CLUSTER_ID_BYTES);
     put_u64(to + 32, head->begin.index);
@@ -33,9 +33,10 @@ int backup_head_decode(const uint8_t *data, size_t length, struct backup_head *r
     if (size < BACKUP_HEADER || size > length ||
         get_u32(data + size - 4) != crc32_of(0, data, size - 4))
         return -EBADMSG;
-    if (get_u32(data + 8) > BACKUP_VERSION)
+    ret->format = get_u32(data + 8);
+    if (ret->format > version_format(WIRE_PROTOCOL_VERSION))
         return -EPROTONOSUPPORT;
-    if (get_u32(data + 8) != BACKUP_VERSION || size != BACKUP_HEADER)
+    if (ret->format == 0 || size != BACKUP_HEADER)
         return -EBADMSG;
     memcpy(ret->cluster_id, data + 16, STORE_CLUSTER_ID_BYTES);
     ret->begin = (struct store_point){.index = get_u64(data + 32),

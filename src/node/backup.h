@@ -20,7 +20,6 @@
 #include "node_internal.h"
 
 enum {
-    BACKUP_VERSION = 1,
     BACKUP_HEADER = 64,
     BACKUP_BLOCK_HEADER = 5,
     BACKUP_TRAILER = 2 * 8 + 3 * 8 + 4 + WIRE_HASH_BYTES,
@@ -35,6 +34,7 @@ enum backup_block { BACKUP_RECORDS = 1, BACKUP_ENTRIES = 2, BACKUP_LAST = 3 };
 struct backup_head {
     uint8_t cluster_id[STORE_CLUSTER_ID_BYTES];
     struct store_point begin; /* A */
+    uint32_t format;
 };
 
 struct backup_summary {

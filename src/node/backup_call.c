@@ -210,6 +210,7 @@ static int begin(struct writing *w, char error[NODE_ERROR_BYTES])
     head->begin.timestamp_us = reader_u64(&c->fields);
     head->begin.crc = reader_u32(&c->fields);
     w->quorum = reader_u8(&c->fields) != 0;
+    head->format = reader_u32(&c->fields);
     if (!reader_done(&c->fields))
         return call_bad_answer(c, error);
     memcpy(head->cluster_id, cluster, STORE_CLUSTER_ID_BYTES);

@@ -68,6 +68,9 @@ void members_encode(const struct members *members, struct buf *to)
         buf_cstring(to, m->name);
         buf_cstring(to, m->address);
     }
+    for (uint32_t i = 0; i < members->count; i++)
+        if (members->version >= NODE_VERSION_PROGRAMS)
+            buf_cstring(to, members->list[i].program);
 }
 
 static void read_member(struct reader *r, struct member *m)
@@ -99,6 +102,11 @@ static void read_members(struct reader *r, struct members *ret)
             if (ret->list[k].id == ret->list[i].id)
                 r->bad = true;
     }
+    for (uint32_t i = 0; i < ret->count && !r->bad; i++)
+        if (ret->version >= NODE_VERSION_PROGRAMS)
+            reader_cstring(r, ret->list[i].program, sizeof(ret->list[i].program));
+    if (ret->version > NODE_VERSION_PROGRAMS && !r->bad)
+        r->at = r->end; /* who must know what follows is told so by the version */
 }
 
 int members_decode(const void *data, size_t length, struct members *ret)
@@ -277,6 +285,8 @@ static void encode_report(const struct node_op *op, struct buf *to)
     buf_u16(to, op->version);
     buf_u32(to, op->ca);
     buf_cstring(to, op->address);
+    if (op->program[0])
+        buf_cstring(to, op->program);
 }
 
 static void decode_report(struct reader *r, struct node_op *op)
@@ -285,7 +295,11 @@ static void decode_report(struct reader *r, struct node_op *op)
     op->version = reader_u16(r);
     op->ca = reader_u32(r);
     reader_cstring(r, op->address, sizeof(op->address));
-    r->bad |= !op->node_id || !op->version || !node_address_valid(op->address);
+    bool program = !r->bad && reader_left(r) > 0;
+    if (program)
+        reader_cstring(r, op->program, sizeof(op->program));
+    r->bad |= !op->node_id || !op->version || !node_address_valid(op->address) ||
+              (program && !op->program[0]);
 }
 
 static void encode_version(const struct node_op *op, struct buf *to)

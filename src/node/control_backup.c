@@ -144,6 +144,7 @@ static void answer_begin(struct control_request *r, const struct store_point *be
     buf_u64(&to, begin->timestamp_us);
     buf_u32(&to, begin->crc);
     buf_u8(&to, has_quorum(r->node));
+    buf_u32(&to, version_format(node_members(r->node)->version));
     if (to.failed)
         control_answer_error(r, -ENOMEM, "");
     else

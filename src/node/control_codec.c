@@ -75,6 +75,7 @@ void node_status_encode(const struct node_status *s, struct buf *to)
         buf_u64(to, m->applied);
         buf_u16(to, m->version);
         buf_u32(to, m->ca);
+        buf_cstring(to, m->program);
     }
 }
 
@@ -109,6 +110,7 @@ static void read_member(struct reader *r, struct node_member *m)
     m->applied = reader_u64(r);
     m->version = reader_u16(r);
     m->ca = reader_u32(r);
+    reader_cstring(r, m->program, sizeof(m->program));
 }
 
 int node_status_decode(const void *data, size_t length, struct node_status *ret)

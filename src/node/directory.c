@@ -94,11 +94,13 @@ static int conf_format(struct conf_parser *p, char *value)
     unsigned long format = strtoul(value, &end, 10);
     if (!isdigit((unsigned char)value[0]) || *end || format == 0)
         return conf_bad(p, "format \"%.40s\" is not a number", value);
-    if (format > NODE_FORMAT_VERSION)
+    uint32_t newest = version_format(WIRE_PROTOCOL_VERSION);
+    p->d->members.version = version_of_format((uint32_t)min_u64(format, newest));
+    if (format > newest)
         return node_error(p->error, -EPROTONOSUPPORT,
                           "%s was written by a newer tierce (format %lu); this one knows "
-                          "%d: upgrade tierce on this host",
-                          p->file, format, NODE_FORMAT_VERSION);
+                          "%u: upgrade tierce on this host",
+                          p->file, format, newest);
     return 0;
 }
 
@@ -254,6 +256,7 @@ static int conf_member(struct conf_parser *p, char *value)
         return conf_bad(p, "%s", "there are too many members");
     if (members_find(members, m.id))
         return conf_bad(p, "member %.20s stands twice", id);
+    m.version = members->version; /* at least: `format` stands before */
     m.voter = !strcmp(kind, "voter");
     m.observer = !strcmp(kind, "observer");
     strcpy(m.address, address);
@@ -355,7 +358,7 @@ void directory_conf_format(const struct directory *d, struct buf *to)
 {
     char cluster[2 * WIRE_CLUSTER_ID_BYTES + 1];
     hex_format(cluster, d->cluster_id, sizeof(d->cluster_id));
-    buf_printf(to, "format = %d\n", NODE_FORMAT_VERSION);
+    buf_printf(to, "format = %u\n", version_format(d->members.version));
     buf_printf(to, "cluster = %s\n", cluster);
     buf_printf(to, "id = %016llx\n", (unsigned long long)d->node_id);
     buf_printf(to, "name = %s\n", d->name);
@@ -572,6 +575,7 @@ struct store_options directory_store_options(const struct directory *d)
     struct store_options options = {.io = &store_io_posix,
                                     .path = d->path,
                                     .segment_bytes = d->segment_bytes,
+                                    .format = version_format(d->members.version),
                                     .scrub_period_us = d->scrub_period_us,
                                     .merge_bytes_per_s = d->merge_bytes_per_s};
     _Static_assert((int)STORE_CLUSTER_ID_BYTES == (int)WIRE_CLUSTER_ID_BYTES,

@@ -300,6 +300,8 @@ void driver_apply(struct node *n)
         client_applied(n);
         if (n->removed.count > removed)
             removed_applied(n);
+        if (n->members_applied.version != n->said_version)
+            upgrade_applied(n);
     }
     leader_release(n);
 }

@@ -198,6 +198,8 @@ static int evaluate_node(struct node *n, uint64_t session, const struct node_op 
         return evaluate_remove(n, op, e);
     case NODE_OP_REPORT:
         return evaluate_report(n, session, op, e);
+    case NODE_OP_VERSION:
+        return evaluate_version(n, op, e);
     case NODE_OP_TRANSFER:
         return evaluate_transfer(n, op, e);
     case NODE_OP_ROTATE_CA:

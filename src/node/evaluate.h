@@ -21,6 +21,7 @@ int evaluate_promote(struct node *n, const struct node_op *op, struct evaluation
 int evaluate_remove(struct node *n, const struct node_op *op, struct evaluation *e);
 int evaluate_report(struct node *n, uint64_t session, const struct node_op *op,
                     struct evaluation *e);
+int evaluate_version(struct node *n, const struct node_op *op, struct evaluation *e);
 int evaluate_transfer(struct node *n, const struct node_op *op, struct evaluation *e);
 
 /* evaluate_ca.c. Result of the first: the step that is now, and the last one. */

@@ -194,6 +194,9 @@ int evaluate_join(struct node *n, const struct node_op *op, struct evaluation *e
     }
     if (raft_config_is_pending(n->driver.raft))
         return -EBUSY;
+    ret = upgrade_judge_joiner(n, op->version);
+    if (ret < 0)
+        return ret;
     ret = judge_replaced(n, op, e, &gone);
     if (ret == 0)
         ret = add_learner(op, e);
@@ -248,8 +251,10 @@ int evaluate_report(struct node *n, uint64_t session, const struct node_op *op,
     const struct member *m = members_find(&n->members, op->node_id);
     if (!m || !s || s->node_id != op->node_id)
         return -EPERM;
+    if (op->program[0] && n->version < NODE_VERSION_PROGRAMS)
+        return -EPROTO;
     if (m->version == op->version && m->ca == op->ca &&
-        strcmp(m->address, op->address) == 0)
+        strcmp(m->address, op->address) == 0 && strcmp(m->program, op->program) == 0)
         return 0;
     if (raft_config_is_pending(n->driver.raft))
         return -EBUSY;
@@ -262,6 +267,20 @@ int evaluate_report(struct node *n, uint64_t session, const struct node_op *op,
     to->version = op->version;
     to->ca = op->ca;
     memcpy(to->address, op->address, sizeof(to->address));
+    memcpy(to->program, op->program, sizeof(to->program));
+    store_builder_begin(e->builder, e->timestamp_us);
+    evaluate_put_members(e);
+    return 0;
+}
+
+int evaluate_version(struct node *n, const struct node_op *op, struct evaluation *e)
+{
+    if (raft_config_is_pending(n->driver.raft))
+        return -EBUSY;
+    if (op->version <= n->members.version || op->version > upgrade_common(n))
+        return 0;
+    e->members = n->members;
+    e->members.version = op->version;
     store_builder_begin(e->builder, e->timestamp_us);
     evaluate_put_members(e);
     return 0;

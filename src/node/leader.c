@@ -860,6 +860,8 @@ void leader_tick(struct node *n)
     if (!raft_config_is_pending(n->driver.raft))
         promote(n);
     leader_advance_ca(n);
+    if (!raft_config_is_pending(n->driver.raft))
+        upgrade_raise(n);
     reclaim(n, NODE_RECLAIMS_TICK);
     open_gate(n);
 }

@@ -89,7 +89,7 @@ int left_out_state(const struct members *members, struct buf *to)
 {
     struct buf encoded = {0};
     members_encode(members, &encoded);
-    buf_u32(to, NODE_STATE_VERSION);
+    buf_u32(to, version_format(members->version));
     buf_u32(to, (uint32_t)encoded.length);
     buf_bytes(to, encoded.data, encoded.length);
     buf_u32(to, 0);

@@ -110,6 +110,7 @@ static void fill_member(struct node *n, const struct member *m, struct node_memb
     ret->observer = m->observer;
     ret->version = m->version;
     ret->ca = m->ca;
+    memcpy(ret->program, m->program, sizeof(ret->program));
     ret->applied = status.applied;
     ret->reachable = status.reachable;
     if (m->id == n->directory.node_id) {
@@ -476,7 +477,8 @@ static void ticked(evutil_socket_t fd, short what, void *arg)
 static int admit(void *context, struct wire_connection *c, const struct wire_hello *hello,
                  char text[WIRE_ERROR_BYTES])
 {
-    return removed_admit(context, hello->node_id, text);
+    int reason = removed_admit(context, hello->node_id, text);
+    return reason ? reason : upgrade_admit(context, hello, text);
 }
 
 static void opened(void *context, struct wire_connection *c,
@@ -593,6 +595,7 @@ static int open_store(struct node *n, struct store_recovery *recovery)
 {
     char *path = n->directory.path;
     struct store_options o = directory_store_options(&n->directory);
+    o.format_newest = version_format(n->version);
     o.replay = replay;
     o.save_state = state_save;
     o.load_state = state_load;
@@ -609,6 +612,10 @@ static int open_store(struct node *n, struct store_recovery *recovery)
     if (ret < 0)
         snprintf(n->error, sizeof(n->error), "%s: what was committed cannot be read: %s",
                  path, strerror(-ret));
+    if (ret == 0)
+        ret = upgrade_check(n);
+    if (ret == 0)
+        upgrade_applied(n);
     return ret;
 }
 
@@ -629,6 +636,8 @@ static int open_port(struct node *n)
     struct directory *d = &n->directory;
     struct wire_identity identity = directory_identity(d);
     struct wire_hello hello = directory_hello(d);
+    hello.version = n->version;
+    hello.oldest = version_oldest(n->version);
     struct wire_handlers handlers = {.context = n,
                                      .admit = admit,
                                      .opened = opened,
@@ -745,6 +754,7 @@ static void finish(struct node *n)
     client_release(n);
     sessions_release(n);
     removed_release(n);
+    upgrade_release(n);
     if (n->store)
         store_close(n->store);
     if (n->loop) {
@@ -791,6 +801,7 @@ int node_run(const struct node_run_options *options, char error[NODE_ERROR_BYTES
     keep_memory();
     n->mailbox.wake_fd = -1;
     n->options = options;
+    n->version = options->version ? options->version : WIRE_PROTOCOL_VERSION;
     allow_descriptors();
     int ret = directory_open(&n->directory, options->data, error);
     if (ret < 0) {

@@ -61,6 +61,7 @@ struct node_run_options {
      * read-only for now (no majority). */
     void (*ready)(void *context, const char *warning);
     void *context;
+    uint16_t version; /* of the protocol, the newest it speaks; 0: WIRE_PROTOCOL_VERSION */
 };
 
 /* Runs the node until it is stopped (STOP, SIGTERM, SIGINT, or unmounting). Blocks.
@@ -72,6 +73,8 @@ int node_run(const struct node_run_options *options, char error[NODE_ERROR_BYTES
 
 enum node_role { NODE_LEADER, NODE_FOLLOWER, NODE_CANDIDATE, NODE_LEARNER };
 
+enum { NODE_PROGRAM_BYTES = 32 }; /* a program's version as text, with its NUL */
+
 struct node_member {
     char name[LIMIT_NAME_BYTES + 1];
     uint64_t id;
@@ -82,6 +85,7 @@ struct node_member {
     uint64_t applied; /* as far as this node knows; 0: not */
     uint16_t version; /* the newest protocol version that its program speaks */
     uint32_t ca;      /* the step of the CA's rotation that it has taken */
+    char program[NODE_PROGRAM_BYTES]; /* its version; "": not known */
 };
 
 struct node_status {
@@ -94,7 +98,7 @@ struct node_status {
     uint64_t commit, applied, last;
     bool quorum;
     char mountpoint[LIMIT_PATH_BYTES + 1]; /* "": none */
-    char version[32];
+    char version[NODE_PROGRAM_BYTES]; /* of the program */
     uint32_t pid;
     bool space_low;
     bool complete;  /* false: what is merged here was made later than what is applied; nothing

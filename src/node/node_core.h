@@ -348,9 +348,21 @@ int removed_admit(const struct node *n, uint64_t id, char text[WIRE_ERROR_BYTES]
 void removed_applied(struct node *n);
 void removed_release(struct node *n);
 
-/* ---- upgrade.c: what this node says of itself ------------------------------------------ */
+/* ---- upgrade.c: programs of two versions in one cluster ------------------------------ */
 
+/* 0, or -EPROTONOSUPPORT with n->error: this program is not for the cluster that its store
+ * is of. */
+int upgrade_check(struct node *n);
+/* As a wire_handlers.admit(). */
+int upgrade_admit(const struct node *n, const struct wire_hello *hello,
+                  char text[WIRE_ERROR_BYTES]);
+int upgrade_judge_joiner(const struct node *n, uint16_t version); /* 0, JOIN_TOO_... */
+void upgrade_applied(struct node *n); /* members_applied is another, or was read */
+uint16_t upgrade_common(const struct node *n); /* the newest that every member speaks */
+void upgrade_raise(struct node *n);            /* a leader: where it is due */
 void upgrade_tick(struct node *n, uint64_t now_us);
+struct peer;
+void upgrade_refused(struct node *n, struct peer *p, const char *text); /* by a peer */
 void upgrade_release(struct node *n);
 
 /* ---- peers.c: connections to the other members, and consensus messages on them ----- */
@@ -384,6 +396,8 @@ struct peer {
     struct wire_connection *connection; /* dialed from here; NULL: none */
     bool open;
     uint64_t dial_at_us, backoff_us;
+    uint16_t version;       /* the newest it speaks, by its last HELLO; 0: none came */
+    bool refused;           /* it does not speak with this node, for its version */
     bool full;              /* the send queue; RAFT_SENT 0 is due when it drains */
     struct flight flight;
     bool has_clock;       /* G2: it has told its real time, */
@@ -661,6 +675,8 @@ struct node {
     struct session *sessions;
     struct members members;         /* newest in the log */
     struct members members_applied; /* as committed */
+    uint16_t version;      /* the newest that this program speaks; version_oldest() too */
+    uint16_t said_version; /* the cluster's, as last noticed */
     struct {
         struct client_op op;
         bool busy;

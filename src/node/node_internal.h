@@ -15,8 +15,6 @@
 #include <pthread.h>
 
 enum {
-    NODE_FORMAT_VERSION = 1,
-    NODE_STATE_VERSION = 1, /* of the state that the store keeps beside what is merged */
     NODE_CERTIFICATE_S = 365 * 24 * 3600, /* default of certificate_life in tierce.conf */
     NODE_CA_WARN_S = 365 * 24 * 3600, /* before the CA ends it is said */
     NODE_CERTIFICATE_S_MIN = 10,
@@ -39,6 +37,7 @@ struct member {
     uint32_t ca;
     char name[LIMIT_NAME_BYTES + 1];
     char address[LIMIT_ADDRESS_BYTES + 1];
+    char program[NODE_PROGRAM_BYTES]; /* "": not told (NODE_VERSION_PROGRAMS) */
 };
 
 struct members {
@@ -46,6 +45,16 @@ struct members {
     uint32_t count;
     struct member list[LIMIT_MEMBERS];
 };
+
+/* version.c: what goes with a version of the protocol (docs/protocol.md, "Versions"). */
+enum {
+    /* From this cluster's version on members say which program they run. No program speaks
+     * it, but one that is made for the tests of an upgrade (-Draise_version=true). */
+    NODE_VERSION_PROGRAMS = 4,
+};
+uint16_t version_oldest(uint16_t newest);      /* the oldest that such a program speaks */
+uint32_t version_format(uint16_t version);     /* of the files in a cluster of this version */
+uint16_t version_of_format(uint32_t format);   /* the oldest that such files may be of */
 
 #define DIRECTORY_CONF   "tierce.conf"
 #define DIRECTORY_CA     "ca.crt"
@@ -223,6 +232,7 @@ struct node_op {
     bool ask;                              /* REMOVE: only whether it would be done */
     uint16_t version;                      /* JOIN, REPORT, VERSION */
     uint32_t ca;                           /* REPORT: its step; ROTATE_CA, ADVANCE_CA */
+    char program[NODE_PROGRAM_BYTES];      /* REPORT, "": the cluster is too old for it */
     char ca_key_pem[CLUSTER_PEM_BYTES];    /* ROTATE_CA */
     char ca_cert_pem[CLUSTER_PEM_BYTES];   /* ROTATE_CA */
 };
@@ -237,6 +247,8 @@ enum {
     JOIN_ADDRESS_TAKEN = 98,  /* EADDRINUSE */
     JOIN_NAME_TAKEN = 17,    /* EEXIST */
     JOIN_TOO_MANY = 7,       /* E2BIG */
+    JOIN_TOO_OLD = 93,       /* EPROTONOSUPPORT: older than the cluster's version */
+    JOIN_TOO_NEW = 92,       /* ENOPROTOOPT: it does not speak the cluster's version */
     JOIN_REMOVED = 130,      /* EOWNERDEAD: whom the token let in has been removed since */
     JOIN_NOBODY_TO_REPLACE = 6,     /* ENXIO: no member has that name */
     JOIN_REPLACES_THE_LIVING = 106, /* EISCONN: the leader reaches it */

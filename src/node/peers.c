@@ -244,6 +244,13 @@ static void note_clock(struct node *n, struct peer *p, uint64_t clock_us)
         peers_judge_eligibility(n);
 }
 
+static void note_hello(struct node *n, struct peer *p, const struct wire_hello *hello)
+{
+    note_clock(n, p, hello->clock_us);
+    p->version = hello->version;
+    p->refused = false;
+}
+
 void peers_watch_clock(struct node *n)
 {
     if (llabs(own_clock_gap() - n->clock_gap_us) > NODE_CLOCK_SET_US)
@@ -261,7 +268,7 @@ void peers_opened(struct node *n, struct wire_connection *c,
             p = note_guest(n, hello);
         if (!p)
             return;
-        note_clock(n, p, hello->clock_us);
+        note_hello(n, p, hello);
         note_address(n, p, hello);
         if (!p->connection) {
             p->backoff_us = NODE_DIAL_FIRST_US;
@@ -270,7 +277,7 @@ void peers_opened(struct node *n, struct wire_connection *c,
         }
         return;
     }
-    note_clock(n, p, hello->clock_us);
+    note_hello(n, p, hello);
     p->open = true;
     p->full = false;
     p->backoff_us = NODE_DIAL_FIRST_US;
@@ -284,9 +291,11 @@ void peers_closed(struct node *n, struct wire_connection *c, const char *reason)
     struct peer *p = peer_of(n, c);
     if (!p)
         return;
-    bool was_open = p->open;
+    bool was_open = p->open, refused = wire_refusal(c) == WIRE_REFUSAL_VERSION;
     peer_clear(p);
     dial_later(p, node_now());
+    if (refused)
+        upgrade_refused(n, p, reason);
     if (!was_open)
         return;
     log_info("lost node %016llx: %s", (unsigned long long)p->id, reason);

@@ -400,6 +400,18 @@ static int refused(const struct joining *j, int code, const char *text,
     case JOIN_TOO_MANY:
         return node_error(error, -code, "the cluster has %d nodes, and takes no more",
                           LIMIT_MEMBERS);
+    case JOIN_TOO_OLD:
+        return node_error(error, -code,
+                          "the cluster has gone over to a newer version than this program "
+                          "(%s) speaks: install the one that its nodes run (the token is "
+                          "still good)",
+                          TIERCE_VERSION);
+    case JOIN_TOO_NEW:
+        return node_error(error, -code,
+                          "this program (%s) is too new for the cluster: upgrade its nodes "
+                          "first, or join with the program that they run (the token is "
+                          "still good)",
+                          TIERCE_VERSION);
     case JOIN_REMOVED:
         return node_error(error, -code,
                           "the node that this token let in has been removed since: remove "
@@ -455,6 +467,8 @@ static bool is_refusal(int result)
     case JOIN_NAME_TAKEN:
     case JOIN_ADDRESS_TAKEN:
     case JOIN_TOO_MANY:
+    case JOIN_TOO_OLD:
+    case JOIN_TOO_NEW:
     case JOIN_NOBODY_TO_REPLACE:
     case JOIN_REPLACES_THE_LIVING:
     case MEMBERS_NO_MAJORITY:

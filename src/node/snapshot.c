@@ -270,6 +270,7 @@ void snapshot_installed(struct node *n)
     mount_state_replaced(n);
     client_applied(n);
     removed_applied(n);
+    upgrade_applied(n);
 }
 
 void snapshot_install_failed(struct node *n, struct store_incoming *incoming)

@@ -45,7 +45,7 @@ int state_save(void *context, struct buf *to)
     for (struct session *s = n->sessions; s; s = s->next)
         sessions++;
     members_encode(&n->members_applied, &members);
-    buf_u32(to, NODE_STATE_VERSION);
+    buf_u32(to, version_format(n->members_applied.version));
     buf_u32(to, (uint32_t)members.length);
     buf_bytes(to, members.data, members.length);
     buf_u32(to, sessions);
@@ -94,11 +94,11 @@ static int load_session(struct reader *r, struct node *into)
 
 static int load(struct reader *r, struct node *into)
 {
-    if (reader_u32(r) != NODE_STATE_VERSION)
-        return -EBADMSG;
+    uint32_t version = reader_u32(r); /* a newer MANIFEST was refused already */
     uint32_t length = reader_u32(r);
     const uint8_t *members = reader_bytes(r, length);
-    if (!members || members_decode(members, length, &into->members_applied) < 0)
+    if (!members || members_decode(members, length, &into->members_applied) < 0 ||
+        version != version_format(into->members_applied.version))
         return -EBADMSG;
     uint32_t sessions = reader_u32(r);
     int ret = 0;

@@ -17,7 +17,7 @@
 struct event_base;
 
 enum {
-    WIRE_PROTOCOL_VERSION = 3, /* the newest that this program speaks */
+    WIRE_PROTOCOL_VERSION = 3 + TIERCE_RAISE_VERSION, /* the newest it speaks */
     WIRE_PROTOCOL_OLDEST = 3,  /* the oldest that it still speaks */
     WIRE_FRAME_HEADER = 7, /* type u8, stream u16, length u32 */
     WIRE_ERROR_BYTES = 512,

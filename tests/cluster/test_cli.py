@@ -428,7 +428,7 @@ def test_status(t):
     seen = [c.status(i) for i in range(3)]
     types = {'name': str, 'id': (int, str), 'cluster': str, 'role': str, 'term': int,
              'leader': str, 'commit': int, 'applied': int, 'quorum': bool, 'members': list,
-             'pid': int, 'refused': int, 'certificate_end': int}
+             'pid': int, 'refused': int, 'certificate_end': int, 'protocol': int}
     member_types = {'name': str, 'id': (int, str), 'address': str, 'voter': bool,
                     'reachable': bool}
     for status in seen:

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # build.sh BUILD [MESON OPTION...]: configures (or reconfigures) and builds the directory
-# BUILD of the repository, quietly, and prints the path of its tierce binary.
+# BUILD of the repository, quietly, and prints the path of its tierce binary. With ONLY in
+# the environment it builds those targets of it and nothing else.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -26,7 +27,8 @@ if [ ! -f "$build/build.ninja" ]; then
 elif [ $# -gt 0 ]; then
     quietly "$meson" configure "$build" "$@"
 fi
-quietly ninja -C "$build" -j2
+# shellcheck disable=SC2086 # targets are words
+quietly ninja -C "$build" -j2 ${ONLY:-}
 
 for binary in "$build/tierce" "$build/src/cli/tierce"; do
     if [ -x "$binary" ]; then

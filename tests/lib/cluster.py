@@ -86,6 +86,18 @@ def find_binary():
     sys.exit('no tierce binary: build first (tests/run.sh build), or set TIERCE_BINARY')
 
 
+def find_raised_binary():
+    """A program one version newer than it is (meson's raise_version), made if need be."""
+    path = os.environ.get('TIERCE_RAISED_BINARY')
+    if not path:
+        made = subprocess.run([f'{ROOT}/tests/lib/build.sh', 'build-raised',
+                               '-Draise_version=true'], stdout=subprocess.PIPE, text=True,
+                              env=dict(os.environ, ONLY='src/cli/tierce'))
+        check(made.returncode == 0, 'the program of the next version is built')
+        path = made.stdout.strip().splitlines()[-1]
+    return os.path.abspath(path)
+
+
 def find_fault_disk(binary):
     directory = os.path.dirname(binary)
     while directory != '/':
@@ -163,6 +175,7 @@ class Node:
         self.up = False  # whether a test expects it to run
         self.environment = {}  # of its commands, beside the cluster's
         self.prefix = []  # what stands before its commands
+        self.binary = None  # its program; None: the cluster's
 
 
 class Cluster:
@@ -234,15 +247,16 @@ class Cluster:
         path. The command's pipes must close when it returns: a daemon that holds them is
         found by the time-out."""
         arguments = list(map(str, arguments))
-        environment, prefix = self.environment, []
+        environment, prefix, binary = self.environment, [], self.binary
         if isinstance(data, int):
             environment = dict(environment, **self.nodes[data].environment)
             prefix = self.nodes[data].prefix
+            binary = self.nodes[data].binary or binary
         if data is not None:
             path = self.nodes[data].data if isinstance(data, int) else data
             arguments[1:1] = ['--data', path]
         try:
-            done = self.run(prefix + [self.binary] + arguments, b'' if input is None else input,
+            done = self.run(prefix + [binary] + arguments, b'' if input is None else input,
                             seconds, environment, self.base)
         except subprocess.TimeoutExpired:
             raise Failure(f'`tierce {" ".join(arguments)}` did not end, or left its output'

@@ -56,6 +56,8 @@ static void open_store(struct node *n, struct store_recovery *recovery)
                               .load_state = state_load,
                               .damaged = repair_damaged,
                               .retain_bytes = LIMIT_ENTRY_BYTES, /* little to write */
+                              .format = STORE_FORMAT_OLDEST,
+                              .format_newest = version_format(NODE_VERSION_PROGRAMS),
                               .context = n};
     memcpy(o.cluster_id, n->directory.cluster_id, sizeof(o.cluster_id));
     if (store_open(&n->store, &o, recovery, error) < 0)
@@ -124,6 +126,7 @@ struct node *one_node_start(void)
     assert_non_null(mkdtemp(path));
     make_store(path, n);
     n->options = &options;
+    n->version = WIRE_PROTOCOL_VERSION;
     n->mailbox.wake_fd = -1;
     n->eligible = true;
     n->loop = event_base_new();
@@ -178,6 +181,7 @@ void one_node_stop(struct node *n)
     driver_stop(n);
     client_release(n);
     mount_release(n);
+    upgrade_release(n);
     sessions_release(n);
     removed_release(n);
     store_close(n->store);

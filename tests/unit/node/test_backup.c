@@ -97,6 +97,7 @@ static void begin_making(struct maker *m)
         (struct store_point){.index = 40, .term = 3, .timestamp_us = 5000, .crc = 77};
     memset(m->summary.head.cluster_id, 0x11, STORE_CLUSTER_ID_BYTES);
     m->summary.end = m->summary.head.begin;
+    m->summary.head.format = 1;
     backup_head_encode(head, &m->summary.head);
     buf_bytes(&m->bytes, head, sizeof(head));
 }

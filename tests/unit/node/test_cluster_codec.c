@@ -90,6 +90,7 @@ static void assert_same_members(const struct members *a, const struct members *b
         assert_int_equal(a->list[i].ca, b->list[i].ca);
         assert_string_equal(a->list[i].name, b->list[i].name);
         assert_string_equal(a->list[i].address, b->list[i].address);
+        assert_string_equal(a->list[i].program, b->list[i].program);
     }
 }
 
@@ -112,6 +113,31 @@ static void test_members(void **state)
     assert_int_equal(members_find_name(&m, "c")->id, 3);
     assert_null(members_find_name(&m, "d"));
     shake(&b, decode_members);
+    buf_release(&b);
+}
+
+/* Each version adds at the end; who does not know what is there still reads the rest. */
+static void test_members_of_newer_versions(void **state)
+{
+    struct members m = members_example();
+    struct buf b = {0};
+    strcpy(m.list[1].program, "1.2");
+    members_encode(&m, &b); /* in a cluster that is too old for it */
+    assert_int_equal(decode_members(b.data, b.length), 0);
+    assert_string_equal(last_members.list[1].program, "");
+    buf_u8(&b, 0);
+    assert_int_equal(decode_members(b.data, b.length), -EBADMSG);
+    buf_clear(&b);
+    m.version = NODE_VERSION_PROGRAMS;
+    members_encode(&m, &b);
+    assert_exact(&b, decode_members, -EBADMSG);
+    assert_same_members(&m, &last_members);
+    buf_clear(&b);
+    m.version = NODE_VERSION_PROGRAMS + 1;
+    members_encode(&m, &b);
+    buf_u64(&b, 77);
+    assert_int_equal(decode_members(b.data, b.length), 0);
+    assert_same_members(&m, &last_members);
     buf_release(&b);
 }
 
@@ -311,6 +337,28 @@ static void test_operations(void **state)
         check_op(&rest[i]);
 }
 
+/* Of a cluster of a newer version; without the program it is the older one's. */
+static void test_report_of_a_program(void **state)
+{
+    struct node_op op = {.type = NODE_OP_REPORT,
+                         .node_id = 11,
+                         .version = 4,
+                         .address = "h:1",
+                         .program = "1.2"};
+    struct buf b = {0};
+    node_op_encode(&op, &b);
+    assert_int_equal(decode_op(b.data, b.length), 0);
+    assert_string_equal(last_op.program, "1.2");
+    for (size_t cut = 1; cut < b.length; cut++)
+        assert_int_equal(decode_op(b.data, b.length - cut), cut == 5 ? 0 : -EPROTO);
+    buf_u8(&b, 0);
+    assert_int_equal(decode_op(b.data, b.length), -EPROTO);
+    b.length -= 6;
+    buf_u16(&b, 0); /* one that is not told */
+    assert_int_equal(decode_op(b.data, b.length), -EPROTO);
+    buf_release(&b);
+}
+
 static void refuse_op(const struct node_op *op)
 {
     struct buf b = {0};
@@ -423,7 +471,8 @@ static void test_status(void **state)
                                         .applied = 3,
                                         .observer = true,
                                         .version = 4,
-                                        .ca = 5};
+                                        .ca = 5,
+                                        .program = "1.2"};
     struct buf b = {0};
     node_status_encode(&s, &b);
     memset(&last_status, 0, sizeof(last_status));
@@ -501,10 +550,12 @@ int main(void)
         cmocka_unit_test(test_keys_are_apart),
         cmocka_unit_test(test_members),
         cmocka_unit_test(test_removed_record),
+        cmocka_unit_test(test_members_of_newer_versions),
         cmocka_unit_test(test_members_are_checked),
         cmocka_unit_test(test_ca),
         cmocka_unit_test(test_token_record),
         cmocka_unit_test(test_operations),
+        cmocka_unit_test(test_report_of_a_program),
         cmocka_unit_test(test_operations_are_checked),
         cmocka_unit_test(test_status),
         cmocka_unit_test(test_join_request),

@@ -245,12 +245,12 @@ static void test_an_observer_is_not_promoted(void **state)
     struct node_op op = join_op(500, "two", "127.0.0.1:1");
     struct fs_result result;
     op.observer = true;
-    op.version = 7;
+    op.version = WIRE_PROTOCOL_VERSION + 1;
     invite(n, 500);
     assert_int_equal(one_node_op(n, &op, &result), 0);
     const struct member *m = members_find(&n->members, result.value);
     assert_true(m->observer && !m->voter);
-    assert_int_equal(m->version, 7);
+    assert_int_equal(m->version, WIRE_PROTOCOL_VERSION + 1);
     uint64_t before = store_last_index(n->store);
     hear(n, result.value); /* it has caught up */
     leader_tick(n);
