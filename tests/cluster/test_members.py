@@ -379,6 +379,14 @@ def rewrite(c, i, change):
         f.write('\n'.join(lines) + '\n')
 
 
+def wait_addresses(c):
+    """Every node's log says where each member is."""
+    def look():
+        seen = [members(c, i) for i in c.up()]
+        return all(s[node.name]['address'] == node.address for s in seen for node in c.nodes)
+    wait_for(look, 'all know where the members are')
+
+
 def test_a_node_that_moved_is_found_by_its_certificate(t):
     c = t.cluster(3)
     leader = c.leader()
@@ -397,6 +405,16 @@ def test_a_node_that_moved_is_found_by_its_certificate(t):
     with open(c.path(mover, 'moved'), 'w') as f:
         f.write('here')
     c.start(stays)
+    wait_addresses(c)
+    # The leader moves, and who was down meanwhile finds both.
+    leader = c.leader()
+    down = others(c, leader)[0]
+    c.kill9(down)
+    c.stop(leader)
+    move(c, leader)
+    c.start_all((leader, down))
+    c.wait_ready()
+    wait_addresses(c)
     writer.check_seen_by(c, (0, 1, 2))
 
 
@@ -420,6 +438,7 @@ def test_all_nodes_move_at_once(t):
             f.write('\n'.join(lines) + '\n')
     c.start_all((0, 1, 2))
     c.wait_ready()
+    wait_addresses(c)
     for i in (0, 1, 2):
         with open(c.path(i, 'before')) as f:
             check_equal(f.read(), 'there', f'what node {i} has')
