@@ -1,6 +1,6 @@
 /*
  * test_random.c - a thousand storms. RAFT_TEST_SEED=n runs that seed alone,
- * RAFT_TEST_SEEDS=n as many.
+ * RAFT_TEST_SEEDS=n as many, of which each kind of fault is demanded from a thousand on.
  */
 #include "storm.h"
 
@@ -16,7 +16,7 @@ static void lesson_15_all_faults_at_once(void **state)
     uint64_t last = only ? first : many ? strtoull(many, NULL, 10) : SEEDS;
     for (uint64_t seed = first; seed <= last; seed++)
         storm_run(seed, NULL);
-    if (only)
+    if (only || last < SEEDS)
         return;
     assert_true(storm_all_at_once > last / 10);
     const uint64_t *count = (const uint64_t *)&storm_totals;
