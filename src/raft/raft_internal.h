@@ -17,6 +17,7 @@ enum {
     TRANSFER_TIMEOUTS = 2,         /* until a transfer is abandoned */
     VISIBLE_TIMEOUTS =
         4,              /* until a silent member, or one that applies nothing, leaves V */
+    VISIBLE_FORGIVEN = 8, /* of so much time one part in which a member was late */
     REACH_TIMEOUTS = 2, /* until a silent node counts as unreachable */
 };
 
@@ -95,6 +96,10 @@ struct peer {
     uint64_t applied_us; /* it advanced, or began to lag */
     bool holds;
     bool stuck; /* left V lagging, and has applied nothing since */
+    bool slow;  /* left V because it alone was late too often */
+    uint64_t late_index; /* not applied here when all others in V had it; 0: none */
+    uint64_t late_us;    /* since then */
+    uint64_t late_spent_us, late_spent_at_us; /* lately, and reckoned up to then */
     /* Within one step. */
     bool beat_due; /* an empty append, whatever else is sent */
     bool tell_due; /* any append */

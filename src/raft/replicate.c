@@ -30,6 +30,7 @@ static struct peer peer_new(const struct raft *r, uint64_t id, bool holds)
         .progress_us = r->now_us,
         .heard_us = r->now_us,
         .applied_us = r->now_us,
+        .late_spent_at_us = r->now_us,
         .holds = holds && link_is_up(r, id),
     };
 }

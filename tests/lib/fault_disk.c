@@ -8,6 +8,7 @@
  *
  *   sync hang      fsync and fdatasync of files of a store's log do not return while the
  *                  file says so
+ *   sync slow 300  they take so many milliseconds more
  *   sync fail 5    they return -1 with this errno
  *   write fail 28  pwritev does, of those files
  *   part hang 20   pwritev of files of a snapshot that comes in hangs, but the first 20
@@ -97,6 +98,10 @@ static bool interfere(const char *call, int fd)
         nanosleep(&(struct timespec){.tv_nsec = 5 * 1000 * 1000}, NULL);
         if (!read_order(call, action, &error))
             return false;
+    }
+    if (strcmp(action, "slow") == 0) {
+        nanosleep(&(struct timespec){error / 1000, error % 1000 * 1000000L}, NULL);
+        return false;
     }
     errno = error;
     return true;

@@ -2,6 +2,78 @@
  * peer that waits for a snapshot, and the floor that keeps that rare. */
 #include "solo.h"
 
+/* ---- Members that are late ---------------------------------------------------------- */
+
+/* One entry: on disk everywhere, applied by 2 after `us2`, by 3 after `us3`. How long it
+ * took until it was visible. */
+static uint64_t late_write(struct solo *s, uint64_t us2, uint64_t us3)
+{
+    uint64_t begun = s->now_us, index = raft_last_index(s->raft) + 1, seen = 0;
+    assert_int_equal(solo_propose(s, 1), 0);
+    solo_sent_all(s);
+    solo_durable(s, index);
+    uint64_t end = us2 > us3 ? us2 : us3;
+    for (uint64_t us = 0; us <= end + 5000; us += 5000) {
+        solo_tick(s, 5000);
+        solo_sent_all(s);
+        solo_ack(s, 2, us >= us2 ? index : index - 1, us >= us2 ? index : index - 1, 1);
+        if (s->u.commit == index)
+            solo_apply(s, index);
+        solo_ack(s, 3, us >= us3 ? index : index - 1, us >= us3 ? index : index - 1, 1);
+        if (!seen && s->u.visible >= index)
+            seen = s->now_us;
+    }
+    assert_true(seen > 0);
+    return seen - begun;
+}
+
+enum { QUICK_US = 5000, LATE_US = 300000 };
+
+/* It makes progress with each entry, so it never counts as stuck. */
+static void test_a_member_that_is_always_late_is_not_waited_for(void **state)
+{
+    struct solo s = solo_settled(3);
+    assert_true(late_write(&s, QUICK_US, LATE_US) >= LATE_US);
+    for (int i = 0; i < 5; i++)
+        late_write(&s, QUICK_US, LATE_US);
+    for (int i = 0; i < 20; i++)
+        assert_true(late_write(&s, QUICK_US, LATE_US) < 4 * QUICK_US);
+    solo_free(&s);
+}
+
+static void test_it_is_waited_for_again_when_it_is_well(void **state)
+{
+    struct solo s = solo_settled(3);
+    for (int i = 0; i < 10; i++)
+        late_write(&s, QUICK_US, LATE_US);
+    assert_true(late_write(&s, QUICK_US, LATE_US) < 4 * QUICK_US);
+    for (int i = 0; i < 200; i++)
+        late_write(&s, QUICK_US, QUICK_US); /* well: for three seconds */
+    assert_true(late_write(&s, QUICK_US, LATE_US) >= LATE_US);
+    solo_free(&s);
+}
+
+/* Now and then is no reason: who writes then waits, and all see what is written. */
+static void test_a_member_that_is_late_now_and_then_is_waited_for(void **state)
+{
+    struct solo s = solo_settled(3);
+    for (int i = 0; i < 20; i++) {
+        assert_true(late_write(&s, QUICK_US, LATE_US) >= LATE_US);
+        for (int k = 0; k < 150; k++)
+            late_write(&s, QUICK_US, QUICK_US);
+    }
+    solo_free(&s);
+}
+
+/* Where all are slow nobody is slower than the rest. */
+static void test_members_that_are_late_together_are_waited_for(void **state)
+{
+    struct solo s = solo_settled(3);
+    for (int i = 0; i < 20; i++)
+        assert_true(late_write(&s, LATE_US, LATE_US) >= LATE_US);
+    solo_free(&s);
+}
+
 /* ---- Compaction -------------------------------------------------------------------- */
 
 /* A leader of 2 and 3, of log 1 1 2 2 | 3 3 3 3: committed, applied and answered by 2 up
@@ -368,6 +440,10 @@ static void test_who_waits_for_a_snapshot_keeps_no_log(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_member_that_is_always_late_is_not_waited_for),
+        cmocka_unit_test(test_it_is_waited_for_again_when_it_is_well),
+        cmocka_unit_test(test_a_member_that_is_late_now_and_then_is_waited_for),
+        cmocka_unit_test(test_members_that_are_late_together_are_waited_for),
         cmocka_unit_test(test_a_leader_compacts_beyond_its_election),
         cmocka_unit_test(test_entries_in_flight_across_a_compaction),
         cmocka_unit_test(test_a_probe_across_a_compaction),
