@@ -35,6 +35,7 @@ asan_cluster=(
     "test_failover.py test_all_killed_at_once"
     "test_cli.py test_keys_without_a_mount test_umount_is_stop test_stop"
     "test_port.py test_garbage test_without_a_certificate"
+    "test_conformance.py hello unknown pieces truncated oversized answers sent_again"
     "test_merge.py test_a_wiped test_rot_is_healed"
     "test_backup.py test_one_moment test_the_log_stays"
     "test_inspect.py test_one_file test_what_was_merged"

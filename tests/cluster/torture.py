@@ -274,14 +274,14 @@ def find_checker():
 def check_network(stage):
     """The network can be cut: else nothing below is a test."""
     n = stage.cluster.network
-    check(n.arrives(0, 1) and n.arrives(1, 0), 'hosts reach each other')
+    wait_for(lambda: n.arrives(0, 1) and n.arrives(1, 0), 'hosts reach each other')
     n.cut(0, 1)
     check(not n.arrives(0, 1) and n.arrives(1, 0), 'a link is cut one way')
     n.mend(0, 1)
     n.unplug(1)
     check(not n.arrives(0, 1) and not n.arrives(2, 1), 'a host is unplugged')
     n.plug(1)
-    check(n.arrives(0, 1) and n.arrives(2, 1), 'a host is plugged in again')
+    wait_for(lambda: n.arrives(0, 1) and n.arrives(2, 1), 'a host is plugged in again')
 
 
 def run_stage(nodes, seconds, seed, options, tally):

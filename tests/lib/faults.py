@@ -9,7 +9,7 @@ import os
 import signal
 import time
 
-from cluster import Failure, check, wait_for
+from cluster import Failure, alive, wait_for
 
 SETTLE_SECONDS = 120  # other faults end within 30 s; then what was begun must come to its end
 
@@ -241,9 +241,8 @@ class MembershipFault(Fault):
         """A node to ask: not this one, nor one that is known to be frozen."""
         return [k for k in self.c.up() if k != i and k not in self.c.paused]
 
-    def ask(self, i, *arguments, done='', at=None):
-        """Any other node (or `at`), again and again. What it said: `done` in an error is success
-        as well: an earlier try was heard."""
+    def ask(self, i, *arguments, at=None, is_done=lambda said: False):
+        """Any other node (or `at`), again and again, until it is done, or is_done(what was said)."""
         deadline, said = time.monotonic() + SETTLE_SECONDS, None
         while time.monotonic() < deadline:
             nodes = self.helper(i) if at is None else [at]
@@ -254,14 +253,17 @@ class MembershipFault(Fault):
                 except Failure as e:
                     said = e
                 else:
-                    if said.code == 0 or (done and done in said.error):
+                    if said.code == 0 or is_done(said):
                         return said
             time.sleep(0.2)  # between two tries
         raise Failure(f'not done after {SETTLE_SECONDS} s: {said}')
 
     def remove(self, i, name):
-        """By another node."""
-        self.ask(i, 'remove', name, done='no member is called')
+        """By another node. That there is no such member is what one says that lags behind, too: it
+        counts where the process has ended, as that of a removed node does by itself."""
+        pid = self.c.nodes[i].pid
+        self.ask(i, 'remove', name,
+                 is_done=lambda said: 'no member is called' in said.error and not alive(pid))
 
     def come_back(self, i, *options):
         """As another node, with another name and an empty disk, on the same host."""
@@ -298,7 +300,8 @@ class Left(MembershipFault):
             self.stage.let_callers_in(i)
             return False
         self.c.wait_ended(i, 60)
-        self.remove(i, name)  # where it was not told that it is out
+        if left.code:  # it was not told that it is out
+            self.remove(i, name)
         self.come_back(i)
         return True
 
