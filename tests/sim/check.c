@@ -21,6 +21,7 @@
  *   V16 what rotted is repaired in the end (plan.c)
  *   V17 a session ends when its node is dead, not while it lives; nothing is committed
  *       behind its end
+ *   V18 the cluster's version never goes back, nor above a member's
  *
  * V9 and V12 are in check_state.c.
  */
@@ -151,7 +152,20 @@ static void note_members(uint64_t index, const struct store_bytes *bytes)
     uint32_t voters = 0;
     if (!entry_config(bytes->data, bytes->length, &members))
         return;
+    static uint16_t version;
     members_since = members_since ? members_since : index;
+    if (version && members.version > version) {
+        fault(version_raised);
+        story("the cluster's version is %u from %llu on", members.version,
+              (unsigned long long)index);
+    }
+    if (members.version < version)
+        sim_fail("V18: the cluster's version goes back");
+    version = members.version;
+    for (uint32_t i = 0; i < members.count; i++)
+        if (members.list[i].version < version)
+            sim_fail("V18: the cluster's version is above that of %s",
+                     members.list[i].name);
     for (uint32_t i = 0; i < members.count; i++)
         voters += members.list[i].voter;
     if (before && voters > before)
@@ -529,7 +543,7 @@ static void check_clock(const struct sim_node *n)
         return; /* of whom a vote is new */
     for (uint32_t i = 0; i < members->count; i++) {
         struct sim_node *m = sim_of_id(members->list[i].id);
-        if (m == n)
+        if (m == n || !members->list[i].voter) /* whose clock does not count */
             continue;
         if (!m || !has_settled(m) || !has_settled(n) ||
             sim_now > heard[n->number][m->number] + SIM_S ||

@@ -63,6 +63,7 @@ struct sim_node *sim_node_new(bool bad_disk)
     struct sim_node *n = &sim_nodes[i];
     *n = (struct sim_node){.number = i, .made = true, .bad_disk = bad_disk, .rate = 1.0};
     n->id = i + 1;
+    n->version = plan.version;
     n->boot_base = 1000 * 1000 + chance_below(CHANCE_NODE, 1000 * SIM_S);
     snprintf(n->name, sizeof(n->name), "n%u", i + 1);
     snprintf(n->address, sizeof(n->address), "n%u:7370", i + 1);
@@ -106,8 +107,11 @@ static void *node_main(void *arg)
     struct sim_node *n = arg;
     char data[24], error[NODE_ERROR_BYTES] = "";
     snprintf(data, sizeof(data), "/%s", n->name);
-    struct node_run_options options = {
-        .data = data, .mountpoint = "/mnt", .ready = is_ready, .context = n};
+    struct node_run_options options = {.data = data,
+                                       .mountpoint = "/mnt",
+                                       .version = n->version,
+                                       .ready = is_ready,
+                                       .context = n};
     int ret = node_run(&options, error);
     story(ret < 0 ? "could not run: %s" : "ended%s", ret < 0 ? error : "");
     if (ret == -EBADMSG)
@@ -226,7 +230,10 @@ static void make_store(struct sim_node *n, const struct members *members, bool f
     n->disk_io.mkdir(n->disk_io.context, path, 0700);
     ensure(n->disk_io.sync_dir(n->disk_io.context, "/") == 0);
     struct store_options o = {
-        .io = &n->disk_io, .path = path, .segment_bytes = plan.segment_bytes};
+        .io = &n->disk_io,
+        .path = path,
+        .segment_bytes = plan.segment_bytes,
+        .format = version_format(n->members.version)};
     memcpy(o.cluster_id, sim_cluster, sizeof(o.cluster_id));
     if (store_create(&o, error) < 0)
         sim_fail("cannot create the store: %s", error);
@@ -246,14 +253,14 @@ static void make_store(struct sim_node *n, const struct members *members, bool f
 
 void sim_format(unsigned voters)
 {
-    struct members members = {.version = WIRE_PROTOCOL_VERSION, .count = voters};
+    struct members members = {.version = plan.version, .count = voters};
     unsigned bad = (unsigned)chance_below(CHANCE_PLAN, voters);
     for (unsigned i = 0; i < voters; i++) {
         struct sim_node *n = sim_node_new(i == bad && voters > 2);
         struct member *m = &members.list[i];
         m->id = n->id;
         m->voter = true;
-        m->version = WIRE_PROTOCOL_VERSION;
+        m->version = plan.version;
         strcpy(m->name, n->name);
         strcpy(m->address, n->address);
     }
@@ -285,6 +292,8 @@ static void joined(struct client_op *op)
     if (op->error < 0) {
         trace("%s is not let in: %d", j->node->name, op->error);
         j->join.replace[0] = '\0'; /* it lives, or too few others do */
+        if (op->error == -JOIN_TOO_OLD)
+            j->join.version = j->node->version = WIRE_PROTOCOL_VERSION;
         return;
     }
     struct fs_result result;
@@ -354,7 +363,7 @@ void sim_join(bool observer, const struct sim_node *replaced)
     j->join = (struct node_op){.type = NODE_OP_JOIN,
                                .token_id = token.id,
                                .next_token_id = token.id + 1,
-                               .version = WIRE_PROTOCOL_VERSION};
+                               .version = n->version};
     memset(next, (int)(token.id + 1), sizeof(next));
     j->join.record = record_of(next);
     memcpy(j->join.secret, token.secret, sizeof(token.secret));

@@ -73,6 +73,8 @@ void plan_draw(uint64_t seed)
     plan.full_us = every(20 * SIM_S);
     plan.slow_us = every(1 * SIM_S);
     plan.hang_us = every(10 * SIM_S);
+    plan.upgrade_us = every(2 * SIM_S);
+    plan.version = WIRE_PROTOCOL_VERSION - (plan.upgrade_us > 0);
     plan.remove_us = every(8 * SIM_S);
     plan.move_us = every(10 * SIM_S);
     plan.wipe_us = one_in(3) ? between(20, 60) * SIM_S : 0;
@@ -363,8 +365,8 @@ static bool can_do_without(const struct sim_node *n, bool removed)
     return 2 * good > voters;
 }
 
-/* Every node is up, and knows where each of the others is. */
-static bool all_are_found(void)
+/* Every node is up, and knows of each other one where it is, and of which version. */
+static bool all_are_known(void)
 {
     for (unsigned i = 0; i < SIM_NODES; i++) {
         const struct sim_node *n = &sim_nodes[i];
@@ -375,7 +377,9 @@ static bool all_are_found(void)
         const struct members *members = &n->node->members_applied;
         for (uint32_t k = 0; k < members->count; k++) {
             const struct sim_node *m = sim_of_id(members->list[k].id);
-            if (m && !m->gone && strcmp(members->list[k].address, m->address) != 0)
+            if (m && !m->gone &&
+                (strcmp(members->list[k].address, m->address) != 0 ||
+                 members->list[k].version != m->version))
                 return false;
         }
     }
@@ -414,10 +418,36 @@ static void do_remove(void)
 static void do_move(void)
 {
     struct sim_node *n = any(is_up);
-    if (!n || !all_are_found())
+    if (!n || !all_are_known())
         return;
     sim_kill(n, "to be moved");
     sim_move(n);
+}
+
+static bool is_old(const struct sim_node *n)
+{
+    return n->version < WIRE_PROTOCOL_VERSION && n->up;
+}
+
+/* Another program, at the next start. Back goes only who is not the last: the cluster's
+ * version would be raised, and the former program refused. */
+static void do_upgrade(void)
+{
+    struct sim_node *n = any(is_up);
+    unsigned old = 0;
+    for (unsigned i = 0; i < SIM_NODES; i++)
+        old += sim_nodes[i].made && !sim_nodes[i].gone && is_old(&sim_nodes[i]);
+    if (!n || old == 0 || !all_are_known() || verify_is_changing())
+        return;
+    bool back = n->version == WIRE_PROTOCOL_VERSION;
+    if (back && !one_in(3))
+        return;
+    sim_kill(n, back ? "its former program comes back" : "to be upgraded");
+    n->version = WIRE_PROTOCOL_VERSION - back;
+    if (back)
+        fault(node_downgraded);
+    else
+        fault(node_upgraded);
 }
 
 static struct process {
@@ -440,6 +470,7 @@ static struct process {
     {do_slow, &plan.slow_us},
     {do_remove, &plan.remove_us},
     {do_move, &plan.move_us},
+    {do_upgrade, &plan.upgrade_us},
 };
 
 static void act(void *arg)

@@ -504,6 +504,10 @@ static bool do_life(char word[][LINE], int words)
                                   .node_id = node_named(word[1])->id});
     } else if (strcmp(verb, "leave") == 0) {
         sim_leave(node_named(word[1]));
+    } else if (strcmp(verb, "upgrade") == 0) {
+        node_named(word[1])->version = WIRE_PROTOCOL_VERSION;
+    } else if (strcmp(verb, "downgrade") == 0) {
+        node_named(word[1])->version = WIRE_PROTOCOL_VERSION - 1;
     } else if (strcmp(verb, "move") == 0) {
         sim_move(node_named(word[1]));
     } else if (strcmp(verb, "transfer") == 0) {
@@ -550,6 +554,7 @@ static void scenario_plan(void)
                              .read_us = 20,
                              .segment_bytes = 2 * LIMIT_ENTRY_BYTES,
                              .retain_bytes = 64 * KiB,
+                             .version = WIRE_PROTOCOL_VERSION - 1,
                              .value_bytes = 100};
 }
 

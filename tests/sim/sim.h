@@ -124,7 +124,7 @@ enum { SIM_FAILED = 3 };
                                                     X(member_removed)                \
                                                         X(member_left)               \
                                                             X(member_replaced)       \
-                                                                X(address_moved)
+                                                                X(address_moved) X(node_upgraded) X(node_downgraded) X(version_raised)
 
 enum sim_fault {
 #define X(name) FAULT_##name,
@@ -157,11 +157,12 @@ struct sim_plan {
     double cold, read_error, write_error, sync_error, shorten, misdirect;
     /* how often, in the mean; 0: never */
     uint64_t kill_us, pause_us, link_us, partition_us, rot_us, clock_us, join_us,
-        transfer_us, stop_us, slow_us, full_us, hang_us, wipe_us, cut_us, remove_us, move_us;
+        transfer_us, stop_us, slow_us, full_us, hang_us, wipe_us, cut_us, remove_us, move_us, upgrade_us;
     double drift; /* at most */
     /* the store */
     uint64_t segment_bytes, retain_bytes, scrub_us;
     unsigned value_bytes;
+    uint16_t version; /* that nodes begin with */
     unsigned first_object, objects; /* of those that the clients share */
 };
 extern struct sim_plan plan;
@@ -190,6 +191,7 @@ struct sim_node {
     bool made, up, paused, bad_disk, refused, gone;
     bool removed; /* its directory says so */
     unsigned moves;
+    uint16_t version; /* of its program */
     bool stopping;
     unsigned life;
     struct node *node; /* once it runs */
