@@ -130,6 +130,23 @@ static void test_it_goes_on_from_there(void **state)
     buf_release(&bytes);
 }
 
+/* Of a cluster that is of a newer version; one number says it of state and members. */
+static void test_a_newer_clusters_state(void **state)
+{
+    struct nodes *both = *state;
+    struct buf bytes = {0};
+    both->from->members_applied.version = NODE_VERSION_PROGRAMS;
+    strcpy(both->from->members_applied.list[1].program, "1.2");
+    assert_int_equal(state_save(both->from, &bytes), 0);
+    assert_int_equal(bytes.data[0], version_format(NODE_VERSION_PROGRAMS));
+    assert_int_equal(state_load(both->to, bytes.data, bytes.length), 0);
+    assert_int_equal(both->to->members_applied.version, NODE_VERSION_PROGRAMS);
+    assert_string_equal(both->to->members_applied.list[1].program, "1.2");
+    bytes.data[0]--;
+    assert_int_equal(state_load(both->to, bytes.data, bytes.length), -EBADMSG);
+    buf_release(&bytes);
+}
+
 static void test_damaged_bytes_change_nothing(void **state)
 {
     struct nodes *both = *state;
@@ -161,6 +178,7 @@ int main(void)
         TEST(test_members_and_windows_come_back),
         TEST(test_what_is_replayed_upon_it_changes_nothing),
         TEST(test_it_goes_on_from_there),
+        TEST(test_a_newer_clusters_state),
         TEST(test_damaged_bytes_change_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
