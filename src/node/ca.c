@@ -96,18 +96,43 @@ const char *ca_signing_pem(const struct ca_record *ca)
 
 char *ca_believed_pem(const struct ca_record *ca)
 {
-    char *text = NULL;
+    char *text = NULL, step[32] = "";
     const char *other = ca->count > 1 ? ca->list[!ca->signing].cert_pem : "";
-    if (asprintf(&text, "%s%s", ca_signing_pem(ca), other) < 0)
+    if (ca->step)
+        snprintf(step, sizeof(step), "step %u\n", ca->step);
+    if (asprintf(&text, "%s%s%s", step, ca_signing_pem(ca), other) < 0)
         return NULL;
     return text;
+}
+
+uint32_t ca_step_of(const char *believed_pem)
+{
+    unsigned step;
+    return sscanf(believed_pem, "step %u\n", &step) == 1 ? step : 0;
+}
+
+int ca_choose(const struct ca_record *ca, const char *believed_pem)
+{
+    const char *first = strstr(believed_pem, "-----BEGIN");
+    for (int i = 0; first && i < ca->count; i++)
+        if (!strncmp(first, ca->list[i].cert_pem, strlen(ca->list[i].cert_pem)))
+            return i;
+    return -ENOKEY;
+}
+
+int ca_sign_by(const struct ca_record *ca, int signer, const char *request_pem,
+               const struct directory *by, uint64_t node_id, const char *name,
+               char **ret_cert_pem)
+{
+    ensure(signer >= 0 && signer < ca->count);
+    return wire_pki_sign(ca->list[signer].key_pem, ca->list[signer].cert_pem, request_pem,
+                         by->cluster_id, node_id, name, directory_certificate_life_s(by),
+                         ret_cert_pem);
 }
 
 int ca_sign(const struct ca_record *ca, const char *request_pem,
             const struct directory *by, uint64_t node_id, const char *name,
             char **ret_cert_pem)
 {
-    return wire_pki_sign(ca->list[ca->signing].key_pem, ca_signing_pem(ca), request_pem,
-                         by->cluster_id, node_id, name, directory_certificate_life_s(by),
-                         ret_cert_pem);
+    return ca_sign_by(ca, ca->signing, request_pem, by, node_id, name, ret_cert_pem);
 }

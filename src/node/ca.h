@@ -27,19 +27,27 @@ uint32_t ca_last_step(const struct ca_record *ca);
 void ca_begin_rotation(struct ca_record *ca, const char *key_pem, const char *cert_pem);
 void ca_advance_rotation(struct ca_record *ca);
 const char *ca_signing_pem(const struct ca_record *ca);
-/* The text of ca.crt: of all that are believed, the one that signs first. malloc'ed; NULL:
- * no memory. */
+/* The text of ca.crt: the step, unless it is 0; then all that are believed, the one that signs
+ * first. malloc'ed; NULL: no memory. */
 char *ca_believed_pem(const struct ca_record *ca);
-/* A certificate of this cluster, which lasts as long as `by` says. As wire_pki_sign. */
+uint32_t ca_step_of(const char *believed_pem);
+/* Which of the record's CAs signs, by such a text. -ENOKEY: none of them. */
+int ca_choose(const struct ca_record *ca, const char *believed_pem);
+/* A certificate of this cluster, which lasts as long as `by` says: by the CA that signs now, or
+ * by another. As wire_pki_sign. */
 int ca_sign(const struct ca_record *ca, const char *request_pem,
             const struct directory *by, uint64_t node_id, const char *name,
             char **ret_cert_pem);
+int ca_sign_by(const struct ca_record *ca, int signer, const char *request_pem,
+               const struct directory *by, uint64_t node_id, const char *name,
+               char **ret_cert_pem);
 
 /* ---- identity.c: this node's certificate ------------------------------------------- */
 
 /* What of a directory's identity files is to be others. */
 struct identity_files {
     char *ca_pem, *cert_pem;         /* NULL: as they are */
+    uint32_t step;                   /* that is then in force */
     int64_t begin_s, end_s, renew_s; /* of the certificate then in force */
 };
 

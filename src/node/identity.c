@@ -23,21 +23,22 @@ static int64_t renewal_of(int64_t begin_s, int64_t end_s, uint64_t life_s)
 }
 
 /* Also what is not valid yet: the clock was ahead when it was made. */
-static bool is_due(const struct directory *d, const struct ca_record *ca, int64_t now_s)
+static bool is_due(const struct directory *d, const char *signer_pem, int64_t now_s)
 {
     int64_t begin, end;
-    return !wire_pki_is_signed_by(d->cert_pem, ca_signing_pem(ca)) ||
+    return !wire_pki_is_signed_by(d->cert_pem, signer_pem) ||
            wire_pki_times(d->cert_pem, &begin, &end) ||
            now_s >= renewal_of(begin, end, directory_certificate_life_s(d)) ||
            now_s < begin - NODE_CERTIFICATE_EARLY_S;
 }
 
-static int renew(const struct directory *d, const struct ca_record *ca, char **ret)
+static int renew(const struct directory *d, const struct ca_record *ca, int signer,
+                 char **ret)
 {
     char *request = NULL;
     int result = wire_pki_make_request(d->key_pem, &request);
     if (!result)
-        result = ca_sign(ca, request, d, d->node_id, d->name, ret);
+        result = ca_sign_by(ca, signer, request, d, d->node_id, d->name, ret);
     free(request);
     return result;
 }
@@ -55,24 +56,47 @@ static int check(const struct directory *d, const struct identity_files *files,
     return result ? node_error(error, result, "%s", why) : 0;
 }
 
+/* After a restart the record may be of an earlier step than the files, as entries that are
+ * not known to be committed are not applied yet. Then these stay: to go back would be to show
+ * a certificate that the others believe no more. */
+static int demand_cas(const struct directory *d, const struct ca_record *ca,
+                      struct identity_files *files)
+{
+    files->step = ca_step_of(d->ca_pem);
+    if (ca->step < files->step)
+        return ca_choose(ca, d->ca_pem);
+    files->step = ca->step;
+    files->ca_pem = ca_believed_pem(ca);
+    if (files->ca_pem && !strcmp(files->ca_pem, d->ca_pem)) {
+        free(files->ca_pem);
+        files->ca_pem = NULL;
+    } else if (!files->ca_pem) {
+        return -ENOMEM;
+    }
+    return ca->signing;
+}
+
 int identity_demand(const struct directory *d, const struct ca_record *ca, int64_t now_s,
                     struct identity_files *ret, char error[NODE_ERROR_BYTES])
 {
-    struct identity_files files = {.ca_pem = ca_believed_pem(ca)};
-    if (!files.ca_pem)
-        return node_error(error, -ENOMEM, "out of memory");
-    if (!strcmp(files.ca_pem, d->ca_pem)) {
-        free(files.ca_pem);
-        files.ca_pem = NULL;
-    }
-    int result = is_due(d, ca, now_s) ? renew(d, ca, &files.cert_pem) : 0;
+    struct identity_files files = {0};
+    int signer = demand_cas(d, ca, &files);
+    int result = signer < 0 ? signer : 0;
+    if (result == -ENOKEY) /* it is too far behind to know who signs now */
+        result = 0;
+    else if (!result && is_due(d, ca->list[signer].cert_pem, now_s))
+        result = renew(d, ca, signer, &files.cert_pem);
     if (result)
         node_error(error, result, "cannot sign a certificate: %s", strerror(-result));
     if (!result && (files.ca_pem || files.cert_pem))
         result = check(d, &files, error);
+    const char *cert = files.cert_pem ? files.cert_pem : d->cert_pem;
     if (!result) {
-        const char *cert = files.cert_pem ? files.cert_pem : d->cert_pem;
-        ensure(!wire_pki_times(cert, &files.begin_s, &files.end_s));
+        result = wire_pki_times(cert, &files.begin_s, &files.end_s);
+        if (result)
+            node_error(error, result, "the node's certificate is not readable");
+    }
+    if (!result) {
         files.renew_s =
             renewal_of(files.begin_s, files.end_s, directory_certificate_life_s(d));
         *ret = files;
@@ -124,7 +148,6 @@ struct identity_work {
     struct node *node;
     struct identity_files files;
     bool is_missing; /* nothing is applied here yet: the record comes with the log */
-    uint32_t step;
     bool is_rotating;
     int64_t ca_end_s;
     int result;
@@ -155,7 +178,7 @@ static void look(struct pager_task *task)
         return;
     }
     int64_t begin;
-    w->step = ca->step;
+    uint32_t record_step = ca->step;
     w->is_rotating = ca->count > 1;
     if (wire_pki_times(ca_signing_pem(ca), &begin, &w->ca_end_s))
         w->ca_end_s = 0; /* what it signs is checked below */
@@ -163,6 +186,7 @@ static void look(struct pager_task *task)
         identity_demand(d, ca, (int64_t)(clock_real_us() / 1000000), &w->files, w->error);
     if (!w->result)
         w->result = identity_write(d, &w->files, w->error);
+    w->is_rotating &= record_step == w->files.step;
     free(ca);
 }
 
@@ -172,7 +196,8 @@ static void say(const struct node *n, const struct identity_work *w)
     time_t end_s = (time_t)w->files.end_s;
     struct tm tm;
     if (w->files.ca_pem)
-        log_info("other CAs are believed now: step %u of the cluster's CA", w->step);
+        log_info("other CAs are believed now: step %u of the cluster's CA",
+                 w->files.step);
     if (w->files.cert_pem && gmtime_r(&end_s, &tm) &&
         strftime(end, sizeof(end), "%Y-%m-%d %H:%M:%S UTC", &tm))
         log_info("the node's certificate is renewed: it lasts until %s", end);
@@ -195,7 +220,7 @@ static void put_in_force(struct node *n, struct identity_work *w)
         return;
     i->stale = false;
     i->is_known = true;
-    i->step = w->step;
+    i->step = w->files.step;
     i->is_rotating = w->is_rotating;
     i->begin_s = w->files.begin_s;
     i->end_s = w->files.end_s;

@@ -217,9 +217,9 @@ static void test_ca(void **state)
     static const struct {
         uint8_t signing, count;
         const char *believed;
-    } cases[] = {{0, 1, "certificate 0;"},
-                 {0, 2, "certificate 0;certificate 1;"},
-                 {1, 2, "certificate 1;certificate 0;"}};
+    } cases[] = {{0, 1, "step 5\ncertificate 0;"},
+                 {0, 2, "step 5\ncertificate 0;certificate 1;"},
+                 {1, 2, "step 5\ncertificate 1;certificate 0;"}};
     for (size_t i = 0; i < array_length(cases); i++) {
         struct ca_record ca = ca_example(cases[i].signing, cases[i].count);
         struct buf b = {0};

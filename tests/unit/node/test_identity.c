@@ -127,6 +127,39 @@ static void test_another_ca(void **state)
     expect(t, 0, false, false);
 }
 
+/* After a restart entries that are in the log are not applied yet: the files stay. */
+static void test_the_record_is_behind(void **state)
+{
+    struct setting *t = *state;
+    struct ca_record steps[4];
+    steps[0] = t->ca;
+    for (uint32_t step = 1; step < 4; step++) {
+        steps[step] = steps[step - 1];
+        if (step == 1)
+            ca_begin_rotation(&steps[step], t->ca.list[NEW].key_pem,
+                              t->ca.list[NEW].cert_pem);
+        else
+            ca_advance_rotation(&steps[step]);
+    }
+    for (uint32_t step = 1; step < 4; step++) {
+        t->ca = steps[step];
+        assert_int_equal(demand(t, 0), 0);
+        assert_int_equal(t->files.step, step);
+        identity_adopt(&t->d, &t->files);
+        assert_int_equal(ca_step_of(t->d.ca_pem), step);
+        for (uint32_t before = 0; before < step; before++) {
+            t->ca = steps[before];
+            expect(t, 0, false, false);
+            assert_int_equal(t->files.step, step);
+            /* A renewal is by who signs now, if the record has that one's key. */
+            expect(t, LIFE_S, false, before > 0 || step == 1);
+            if (t->files.cert_pem)
+                assert_true(wire_pki_is_signed_by(
+                    t->files.cert_pem, steps[step].list[steps[step].signing].cert_pem));
+        }
+    }
+}
+
 /* As a crash between the two files leaves it, or who came back very late. */
 static void test_whatever_is_there(void **state)
 {
@@ -186,9 +219,13 @@ int main(void)
 {
 #define with(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
     const struct CMUnitTest tests[] = {
-        with(test_renewal),    with(test_another_life),
-        with(test_another_ca), with(test_whatever_is_there),
-        with(test_written),    with(test_what_is_unfit_is_not_taken),
+        with(test_renewal),
+        with(test_another_life),
+        with(test_another_ca),
+        with(test_the_record_is_behind),
+        with(test_whatever_is_there),
+        with(test_written),
+        with(test_what_is_unfit_is_not_taken),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
