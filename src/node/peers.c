@@ -317,11 +317,16 @@ void peers_drained(struct node *n, struct wire_connection *c)
     client_pump(n);
 }
 
-/* What a former leadership had on its way is nobody's. */
+/* What a former leadership had on its way is nobody's; and what it has read may have been
+ * truncated since. */
 void peers_lead(struct node *n)
 {
-    for (size_t i = 0; i < n->peer_count; i++)
-        flight_clear(&n->peers[i].flight);
+    for (size_t i = 0; i < n->peer_count; i++) {
+        struct peer *p = &n->peers[i];
+        flight_clear(&p->flight);
+        store_bytes_unref(p->block);
+        p->block = NULL;
+    }
 }
 
 /* The peer has answered: there may be room for what waits. */
@@ -345,6 +350,7 @@ struct block_task {
     struct pager_task task;
     struct node *node;
     uint64_t peer_id, first, last;
+    uint64_t term; /* of the leader that asked: later ones may have other entries */
     struct store_read *read;
     struct store_bytes *bytes;
     int error;
@@ -377,13 +383,14 @@ static void block_done(struct pager_task *task)
             log_unread(p, t->first, t->error);
         p->reading = false;
         p->read_failed = t->error < 0; /* tried again at the next tick */
-        if (t->error == 0 && p->open) {
+        if (t->error == 0 && t->term == raft_term(n->driver.raft) && p->open) {
             store_bytes_unref(p->block);
             p->block = store_bytes_ref(t->bytes);
             p->block_first = t->first;
             p->block_last = t->last;
-            ask_again(n, p->id);
         }
+        if (t->error == 0 && p->open)
+            ask_again(n, p->id);
     }
     store_bytes_unref(t->bytes);
     store_read_free(t->read);
@@ -400,6 +407,7 @@ static void block_ask(struct node *n, struct peer *p, uint64_t first)
     t->task.done = block_done;
     t->node = n;
     t->peer_id = p->id;
+    t->term = raft_term(n->driver.raft);
     t->first = first;
     int ret = store_read_plan(n->store, first, LIMIT_APPEND_BYTES, &t->read);
     if (ret < 0) {

@@ -54,6 +54,28 @@ static void settle(struct node *n)
     one_node_run(n, is_applied, &last);
 }
 
+/* ---- Entries read for a peer
+ * ------------------------------------------------------------------------------- */
+
+/* They may have been truncated before this node led again. */
+static void test_a_former_leaderships_entries_are_not_sent(void **state)
+{
+    struct node *n = *state;
+    struct peer *p = &n->peers[n->peer_count++];
+    struct store_bytes *block = store_bytes_of("entries", 7);
+    assert_non_null(block);
+    *p = (struct peer){.id = 77, .block_first = 3, .block_last = 9};
+    p->block = store_bytes_ref(block);
+    p->flight.count = 1;
+    p->flight.bytes = 7;
+    peers_lead(n);
+    assert_null(p->block);
+    assert_int_equal(p->flight.count, 0);
+    assert_int_equal(block->references, 1);
+    store_bytes_unref(block);
+    n->peer_count--;
+}
+
 /* ---- S2, S4
  * ------------------------------------------------------------------------------- */
 
@@ -366,6 +388,7 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
     const struct CMUnitTest tests[] = {
+        TEST(a_former_leaderships_entries_are_not_sent),
         TEST(an_operation_is_applied_when_it_is_answered),
         TEST(an_operation_sent_twice_is_done_once),
         TEST(below_the_lowest_nothing_is_executed),
