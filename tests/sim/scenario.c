@@ -32,6 +32,8 @@ static const char *kind_of(uint8_t type)
 {
     static const char *const names[] = {"vote",         "vote-reply",  "append",
                                         "append-reply", "timeout-now", "snapshot"};
+    if (type == WIRE_ANSWER)
+        return "answer"; /* to be lost with its connection: `break` follows */
     return type >= WIRE_RAFT_VOTE && type <= WIRE_RAFT_SNAPSHOT
                ? names[type - WIRE_RAFT_VOTE]
                : "";
@@ -108,7 +110,8 @@ bool scenario_loses(struct sim_node *from, struct sim_node *to, uint8_t type)
     show.lose_left--;
     struct sim_node *at = sim_at_node;
     sim_at_node = NULL;
-    story("%s -> %s: a %s is lost", from->name, to->name, show.lost);
+    story("%s -> %s: %s %s is lost", from->name, to->name,
+          show.lost[0] == 'a' ? "an" : "a", show.lost);
     sim_at_node = at;
     return true;
 }

@@ -210,8 +210,7 @@ static void test_what_is_parked_in_a_dying_session_is_answered(void **state)
 {
     struct node *n = *state;
     uint64_t session = open_session(n, OTHER, 5);
-    session_find(n, session)->damaged = true; /* it waits for a repair */
-    session_find(n, session)->damaged_until_us = UINT64_MAX;
+    session_find(n, session)->paging = true; /* it waits for the reader thread */
     send_build(n, session, 1, 100);
     assert_true(n->leader.parked_bytes > 0);
     append_end(n, session);
