@@ -17,12 +17,13 @@ void cli_json_members(struct buf *to, const struct node_status *s)
         cli_json_string(to, m->name);
         buf_printf(to, ", \"id\": \"%016llx\", \"address\": ", (unsigned long long)m->id);
         cli_json_string(to, m->address);
-        buf_printf(to,
-                   ", \"kind\": \"%s\", \"voter\": %s, \"leader\": %s, \"reachable\": %s, "
-                   "\"protocol\": %u, \"ca_step\": %u, \"program\": ",
-                   kind_of(m), m->voter ? "true" : "false",
-                   m->id == s->leader ? "true" : "false", m->reachable ? "true" : "false",
-                   m->version, m->ca);
+        buf_printf(
+            to,
+            ", \"kind\": \"%s\", \"voter\": %s, \"leader\": %s, \"reachable\": %s, "
+            "\"protocol\": %u, \"ca_step\": %u, \"program\": ",
+            kind_of(m), m->voter ? "true" : "false",
+            m->id == s->leader ? "true" : "false", m->reachable ? "true" : "false",
+            m->version, m->ca);
         if (m->program[0])
             cli_json_string(to, m->program);
         else
@@ -99,8 +100,9 @@ int cli_leave(struct cli_call *call)
     char error[NODE_ERROR_BYTES] = "";
     if (node_call_leave(call->data, error))
         return cli_fail("%s", error);
-    printf("This node has left the cluster, and has stopped. %s is not needed any more.\n",
-           call->data);
+    printf(
+        "This node has left the cluster, and has stopped. %s is not needed any more.\n",
+        call->data);
     return cli_flush();
 }
 

@@ -148,11 +148,12 @@ static void left(void *context, int error)
     } else if (error == -EAGAIN) {
         control_answer_error(r, error, "the node is starting or stopping: try again");
     } else if (error) {
-        node_error(text, 0,
-                   "it was not seen to be removed (%s) and has stopped: see whether `tierce "
-                   "members` on another node still shows %.255s, and if so start it again, "
-                   "or run `tierce remove` there",
-                   strerror(-error), d->name);
+        node_error(
+            text, 0,
+            "it was not seen to be removed (%s) and has stopped: see whether `tierce "
+            "members` on another node still shows %.255s, and if so start it again, "
+            "or run `tierce remove` there",
+            strerror(-error), d->name);
         control_answer_error(r, error == -EROFS ? -ETIMEDOUT : error, text);
     } else {
         control_answer(r, NULL, 0);
@@ -180,8 +181,7 @@ void control_leave(struct control_request *r, struct reader *frame)
         return;
     strcpy(c->name, d->name);
     submit(r,
-           &(struct node_op){
-               .type = NODE_OP_REMOVE, .node_id = d->node_id, .ask = true},
+           &(struct node_op){.type = NODE_OP_REMOVE, .node_id = d->node_id, .ask = true},
            may_leave);
 }
 

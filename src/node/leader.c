@@ -335,6 +335,14 @@ static bool await_repair(struct node *n, const struct operation *o, int *ret)
     return wait;
 }
 
+/* Its entry may have been committed by the very member that is to go, and the others not
+ * have been heard yet. */
+static bool is_too_early(const struct node *n, int error)
+{
+    return error == -MEMBERS_NO_MAJORITY &&
+           node_now() - n->leader.since_us < NODE_NEW_LEADER_US;
+}
+
 /* It leaves no trace: a TRANSFER is answered at once, what else needs it (this node is to
  * be removed) is asked of the next leader. */
 static void hand_over(struct node *n, struct operation *o, const struct evaluation *e)
@@ -370,6 +378,8 @@ static int execute(struct node *n, struct operation *o)
         again = await_repair(n, o, &ret);
     if (ret == -EVALUATE_HAND_OVER)
         hand_over(n, o, &e);
+    else if (is_too_early(n, ret))
+        refuse(n, o, WIRE_NOT_LEADER); /* it is asked again in a moment */
     else if (!again)
         conclude(n, o, ret, &builder, &e);
     store_builder_release(&builder);
@@ -688,6 +698,7 @@ static void leader_enter(struct node *n)
  * again with the tick: until then the gate stays shut. */
 void leader_begin(struct node *n)
 {
+    n->leader.since_us = node_now();
     n->leader.noop_index = 0;
     n->leader.proposed = store_last_index(n->store);
     peers_watch_clock(n);

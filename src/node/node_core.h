@@ -19,6 +19,7 @@ enum {
         1000 * 1000, /* a caught signal ends a call only after this (K14) */
     NODE_TRANSFER_US = 2000 * 1000, /* `stop` waits this long for a successor */
     NODE_SESSION_SILENT_US = 10 * 1000 * 1000, /* without contact: it is ended (S6) */
+    NODE_NEW_LEADER_US = 1000 * 1000, /* so new a leader may not know yet who is there */
     NODE_LEAVE_US = 30 * 1000 * 1000, /* `leave` waits this long to be removed */
     NODE_DIAL_FIRST_US = 20 * 1000, /* back-off of a lost peer: first, and most */
     NODE_DIAL_MOST_US = 1000 * 1000,
@@ -527,6 +528,7 @@ struct leader {
     struct waiting_list entries;             /* by index: until visible */
     struct waiting_list late;                /* answered before: until visible */
     struct waiting_list reads;               /* S4: until confirmed */
+    uint64_t since_us;         /* elected */
     uint64_t noop_index;       /* S1: applied up to here, and it may evaluate */
     uint64_t proposed;         /* appended and handed to the core up to here */
     struct raft_config config; /* of the membership change being proposed */

@@ -11,7 +11,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 import protocol  # noqa: E402
-from cluster import (TOKEN, Failure, Node, check, check_equal, free_port,  # noqa: E402
+from cluster import (TOKEN, Failure, Node, Worker, check, check_equal, free_port,  # noqa: E402
                      is_mounted, limit, main, wait_for)
 
 
@@ -145,6 +145,22 @@ def test_a_leader_is_removed(t):
     writer.check_seen_by(c, (first, second))
     check(writer.worst_s < 3, f'a write took {writer.worst_s:.1f} s')
     check_refuses_to_start(c, leader)
+
+
+def test_a_removal_outlives_the_leader_that_was_asked(t):
+    c = t.cluster(5, mounted=False)
+    leader = c.leader()
+    gone, asked, *rest = others(c, leader)
+    removal = Worker(lambda: c.tierce('remove', f'n{gone}', data=asked))
+    c.kill9(leader)
+    removal.result()
+    c.wait_ended(gone)
+    for i in (asked, *rest):
+        wait_members(c, i, {f'n{k}' for k in (leader, asked, *rest)}, 'voter')
+    c.tierce('remove', f'n{leader}', data=asked)
+    for i in (asked, *rest):
+        wait_members(c, i, {f'n{k}' for k in (asked, *rest)}, 'voter')
+    c.tierce('put', '/after', 'both', data=rest[0])
 
 
 def test_a_removed_node_that_was_down_is_turned_away(t):

@@ -178,6 +178,19 @@ static void test_a_majority_must_be_left(void **state)
     n->members = n->members_applied;
 }
 
+/* It has not heard of all yet, so it does not say that they are missing. */
+static void test_a_new_leader_does_not_refuse(void **state)
+{
+    struct node *n = *state;
+    add_voter(n, 71, "b");
+    add_voter(n, 72, "c");
+    n->leader.since_us = node_now();
+    uint64_t since_us = n->leader.since_us;
+    assert_int_equal(remove_one(n, 72), -MEMBERS_NO_MAJORITY);
+    assert_true(node_now() >= since_us + NODE_NEW_LEADER_US);
+    n->members = n->members_applied;
+}
+
 static void test_who_only_asks_changes_nothing(void **state)
 {
     struct node *n = *state;
@@ -343,6 +356,7 @@ int main(void)
         TEST(a_member_is_removed_for_good),
         TEST(the_removed_are_known_after_a_start),
         TEST(a_majority_must_be_left),
+        TEST(a_new_leader_does_not_refuse),
         TEST(who_only_asks_changes_nothing),
         TEST(a_leader_that_goes_hands_over_first),
         TEST(an_observer_is_not_promoted),
