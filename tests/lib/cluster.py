@@ -524,7 +524,7 @@ class Test:
     def __init__(self, name, options, shared):
         self.name = name
         self.random = random.Random(f'{options.seed} {name}')
-        self.long = options.long
+        self.long, self.patience = options.long, options.patience
         self.own, self._shared, self._tmp = [], shared, None
 
     def cluster(self, n=3, **keywords):
