@@ -8,7 +8,7 @@
 #   unit          unit tests and the replay of the fuzz corpora
 #   asan          the same with address and undefined-behaviour sanitizers
 #   tsan          those of the threaded parts with the thread sanitizer
-#   sim           the simulator: golden traces, and some seeds (tests/sim)
+#   sim           the simulator: golden traces, and ten thousand seeds (tests/sim)
 #   cluster       real processes and mounts (tests/cluster)
 #   torture       ten minutes of all faults at once on hosts of their own, histories checked
 #                 (tests/cluster/torture.sh; TORTURE_MINUTES says how long)
@@ -235,8 +235,8 @@ part_sim() {
     else
         fail_one 'a seed of the simulator gives two traces'
     fi
-    if run_limited 180 tests/sim/run.sh --seeds 400 --jobs 2; then
-        add 400 0 0
+    if run_limited 600 tests/sim/run.sh --seeds 10000 --jobs 2; then
+        add 10000 0 0
     else
         fail_one 'the simulator'
     fi
