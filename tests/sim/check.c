@@ -15,7 +15,7 @@
  *   V11 one membership change at a time
  *   V12 sessions and members at an index are the same on all nodes
  *   V13 no queue is longer than its bound (check_bounds.c)
- *   V14 a leader has heard from a majority lately
+ *   V14 a leader has heard from a majority lately (check_leader.c)
  *   V15 timestamps rise along the log; nobody leads with a clock an hour ahead of all
  *
  *   V16 what rotted is repaired in the end (plan.c)
@@ -23,21 +23,13 @@
  *       behind its end
  *   V18 the cluster's version never goes back, nor above a member's
  *
- * V9 and V12 are in check_state.c.
+ * V9 and V12 are in check_state.c, V14, V15 and V17 in check_leader.c.
  */
 #include "ledger.h"
 
 #include "store_internal.h"
 
 #include <errno.h>
-
-enum {
-    SILENT_US = 2 * 1000 * 1000,        /* far more than a leader waits for a majority */
-    SESSION_LIVES_US = 8 * 1000 * 1000, /* heard that long ago: surely not to be ended */
-    SESSION_DEAD_US = 20 * 1000 * 1000, /* ... surely ended */
-    SETTLE_US = 3 * 1000 * 1000,        /* until all have been told a clock */
-    CLOCK_SLACK_US = 60 * 1000 * 1000,  /* drift, and the way */
-};
 
 struct seen { /* an entry of a node's log */
     uint64_t term, hash;
@@ -52,10 +44,9 @@ struct shadow {       /* what a node's log is, over its lives */
     uint64_t voted_term, voted; /* as messages said */
     uint64_t term, commit;      /* in this life */
     enum raft_role role;
-    uint64_t leads_since;
     bool lived;
     uint64_t merges;
-    uint64_t config, config_us; /* the newest membership in it, and when it came */
+    uint64_t config; /* the newest membership in it */
     bool was_installing, was_merging;
 };
 
@@ -232,7 +223,7 @@ static void note_entry(struct shadow *s, const uint8_t *data, size_t length, boo
         sim_fail("V11: a membership change at %llu, and that of %llu is not committed",
                  (unsigned long long)e.index, (unsigned long long)s->config);
     s->config = e.index;
-    s->config_us = sim_now;
+    sim_at_node->config_us = sim_now;
 }
 
 int __wrap_store_append(struct store *s, struct store_bytes *entry, bool ahead)
@@ -303,27 +294,6 @@ struct store_done __wrap_store_finish_job(struct store *s, struct store_job *job
         shadow->base = shadow->last = m.merged_index;
     }
     return done;
-}
-
-int __real_evaluate(struct node *n, uint64_t session, const uint8_t *op, size_t length,
-                    struct evaluation *e);
-int __wrap_evaluate(struct node *n, uint64_t session, const uint8_t *op, size_t length,
-                    struct evaluation *e);
-
-static void check_death(const struct sim_node *n, uint64_t number);
-
-int __wrap_evaluate(struct node *n, uint64_t session, const uint8_t *op, size_t length,
-                    struct evaluation *e)
-{
-    struct node_op decoded;
-    if (op[0] == NODE_OP_END_SESSION && node_op_decode(op, length, &decoded) == 0)
-        check_death(sim_at_node, decoded.session);
-    int ret = __real_evaluate(n, session, op, length, e);
-    trace("evaluates operation %u of session %llu: %d", op[0],
-          (unsigned long long)session, ret);
-    if (op[0] == NODE_OP_END_SESSION && ret == 0)
-        fault(session_ended);
-    return ret;
 }
 
 /* ---- Lives ------------------------------------------------------------------------- */
@@ -486,122 +456,6 @@ void verify_sent(struct sim_node *n, uint8_t type, const uint8_t *data, size_t l
                  (unsigned long long)raft_durable(n->node->driver.raft));
 }
 
-/* ---- A leader that nobody hears: V14 -------------------------------------------------
- */
-
-static uint64_t heard[SIM_NODES]
-                     [SIM_NODES]; /* when n had something of consensus from m */
-
-void verify_heard(const struct sim_node *n, const struct sim_node *from)
-{
-    heard[n->number][from->number] = sim_now;
-}
-
-/* It runs, and would have been told: since then. */
-static bool is_silent(const struct sim_node *n, const struct sim_node *from)
-{
-    const struct shadow *s = shadow_of(n);
-    uint64_t since = max_u64(heard[n->number][from->number], s->leads_since);
-    since = max_u64(since, s->config_us); /* a new one is given that time */
-    return sim_now > max_u64(since, n->resumed_us) + SILENT_US;
-}
-
-static void check_quorum(const struct sim_node *n)
-{
-    const struct members *members = &n->node->members;
-    unsigned voters = 0, silent = 0;
-    for (uint32_t i = 0; i < members->count; i++) {
-        struct sim_node *m = sim_of_id(members->list[i].id);
-        voters += members->list[i].voter;
-        silent += members->list[i].voter && m && m != n && is_silent(n, m);
-    }
-    if (voters > 0 && 2 * (voters - silent) <= voters)
-        sim_fail("V14: %s leads, and has not heard from a majority for %d s", n->name,
-                 (int)(SILENT_US / SIM_S));
-}
-
-/* ---- A leader with a wild clock: V15 ------------------------------------------------- */
-
-static bool has_settled(const struct sim_node *n)
-{
-    return n->up && !n->paused && sim_now > n->clock_set_us + SETTLE_US &&
-           sim_now > n->resumed_us + SETTLE_US && n->serves;
-}
-
-static int64_t real_of(const struct sim_node *n)
-{
-    double run = (double)(sim_now - n->true_base) * n->rate;
-    return (int64_t)n->boot_base + (int64_t)run + n->real_offset;
-}
-
-/* Ahead of all others by more than it may be ahead of their median; and they tell it. */
-static void check_clock(const struct sim_node *n)
-{
-    const struct members *members = &n->node->members;
-    unsigned others = 0;
-    if (sim_now < shadow_of(n)->config_us + SETTLE_US)
-        return; /* of whom a vote is new */
-    for (uint32_t i = 0; i < members->count; i++) {
-        struct sim_node *m = sim_of_id(members->list[i].id);
-        if (m == n || !members->list[i].voter) /* whose clock does not count */
-            continue;
-        if (!m || !has_settled(m) || !has_settled(n) ||
-            sim_now > heard[n->number][m->number] + SIM_S ||
-            real_of(n) - real_of(m) < NODE_CLOCK_AHEAD_US + CLOCK_SLACK_US)
-            return;
-        others++;
-    }
-    if (others > 0)
-        sim_fail("V15: %s leads, and its clock is more than an hour ahead", n->name);
-}
-
-/* ---- Sessions of nodes that are dead, and of nodes that live: V17 -------------------- */
-
-static const struct session *newest_of(const struct node *n, uint64_t node_id)
-{
-    const struct session *newest = NULL;
-    for (const struct session *s = n->sessions; s; s = s->next)
-        if (s->node_id == node_id && (!newest || s->number > newest->number))
-            newest = s;
-    return newest;
-}
-
-/* In the leader's context, about to be ended. */
-static void check_death(const struct sim_node *n, uint64_t number)
-{
-    const struct session *s = session_find(n->node, number);
-    struct sim_node *m = s ? sim_of_id(s->node_id) : NULL;
-    if (!m || newest_of(n->node, m->id) != s)
-        return;
-    if (m == n || sim_now < heard[n->number][m->number] + SESSION_LIVES_US)
-        sim_fail("V17: %s ends the session of %s, which it has just heard", n->name,
-                 m->name);
-}
-
-static void check_sessions(const struct sim_node *n)
-{
-    uint64_t since = max_u64(shadow_of(n)->leads_since, n->resumed_us);
-    if (!raft_established(n->node->driver.raft) || n->node->was_low)
-        return;
-    for (const struct session *s = n->node->sessions; s; s = s->next) {
-        const struct sim_node *m = sim_of_id(s->node_id);
-        if (m && newest_of(n->node, m->id) != s)
-            sim_fail("V17: %s has two sessions of %s", n->name, m->name);
-        if (m && !m->up && sim_now > max_u64(since, m->down_us) + SESSION_DEAD_US)
-            sim_fail("V17: %s has a session of %s, which is down for %d s", n->name,
-                     m->name, (int)((sim_now - m->down_us) / SIM_S));
-    }
-}
-
-static void check_leader(struct sim_node *n)
-{
-    check_quorum(n);
-    if (sim_steps % 64 == 0)
-        check_sessions(n);
-    if (sim_steps % 16 == 0)
-        check_clock(n);
-}
-
 /* ---- After each event ----------------------------------------------------------------
  */
 
@@ -664,7 +518,7 @@ void verify_step(void)
     if (role == RAFT_LEADER && (s->role != RAFT_LEADER || s->term != term)) {
         note_leader(n, term);
         check_complete(n, term);
-        s->leads_since = sim_now;
+        n->leads_us = sim_now;
     }
     s->term = term;
     s->commit = commit;
@@ -677,7 +531,7 @@ void verify_step(void)
     verify_keydir(n);
     verify_bounds(n);
     if (role == RAFT_LEADER)
-        check_leader(n);
+        verify_leader(n);
     if (sim_steps % 256 == 0)
         raft_check(r);
     bool installing = snapshot_is_installing(n->node);

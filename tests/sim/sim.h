@@ -10,7 +10,7 @@
  *   seams.c    clock, randomness, log, RCU, mailbox, directory, the mount's entry
  *   node.c     nodes: made, booted, killed, paused, joined
  *   ledger.c   what was written, and what is committed
- *   check.c    invariants (numbered), beside every step; check_state.c, check_bounds.c
+ *   check.c    invariants (numbered), beside every step; check_*.c
  *   client.c   what calls, and the history of it
  *   linear.c   the checker of histories
  *   plan.c     a seed's options, its faults, its phases
@@ -205,6 +205,7 @@ struct sim_node {
     uint64_t boot_base, true_base;
     int64_t real_offset;
     uint64_t clock_set_us, resumed_us; /* true time */
+    uint64_t leads_us, config_us; /* ... of its election, of its newest membership */
     /* RCU */
     unsigned sections;
     struct deferred *deferred, **deferred_tail;
@@ -276,13 +277,16 @@ bool verify_happened(uint64_t session, uint64_t request);
 void verify_merges(struct sim_node *n); /* counts them */
 bool verify_is_changing(void);          /* a membership that is not committed is somewhere */
 uint64_t verify_members_since(void);    /* the first change of them; 0: none */
-void verify_heard(const struct sim_node *n, const struct sim_node *from);
 
 /* check_state.c */
 void verify_keydir(const struct sim_node *n); /* its digest */
 void verify_full(void);                       /* all of all keydirs, sessions, members */
 size_t verify_end(void); /* every value, from the disk; how many are damaged */
 void verify_forget_state(const struct sim_node *n); /* its memory is no more */
+
+/* check_leader.c */
+void verify_heard(const struct sim_node *n, const struct sim_node *from);
+void verify_leader(const struct sim_node *n); /* after each event */
 
 /* check_bounds.c */
 void verify_bounds(const struct sim_node *n);
