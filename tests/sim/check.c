@@ -171,6 +171,7 @@ static void decide(struct sim_node *n, const struct store_entry *e,
 {
     check_majority(n, e->index, hash);
     ledger_decide(e, bytes->data, bytes->length, hash);
+    ledger_at(e->index)->by_term = raft_term(n->node->driver.raft);
     note_members(e->index, bytes);
 }
 
@@ -219,7 +220,10 @@ static void note_entry(struct shadow *s, const uint8_t *data, size_t length, boo
     struct members members;
     if (!entry_config(data, length, &members))
         return;
-    if (s->config > ledger_last() && s->config < e.index && leads) /* V11 */
+    uint64_t committed = ledger_last();
+    if (leads) /* what is committed is applied in a moment, and judged then (V8) */
+        committed = max_u64(committed, raft_commit(sim_at_node->node->driver.raft));
+    if (s->config > committed && s->config < e.index && leads) /* V11 */
         sim_fail("V11: a membership change at %llu, and that of %llu is not committed",
                  (unsigned long long)e.index, (unsigned long long)s->config);
     s->config = e.index;
@@ -492,8 +496,8 @@ static void check_complete(struct sim_node *n, uint64_t term) /* V4 */
 {
     struct shadow *s = shadow_of(n);
     uint64_t index = ledger_last();
-    while (index > 1 && ledger_at(index)->term >= term)
-        index--;
+    while (index > 1 && ledger_at(index)->by_term >= term)
+        index--; /* in its own term, or later: that leader need not have it */
     if (index <= 1 || index <= s->base)
         return;
     if (index > s->last || seen_at(s, index)->hash != ledger_at(index)->hash)

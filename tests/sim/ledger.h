@@ -13,6 +13,7 @@ struct written { /* an entry, by (index, term) */
 
 struct decided {           /* an index that is committed */
     uint64_t term, hash;   /* of the whole entry */
+    uint64_t by_term;      /* committed in this term at the latest */
     uint64_t digest;       /* of all keys and their versions after it */
     uint64_t state_digest; /* of sessions and members after it; 0: nobody looked yet */
 };
