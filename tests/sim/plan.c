@@ -414,11 +414,12 @@ static void do_remove(void)
         sim_ask(by, &(struct node_op){.type = NODE_OP_REMOVE, .node_id = n->id});
 }
 
-/* One at a time: nobody finds anybody where all have moved. */
+/* One at a time: nobody finds anybody where all have moved. Nor one whose log may have a
+ * hole: it would come back with addresses of long ago, and its own is not known yet. */
 static void do_move(void)
 {
     struct sim_node *n = any(is_up);
-    if (!n || !all_are_known())
+    if (!n || n->bad_disk || !all_are_known())
         return;
     sim_kill(n, "to be moved");
     sim_move(n);
