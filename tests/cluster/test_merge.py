@@ -347,7 +347,7 @@ def test_a_snapshot_goes_on_where_it_was_cut(t):
     expected = fill_large(t, c, 0)
     new = wipe_and_join(c, 2)
     c.use_fault_disk(new)
-    c.fault_disk(new, 'part hang 17')
+    c.fault_disk(new, 'part hang 9')  # merges may still make the files fewer
     starting = Worker(c.start, new)
     wait_for(lambda: c.fault_count(new) > 0, 'its disk hangs in the middle of the snapshot', 60)
     started = starting.result()  # it does without what is still to come, and says so
@@ -355,7 +355,7 @@ def test_a_snapshot_goes_on_where_it_was_cut(t):
           f'it says at its start: {started.error}')
     status = c.status(new)
     check_equal(status['base'], 0, 'where its log begins')
-    check(status['snapshot_total'] > 17 * MIB and 0 < status['snapshot_bytes'] <= 17 * MIB,
+    check(status['snapshot_total'] > 9 * MIB and 0 < status['snapshot_bytes'] <= 9 * MIB,
           f'status tells of the snapshot: {status["snapshot_bytes"]} of {status["snapshot_total"]}')
     write_file(c.path(0, 'meanwhile'), b'x')  # the others do not wait for it
     c.kill9(new)
@@ -363,7 +363,7 @@ def test_a_snapshot_goes_on_where_it_was_cut(t):
     c.start(new)
     wait_for(lambda: is_voter(c, new), 'it votes', 60)
     here = bytes_here(c, new)
-    check(len(here) >= 2 and here[0] == 0 and here[1] >= 12 * MIB,
+    check(len(here) >= 2 and here[0] == 0 and here[1] >= 4 * MIB,
           f'what was here at the begin of each attempt: {here}')
     print(f'# {here[1] / MIB:.1f} MiB were there when it went on')
     c.wait_caught_up([0, 1, new])
