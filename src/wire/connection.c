@@ -77,9 +77,19 @@ static void free_stream(struct wire_connection *c)
     c->bev = NULL;
 }
 
+/* What came last was a sign of life all the same. */
+static void note_parted(const struct wire_connection *c)
+{
+    struct wire_endpoint *e = c->endpoint;
+    bool was_open = c->version != 0;
+    if (c->heard && was_open && c->kind == WIRE_PEER_NODE && e->parted_count < PARTED_MAX)
+        e->parted[e->parted_count++] = c->peer_id;
+}
+
 void connection_free(struct wire_connection *c)
 {
     ensure(c->busy == 0);
+    note_parted(c);
     leave_limits(c);
     TAILQ_REMOVE(&c->endpoint->connections, c, link);
     event_del(&c->timer);

@@ -428,6 +428,9 @@ void wire_each_heard(struct wire_endpoint *e,
             c->heard = false;
             each(context, c->peer_id);
         }
+    for (size_t i = 0; i < e->parted_count; i++)
+        each(context, e->parted[i]);
+    e->parted_count = 0;
 }
 
 const struct wire_counters *wire_endpoint_counters(const struct wire_endpoint *e)

@@ -216,8 +216,8 @@ struct wire_load { /* connections there are */
     uint64_t local;    /* LIMIT_LOCAL_CONNECTIONS */
 };
 void wire_endpoint_load(const struct wire_endpoint *e, struct wire_load *ret);
-/* Calls `each` for every open connection to a node on which anything has come, a part of a
- * frame even, since the last call. `each` must not call wire_*. */
+/* Calls `each` for every connection to a node, open or ended since, on which anything has
+ * come, a part of a frame even, since the last call. `each` must not call wire_*. */
 void wire_each_heard(struct wire_endpoint *e,
                      void (*each)(void *context, uint64_t node_id), void *context);
 

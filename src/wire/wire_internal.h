@@ -245,6 +245,8 @@ struct listener {
     bool local;
 };
 
+enum { PARTED_MAX = 64 }; /* members there may be, twice */
+
 struct wire_endpoint {
     struct event_base *loop;
     struct evdns_base *names; /* made when a name is first dialed */
@@ -261,6 +263,8 @@ struct wire_endpoint {
     char *local_path; /* the socket file that is ours to remove */
     struct wire_timeouts timeouts;
     struct wire_counters counters;
+    uint64_t parted[PARTED_MAX]; /* nodes heard since wire_each_heard(), and gone */
+    size_t parted_count;
 };
 
 /* Adds a listening socket, which it takes over in every case. */

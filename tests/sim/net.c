@@ -526,7 +526,7 @@ void wire_each_heard(struct wire_endpoint *e,
                      void (*each)(void *context, uint64_t node_id), void *context)
 {
     for (struct wire_connection *c = connections; c; c = c->next)
-        if (c->endpoint == e && c->heard && c->open && !c->closed) {
+        if (c->endpoint == e && c->heard && c->open) { /* ended ones, too */
             c->heard = false;
             each(context, c->peer_id);
         }

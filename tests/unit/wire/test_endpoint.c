@@ -183,6 +183,11 @@ static void test_who_was_heard(void **state)
     run_until(p->loop, p->b->frames == 1);
     heard_by(p->b);
     assert_int_equal(heard_by(p->b), 0);
+    wire_send_bytes(p->a->last, WIRE_RAFT_APPEND, 0, large, 100);
+    wire_close_after_sending(p->a->last);
+    run_until(p->loop, p->b->closed == 1);
+    assert_int_equal(heard_by(p->b), 1); /* it came, and the connection went */
+    assert_int_equal(heard_by(p->b), 0);
 }
 
 static void test_parts_are_released_once(void **state)
