@@ -4,7 +4,8 @@
 void connection_refuse(struct wire_connection *c, enum wire_refusal reason,
                        const char *text)
 {
-    c->endpoint->counters.refused_hellos++;
+    if (!c->unwelcome) /* that was counted when it became so */
+        c->endpoint->counters.refused_hellos++;
     if (c->kind == WIRE_PEER_JOINER && !c->joined) {
         connection_fail(c, "refused: %s", text);
         return;
@@ -41,6 +42,7 @@ static bool check_version(struct wire_connection *c, const struct wire_frame *fr
              "%s speaks protocol %s, the other %s: upgrade the older one's program",
              own->name, ours, theirs);
     if (c->kind == WIRE_PEER_JOINER) {
+        c->endpoint->counters.refused_hellos++;
         c->unwelcome = true;
         c->state = CONNECTION_OPEN; /* for its JOIN */
         memcpy(c->reason, text, sizeof(c->reason));
