@@ -537,6 +537,9 @@ static void set_option(int fd, int level, int option, int value)
     (void)setsockopt(fd, level, option, &value, sizeof(value));
 }
 
+/* W7: the kernel counts, so that it is bytes that tell, not frames: a host that takes in the
+ * first part of a long one, or whose node is stopped and still has room for what comes, is
+ * not silent. */
 static void tune_socket(int fd)
 {
     set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
@@ -544,7 +547,7 @@ static void tune_socket(int fd)
     set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S);
     set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S);
     set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES);
-    set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS);
+    set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, SILENCE_MS);
 }
 
 void connection_start_tls(struct wire_connection *c, int fd)
@@ -601,6 +604,11 @@ uint64_t wire_peer_id(const struct wire_connection *c)
 bool wire_is_open(const struct wire_connection *c)
 {
     return c->state == CONNECTION_OPEN;
+}
+
+bool wire_is_connecting(const struct wire_connection *c)
+{
+    return c->state == CONNECTION_CONNECTING;
 }
 
 uint16_t wire_version(const struct wire_connection *c)

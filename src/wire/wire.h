@@ -225,6 +225,8 @@ enum wire_peer_kind wire_kind(const struct wire_connection *c);
 /* 0 unless a node; before a dialed one is open, the node that was asked for. */
 uint64_t wire_peer_id(const struct wire_connection *c);
 bool wire_is_open(const struct wire_connection *c);      /* HELLOs exchanged */
+/* Dialed, and no host has answered yet. */
+bool wire_is_connecting(const struct wire_connection *c);
 /* An open connection with this node, whoever dialed; NULL: there is none. */
 struct wire_connection *wire_find(struct wire_endpoint *e, uint64_t node_id);
 /* The version that is spoken on an open connection: the newest that both ends speak. */

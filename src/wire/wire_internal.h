@@ -40,10 +40,10 @@ enum {
     TIMEOUT_CLOSING_MS = 10000, /* wire_close_after_sending: until all is sent */
     TIMEOUT_ADDRESS_MS = 2000,  /* one address of a name that has more of them */
     ACCEPT_PAUSE_MS = 100,      /* after accept failed, of EMFILE and the like */
-    KEEPALIVE_IDLE_S = 10,
-    KEEPALIVE_INTERVAL_S = 5,
+    SILENCE_MS = 3000,    /* the peer's host takes nothing, and answers no probe: W7 */
+    KEEPALIVE_IDLE_S = 1, /* where nothing is on its way, probes: several within that */
+    KEEPALIVE_INTERVAL_S = 1,
     KEEPALIVE_PROBES = 3,
-    UNACKNOWLEDGED_MS = 25000, /* sent and not acknowledged: the peer is gone */
     LISTEN_BACKLOG = 512,
     LISTENERS_MAX = 8,               /* addresses one name may stand for */
     COPIED_PART_BYTES = 8 << 10,     /* up to here copying beats one more TLS record */
@@ -56,6 +56,9 @@ enum {
     INPUT_BYTES_UNPROVEN = WIRE_FRAME_HEADER + LIMIT_JOIN_FRAME_BYTES + TLS_RECORD_BYTES,
 };
 
+_Static_assert(SILENCE_MS < TIMEOUT_HELLO_MS, "a dial in vain takes longer");
+_Static_assert(1000 * (KEEPALIVE_IDLE_S + KEEPALIVE_INTERVAL_S) < SILENCE_MS,
+               "one probe may be lost");
 _Static_assert(INPUT_BYTES < 2 * LIMIT_FRAME_BYTES, "less than two frames are held");
 _Static_assert(QUEUE_END_BYTES > LIMIT_SEND_QUEUE_BYTES + LIMIT_FRAME_BYTES,
                "one frame beyond a full queue does not end a connection");

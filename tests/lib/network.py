@@ -101,6 +101,13 @@ class Network:
     def plug(self, i):
         self.ip('-n', self.switch, 'link', 'set', f'port{i}', 'up')
 
+    def slow_down(self, i, *how):
+        """All that is on its way to host i: `how` is said to tc's token bucket."""
+        done = self.run(['tc', '-n', self.switch, 'qdisc', 'replace', 'dev', f'port{i}', 'root',
+                         'tbf', *how])
+        if done.returncode:
+            raise OSError(f'tc: {done.stderr.decode().strip()}')
+
     def mend_all(self):
         for a, b in list(self.cuts):
             self.mend(a, b)
