@@ -23,6 +23,7 @@ enum {
     NODE_LEAVE_US = 30 * 1000 * 1000, /* `leave` waits this long to be removed */
     NODE_DIAL_FIRST_US = 20 * 1000, /* back-off of a lost peer: first, and most */
     NODE_DIAL_MOST_US = 1000 * 1000,
+    NODE_DIAL_STALE_US = 1000 * 1000, /* a dial this old is begun anew when the peer comes */
     NODE_APPEND_ENTRIES = 256,    /* entries of one APPEND frame */
     NODE_FLIGHT_MESSAGES = 16,    /* of those on their way to a peer: more waits */
     NODE_OPERATION_BYTES = 2 << 20, /* unsent on the way to the leader: more waits */
@@ -397,6 +398,7 @@ struct peer {
     struct wire_connection *connection; /* dialed from here; NULL: none */
     bool open;
     uint64_t dial_at_us, backoff_us;
+    uint64_t dialed_us; /* when that connection was */
     uint16_t version;       /* the newest it speaks, by its last HELLO; 0: none came */
     bool refused;           /* it does not speak with this node, for its version */
     bool full;              /* the send queue; RAFT_SENT 0 is due when it drains */

@@ -160,6 +160,7 @@ void peers_dial_due(struct node *n, uint64_t now_us)
         }
         if (p->connection || !address_of(n, p)[0] || now_us < p->dial_at_us)
             continue;
+        p->dialed_us = now_us;
         if (wire_dial(n->endpoint, address_to_dial(n, p), p->id, &p->connection) < 0)
             dial_later(p, now_us);
     }
@@ -182,6 +183,23 @@ static void note_address(struct node *n, struct peer *p, const struct wire_hello
         wire_close(p->connection);
         p->connection = NULL;
     }
+}
+
+/* It came to us: it is up, so there is no reason to wait before dialing it. Nor for a dial
+ * that its host has not answered for a while: the kernel tries again when it likes (N41). */
+static void dial_at_once(struct node *n, struct peer *p)
+{
+    uint64_t now_us = node_now();
+    if (p->connection && wire_is_connecting(p->connection) &&
+        now_us - p->dialed_us >= NODE_DIAL_STALE_US) {
+        wire_close(p->connection);
+        p->connection = NULL;
+    }
+    if (p->connection)
+        return;
+    p->backoff_us = NODE_DIAL_FIRST_US;
+    p->dial_at_us = 0;
+    peers_dial_due(n, now_us);
 }
 
 static int64_t own_clock_gap(void)
@@ -262,7 +280,6 @@ void peers_opened(struct node *n, struct wire_connection *c,
 {
     struct peer *p = peer_of(n, c);
     if (!p) {
-        /* It came to us: it is up, so there is no reason to wait before dialing it. */
         p = peers_find(n, hello->node_id);
         if (!p)
             p = note_guest(n, hello);
@@ -270,11 +287,7 @@ void peers_opened(struct node *n, struct wire_connection *c,
             return;
         note_hello(n, p, hello);
         note_address(n, p, hello);
-        if (!p->connection) {
-            p->backoff_us = NODE_DIAL_FIRST_US;
-            p->dial_at_us = 0;
-            peers_dial_due(n, node_now());
-        }
+        dial_at_once(n, p);
         return;
     }
     note_hello(n, p, hello);

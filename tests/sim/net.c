@@ -552,6 +552,11 @@ bool wire_is_open(const struct wire_connection *c)
     return c->open && !c->closed;
 }
 
+bool wire_is_connecting(const struct wire_connection *c)
+{
+    return c->dialed && !c->open && !c->closed && !c->other;
+}
+
 uint16_t wire_version(const struct wire_connection *c)
 {
     ensure(c->version > 0);
