@@ -405,6 +405,7 @@ struct peer {
     struct flight flight;
     bool has_clock;       /* G2: it has told its real time, */
     int64_t clock_gap_us; /* ... minus our boot time then */
+    int64_t told_gap_us;  /* our own, as it was told there; on the open connection */
     /* entries read from disk for a peer that is behind */
     bool reading, read_failed;
     uint64_t unread_logged_us;

@@ -161,6 +161,7 @@ void peers_dial_due(struct node *n, uint64_t now_us)
         if (p->connection || !address_of(n, p)[0] || now_us < p->dial_at_us)
             continue;
         p->dialed_us = now_us;
+        p->told_gap_us = n->clock_gap_us; /* by the HELLO */
         if (wire_dial(n->endpoint, address_to_dial(n, p), p->id, &p->connection) < 0)
             dial_later(p, now_us);
     }
@@ -230,9 +231,28 @@ static bool is_clock_sane(struct node *n)
     return n->clock_gap_us - gaps[count / 2] < NODE_CLOCK_AHEAD_US;
 }
 
+/* This host's clock was set. A leader's messages do not say its clock, and a follower that
+ * takes its own for wild by a former one could not be led to: it would stay so for as long
+ * as connections live. A pre-vote of the term that is does say it, and is refused. */
+static void tell_clock(struct node *n)
+{
+    for (size_t i = 0; i < n->peer_count; i++) {
+        struct peer *p = &n->peers[i];
+        if (!p->open || p->full ||
+            llabs(n->clock_gap_us - p->told_gap_us) <= NODE_CLOCK_SET_US)
+            continue;
+        p->told_gap_us = n->clock_gap_us;
+        peers_send(n, &(struct raft_message){.type = RAFT_VOTE,
+                                             .to = p->id,
+                                             .term = raft_term(n->driver.raft),
+                                             .pre = true});
+    }
+}
+
 void peers_judge_eligibility(struct node *n)
 {
     n->clock_gap_us = own_clock_gap();
+    tell_clock(n);
     bool sane = is_clock_sane(n);
     n->clock_wild = !sane;
     bool room = store_has_room(n->store, LIMIT_ENTRY_BYTES) == 0;
