@@ -197,6 +197,11 @@ void loop_signal(struct sim_node *n, int number)
             event_active(e, EV_SIGNAL, 1);
 }
 
+bool loop_has_ended(const struct sim_node *n)
+{
+    return n->loop && n->loop->broken;
+}
+
 int event_base_loopbreak(struct event_base *base)
 {
     base->broken = true;

@@ -44,7 +44,7 @@ struct sim_node *sim_leader(void)
     for (unsigned i = 0; i < SIM_NODES; i++) {
         struct sim_node *n = &sim_nodes[i];
         if (!n->up || n->paused || !n->node || !n->node->driver.raft ||
-            !node_is_leader(n->node))
+            loop_has_ended(n) || !node_is_leader(n->node))
             continue;
         if (!best || raft_term(n->node->driver.raft) > raft_term(best->node->driver.raft))
             best = n;

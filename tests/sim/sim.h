@@ -255,6 +255,8 @@ void net_break(struct sim_node *a, struct sim_node *b); /* their connections end
 /* fn(arg) on the node's loop, at once. */
 void loop_post(struct sim_node *n, void (*fn)(void *arg), void *arg);
 void loop_signal(struct sim_node *n, int number);
+/* Nothing runs there any more: it waits for its threads, perhaps behind a disk that hangs. */
+bool loop_has_ended(const struct sim_node *n);
 
 /* ---- disk.c ---------------------------------------------------------------------------
  */
