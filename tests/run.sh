@@ -230,6 +230,11 @@ part_sim() {
     else
         fail_one 'golden traces of the simulator'
     fi
+    if run_limited 10 tests/sim/mutate.py --check; then
+        add 1 0 0
+    else
+        fail_one 'the mutations for the simulator do not fit the sources'
+    fi
     if run_limited 60 tests/sim/run.sh --twice --seeds 5; then
         add 1 0 0
     else

@@ -3,6 +3,7 @@
 notices. Writes the table to docs/mutations-sim.md with --write.
 
   tests/sim/mutate.py [--seeds N] [--jobs J] [--only TEXT] [--write]
+  tests/sim/mutate.py --check       only whether each change still has its place in the sources
 """
 import argparse
 import os
@@ -56,12 +57,35 @@ def play(tree):
     return found[1] if found else None
 
 
+def misplaced(tree, mutation):
+    """What is wrong with its place in the sources, or None."""
+    name, rule, file, old, new = mutation
+    try:
+        text = open(os.path.join(tree, "src", file)).read()
+    except OSError as e:
+        return f"{name}: {file}: {e.strerror}"
+    if text.count(old) != 1:
+        return f"{name}: {file} has the text {text.count(old)} times, not once"
+    return f"{name}: it changes nothing" if old == new else None
+
+
+def check():
+    wrong = list(filter(None, (misplaced(ROOT, m) for m in MUTATIONS)))
+    for name in {m[0] for m in MUTATIONS if sum(m[0] == o[0] for o in MUTATIONS) > 1}:
+        wrong.append(f"{name}: two have this name")
+    for line in wrong:
+        print(line + "; tests/sim/mutations.py must follow the sources", file=sys.stderr)
+    print(f"{len(MUTATIONS) - len(wrong)} passed, {len(wrong)} failed, 0 skipped")
+    return 1 if wrong else 0
+
+
 def mutate(tree, mutation, options):
     name, rule, file, old, new = mutation
     path = os.path.join(tree, "src", file)
+    wrong = misplaced(tree, mutation)
+    if wrong:
+        sys.exit(wrong)
     text = open(path).read()
-    if text.count(old) != 1:
-        sys.exit(f"{name}: {file} has the text {text.count(old)} times, not once")
     open(path, "w").write(text.replace(old, new))
     try:
         made = build(tree)
@@ -108,7 +132,10 @@ def main():
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", default="")
     parser.add_argument("--write", action="store_true")
+    parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
+    if options.check:
+        sys.exit(check())
     missed, rows = [], []
     with tempfile.TemporaryDirectory(prefix="tierce-mutate-") as tree:
         copy_tree(tree)
