@@ -167,7 +167,7 @@ static void end(struct caller *c, int error, uint64_t r1, uint64_t r2)
     l->r1 = r1;
     l->r2 = r2;
     l->returned = tick();
-    answered++;
+    answered += !c->node->missing;
 }
 
 /* Leadership is confirmed, and what was committed then is applied here. */
@@ -506,7 +506,7 @@ static const struct linear_model *const models[] = {
 
 enum { BUDGET = 2000 * 1000 };
 
-static uint64_t undecided;
+static uint64_t undecided, judged;
 
 static void print_history(const struct linear_call *calls, size_t count, size_t stuck)
 {
@@ -537,6 +537,7 @@ static void check_history(struct history *h)
         print_history(calls, count, stuck);
         sim_fail("the history of %s is not linearizable", h->name);
     }
+    judged++;
     undecided += verdict == LINEAR_UNDECIDED;
     free(calls);
 }
@@ -550,4 +551,9 @@ void clients_check(void)
 uint64_t clients_undecided(void)
 {
     return undecided;
+}
+
+uint64_t clients_judged(void)
+{
+    return judged;
 }

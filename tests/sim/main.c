@@ -15,12 +15,13 @@
 enum {
     SEED_S = 120,     /* one that takes longer hangs */
     ALL_FAULTS = 200, /* a campaign of that many seeds has had every fault */
+    UNDECIDED = 50,   /* at most one history of that many may take too long */
 };
 
 int __real_clock_gettime(clockid_t id, struct timespec *ret);
 
 struct result { /* shared with the parent */
-    uint64_t hash, steps, simulated_us, answered, live_us, undecided;
+    uint64_t hash, steps, simulated_us, answered, live_us, judged, undecided;
     uint64_t faults[FAULT_COUNT];
 };
 
@@ -52,6 +53,7 @@ static void run_seed(uint64_t seed, struct result *result)
     result->steps = sim_steps;
     result->simulated_us = sim_now;
     result->answered = clients_answered();
+    result->judged = clients_judged();
     result->undecided = clients_undecided();
     result->live_us = election_longest_us;
     memcpy(result->faults, fault_counts, sizeof(fault_counts));
@@ -76,6 +78,7 @@ static void add(struct result *total, const struct result *r)
     total->steps += r->steps;
     total->simulated_us += r->simulated_us;
     total->answered += r->answered;
+    total->judged += r->judged;
     total->undecided += r->undecided;
     if (r->live_us > total->live_us)
         total->live_us = r->live_us;
@@ -92,8 +95,8 @@ static void report(const struct result *total, double wall, double cpu)
         (double)options.seeds / wall, (double)total->simulated_us / 3.6e9,
         (double)total->simulated_us / 1e6 / cpu, (unsigned long long)total->answered,
         (unsigned long long)total->steps);
-    printf("histories that took too long to judge: %llu\n",
-           (unsigned long long)total->undecided);
+    printf("histories: %llu, too long to judge: %llu\n",
+           (unsigned long long)total->judged, (unsigned long long)total->undecided);
     printf("first answer after faults froze: at most %.1f election timeouts\n",
            (double)total->live_us / (2.0 * NODE_ELECTION_US));
     for (int i = 0; i < FAULT_COUNT; i++)
@@ -156,7 +159,12 @@ static int campaign(void)
         all &= total.faults[i] > 0;
     if (!all && options.seeds >= ALL_FAULTS)
         printf("a fault never happened\n");
-    return failures || (!all && options.seeds >= ALL_FAULTS);
+    bool vague = total.undecided * UNDECIDED > total.judged;
+    if (vague)
+        printf("more than one history in %d was too long to judge: shorten them "
+               "(client.c)\n",
+               UNDECIDED);
+    return failures || vague || (!all && options.seeds >= ALL_FAULTS);
 }
 
 /* The same seed gives the same trace. */

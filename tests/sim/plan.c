@@ -1,13 +1,15 @@
 /*
  * plan.c - what a seed does: its options are drawn first, some faults often, some rarely,
  * some not at all; then two phases. Safety: faults of all kinds, any number of nodes
- * down. Liveness: faults freeze, links heal, who can run runs; the cluster must answer
- * within a bound, and all must come to hold the same.
+ * down. Liveness: faults freeze; a minority may stay away, among all others links heal,
+ * and who can run runs. They must answer within a bound. Then the minority comes back,
+ * and all must come to hold the same.
  */
 #include "sim.h"
 
 enum {
     LIVE_ELECTIONS = 60, /* longest election timeouts until something is answered */
+    MISSING_S = 15,      /* longer than a session lives */
     CONVERGE_S = 120,
     REPAIR_S = 60,
     FULL_STEPS = 1000, /* between two looks at all of the keydirs */
@@ -136,8 +138,8 @@ static struct sim_node *victim(void)
 static void restart(void *arg)
 {
     struct sim_node *n = arg;
-    if (n->up || n->gone || n->refused || (plan.faults && sim_now < n->down_until_us) ||
-        n->id > UINT64_MAX / 2)
+    if (n->up || n->gone || n->refused || n->missing ||
+        (plan.faults && sim_now < n->down_until_us) || n->id > UINT64_MAX / 2)
         return;
     fault(node_restarted);
     sim_boot(n);
@@ -175,7 +177,7 @@ static void do_stop(void)
 static void resume_node(void *arg)
 {
     struct sim_node *n = arg;
-    if (n->paused) {
+    if (n->paused && !n->missing) {
         story("%s runs again", n->name);
         sim_pause(n, false);
     }
@@ -195,6 +197,8 @@ static void do_pause(void)
 static void heal_link(void *arg)
 {
     uintptr_t link = (uintptr_t)arg;
+    if (sim_nodes[link / SIM_NODES].missing || sim_nodes[link % SIM_NODES].missing)
+        return;
     net_cut((unsigned)(link / SIM_NODES), (unsigned)(link % SIM_NODES), false);
 }
 
@@ -522,11 +526,100 @@ static void run_until(uint64_t until_us)
     }
 }
 
-static void freeze_faults(void)
+/* ---- A minority that stays away ---- */
+
+static bool is_good(const struct sim_node *n)
+{
+    return n && !n->gone && !n->bad_disk && !n->refused && !n->missing;
+}
+
+/* A minority of the voters at random; the rest has a majority with good disks. None while
+ * members change: of which membership would it be one? */
+static void draw_missing(void)
+{
+    const struct members *members = sim_members();
+    struct sim_node *voters[LIMIT_MEMBERS];
+    size_t count = 0, good = 0;
+    if (!members || verify_is_changing())
+        return;
+    for (uint32_t i = 0; i < members->count; i++)
+        if (members->list[i].voter) {
+            voters[count] = sim_of_id(members->list[i].id);
+            good += is_good(voters[count++]);
+        }
+    for (size_t left = count; left > 0; left--) {
+        size_t at = chance_below(CHANCE_PLAN, left);
+        struct sim_node *n = voters[at];
+        voters[at] = voters[left - 1];
+        if (!n || n->gone || n->refused || 2 * (good - is_good(n)) <= count)
+            continue;
+        good -= is_good(n);
+        n->missing = true;
+        if (one_in(3))
+            return;
+    }
+}
+
+static void go_missing(struct sim_node *n, uint64_t how)
+{
+    if (how == 0 || (how == 1 && !n->up)) {
+        fault(minority_dead);
+        story("%s stays dead", n->name);
+        if (n->up)
+            sim_kill(n, NULL);
+    } else if (how == 1) {
+        fault(minority_paused);
+        story("%s stays paused", n->name);
+        if (!n->paused)
+            sim_pause(n, true);
+    } else {
+        fault(minority_cut);
+        story("%s stays cut off", n->name);
+        if (!n->up)
+            sim_boot(n);
+        else if (n->paused)
+            sim_pause(n, false);
+        for (unsigned i = 0; i < SIM_NODES; i++) {
+            net_cut(n->number, i, i != n->number);
+            net_cut(i, n->number, i != n->number);
+        }
+    }
+}
+
+static bool some_go_missing(void)
+{
+    bool some = false;
+    for (unsigned i = 0; i < SIM_NODES; i++)
+        if (sim_nodes[i].missing) {
+            go_missing(&sim_nodes[i], chance_below(CHANCE_PLAN, 3));
+            some = true;
+        }
+    return some;
+}
+
+static void all_come_back(void)
+{
+    story("who was missing comes back");
+    for (unsigned i = 0; i < SIM_NODES; i++) {
+        struct sim_node *n = &sim_nodes[i];
+        if (!n->missing)
+            continue;
+        n->missing = false;
+        if (n->paused)
+            sim_pause(n, false);
+        restart(n);
+    }
+    net_heal();
+}
+
+/* Whether some stay away: in half of the seeds, the others try what needs all. */
+static bool freeze_faults(void)
 {
     story("faults freeze");
     plan.faults = false;
     net_heal();
+    if (one_in(2))
+        draw_missing();
     for (unsigned i = 0; i < SIM_NODES; i++) {
         struct sim_node *n = &sim_nodes[i];
         if (!n->made)
@@ -535,10 +628,11 @@ static void freeze_faults(void)
         n->clock_set_us = sim_now;
         n->hang_until = 0;
         memory_disk_set_capacity(n->disk, UINT64_MAX);
-        if (n->paused)
+        if (n->paused && !n->missing)
             sim_pause(n, false);
         restart(n);
     }
+    return some_go_missing();
 }
 
 static bool converged(void)
@@ -586,8 +680,8 @@ static void describe(void)
 void plan_run(void)
 {
     run_until(plan.safety_us);
+    bool missing = freeze_faults();
     uint64_t before = clients_answered(), froze = sim_now;
-    freeze_faults();
     uint64_t bound = LIVE_ELECTIONS * 2 * (uint64_t)NODE_ELECTION_US;
     while (clients_answered() == before && sim_now < froze + bound + 20 * plan.think_us)
         run_until(sim_now + 100 * SIM_MS);
@@ -597,6 +691,10 @@ void plan_run(void)
                  LIVE_ELECTIONS);
     }
     election_longest_us = sim_now - froze;
+    if (missing) {
+        run_until(sim_now + MISSING_S * SIM_S);
+        all_come_back();
+    }
     run_until(sim_now + 5 * SIM_S);
     clients_freeze();
     uint64_t until = sim_now + CONVERGE_S * SIM_S;

@@ -124,7 +124,7 @@ enum { SIM_FAILED = 3 };
                                                     X(member_removed)                \
                                                         X(member_left)               \
                                                             X(member_replaced)       \
-                                                                X(address_moved) X(node_upgraded) X(node_downgraded) X(version_raised)
+                                                                X(address_moved) X(node_upgraded) X(node_downgraded) X(version_raised) X(minority_dead) X(minority_cut) X(minority_paused)
 
 enum sim_fault {
 #define X(name) FAULT_##name,
@@ -190,6 +190,7 @@ struct sim_node {
     char name[16], address[32];
     bool made, up, paused, bad_disk, refused, gone;
     bool removed; /* its directory says so */
+    bool missing; /* of the minority that stays away when faults freeze */
     unsigned moves;
     uint16_t version; /* of its program */
     bool stopping;
@@ -303,6 +304,7 @@ void clients_node_down(struct sim_node *n);
 uint64_t clients_answered(void); /* changes and reads that succeeded */
 bool clients_idle(void);
 void clients_check(void); /* the histories */
+uint64_t clients_judged(void); /* histories; undecided: it would have taken too long */
 uint64_t clients_undecided(void);
 
 #endif
