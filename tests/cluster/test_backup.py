@@ -274,8 +274,8 @@ def test_the_log_stays_while_a_backup_lasts(t):
     first = control.ask(BACKUP_ENTRIES, struct.pack('<QQ', begin + 1, 0))
     check_equal(struct.unpack_from('<Q', first, 8 + 21)[0], begin + 1, 'the first entry')
     control.ask(BACKUP_RECORDS, struct.pack('<H', 0))
-    control.close()
     before = c.status(0)['log_bytes']
+    control.close()
     overwrite(c, t, 2)
     wait_for(lambda: c.status(0)['log_bytes'] < before, 'the log is shortened again')
 
