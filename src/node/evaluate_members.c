@@ -243,7 +243,9 @@ int evaluate_remove(struct node *n, const struct node_op *op, struct evaluation 
     return put_removal(n, gone, e);
 }
 
-/* A node speaks for itself only. */
+/* A node speaks for itself only. Where another is recorded at its address that record is
+ * the older one: the other says where it is now in its turn, and two that have exchanged
+ * theirs must not wait for each other. */
 int evaluate_report(struct node *n, uint64_t session, const struct node_op *op,
                     struct evaluation *e)
 {
@@ -258,10 +260,6 @@ int evaluate_report(struct node *n, uint64_t session, const struct node_op *op,
         return 0;
     if (raft_config_is_pending(n->driver.raft))
         return -EBUSY;
-    for (uint32_t i = 0; i < n->members.count; i++)
-        if (n->members.list[i].id != op->node_id &&
-            strcmp(n->members.list[i].address, op->address) == 0)
-            return -EADDRINUSE;
     e->members = n->members;
     struct member *to = &e->members.list[m - n->members.list];
     to->version = op->version;

@@ -94,12 +94,36 @@ static void become_guest(struct peer *p)
     memcpy(p->guest, p->moved[0] ? p->moved : p->address, sizeof(p->guest));
 }
 
-/* Every other time where tierce.conf says it is: all may have moved at once. */
+/* In turn where tierce.conf says it is, and where members are recorded that are not
+ * connected, this node's own former address among them. NULL: nowhere. */
+static const char *next_address(struct node *n, struct peer *p, const struct member *conf)
+{
+    const char *self = n->directory.advertise, *found[LIMIT_MEMBERS + 1];
+    unsigned count = 0;
+    if (conf && strcmp(conf->address, self) != 0)
+        found[count++] = conf->address;
+    for (uint32_t i = 0; i < n->members.count; i++) {
+        const struct member *m = &n->members.list[i];
+        const struct peer *other = peers_find(n, m->id);
+        if ((!other || !other->open) && strcmp(m->address, self) != 0)
+            found[count++] = m->address;
+    }
+    return count ? found[p->dials++ % count] : NULL;
+}
+
+/* Every other time where tierce.conf says it is: all may have moved at once. One that is
+ * recorded where this node is now has moved as well, and no HELLO has said where to: they
+ * may have exchanged their addresses. By its certificate it is known when it is found. */
 static const char *address_to_dial(struct node *n, struct peer *p)
 {
     const struct member *m = members_find(&n->directory.members, p->id);
-    bool other = m && strcmp(m->address, address_of(n, p)) != 0;
-    return other && p->dials++ % 2 ? m->address : address_of(n, p);
+    const char *address = address_of(n, p);
+    if (strcmp(address, n->directory.advertise) == 0) {
+        const char *elsewhere = next_address(n, p, m);
+        return elsewhere ? elsewhere : address;
+    }
+    bool other = m && strcmp(m->address, address) != 0;
+    return other && p->dials++ % 2 ? m->address : address;
 }
 
 void peers_refresh(struct node *n)

@@ -134,8 +134,7 @@ static void reported(struct client_op *op)
     n->report.error = op->error;
     if (op->error && op->error != -EROFS && op->error != -EIO)
         log_warn("the cluster does not take what this node says of itself: %s",
-                 op->error == -EADDRINUSE ? "another member has its address"
-                                          : strerror(-op->error));
+                 strerror(-op->error));
 }
 
 /* Whether the cluster's record of this node is right. */

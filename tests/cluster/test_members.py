@@ -377,10 +377,10 @@ def test_transfer(t):
     check(writer.worst_s < 3, f'a write took {writer.worst_s:.1f} s')
 
 
-def move(c, i):
+def move(c, i, port=None):
     """Another port, as its tierce.conf says from the next start on."""
     node = c.nodes[i]
-    node.port = free_port()
+    node.port = port or free_port()
     node.address = f'127.0.0.1:{node.port}'
     rewrite(c, i, lambda key, value: node.address if key in ('listen', 'advertise') else value)
 
@@ -432,6 +432,44 @@ def test_a_node_that_moved_is_found_by_its_certificate(t):
     c.wait_ready()
     wait_addresses(c)
     writer.check_seen_by(c, (0, 1, 2))
+
+
+def exchange(c, one, two):
+    ports = c.nodes[one].port, c.nodes[two].port
+    move(c, one, ports[1])
+    move(c, two, ports[0])
+
+
+def wait_reaches_all(c, leader):
+    wait_for(lambda: all(m['reachable'] for m in members(c, leader).values()),
+             f'node {leader} reaches all')
+
+
+def test_two_nodes_exchange_their_addresses(t):
+    c = t.cluster(3)
+    one, two = others(c, c.leader())
+    for i in (one, two):
+        c.stop(i)
+    exchange(c, one, two)
+    # The first leads when the second comes, which has it recorded where it is itself.
+    c.start(one)
+    c.wait_ready()
+    c.tierce('transfer', f'n{one}', data=one)
+    wait_for(lambda: members(c, one)[f'n{one}']['address'] == c.nodes[one].address,
+             'its report is taken')
+    c.start(two)
+    wait_addresses(c)
+    wait_reaches_all(c, one)
+    # And back, both at once.
+    for i in (one, two):
+        c.stop(i)
+    exchange(c, one, two)
+    c.start_all((one, two))
+    c.wait_ready()
+    wait_addresses(c)
+    for i in (one, two):
+        c.tierce('transfer', f'n{i}', data=i)
+        wait_reaches_all(c, i)
 
 
 def test_all_nodes_move_at_once(t):

@@ -340,12 +340,28 @@ static void test_a_node_reports_of_itself_alone(void **state)
     assert_int_equal(m->ca, 4);
     assert_string_equal(m->address, "127.0.0.9:9");
     assert_true(m->voter);
-    strcpy(op.address, "127.0.0.1:1");
-    assert_int_equal(one_node_op(n, &op, NULL), -EADDRINUSE);
     op.node_id = id;
     strcpy(op.address, "127.0.0.1:5");
     assert_int_equal(one_node_op(n, &op, NULL), -EPERM);
     assert_string_equal(members_find(&n->members, id)->address, "127.0.0.1:1");
+}
+
+/* Two have exchanged their addresses: the first to say so does not wait for the other. */
+static void test_who_reports_an_address_is_there(void **state)
+{
+    struct node *n = *state;
+    uint64_t self = n->directory.node_id, id = join(n, 500, "two", "127.0.0.1:1");
+    struct member was = *members_find(&n->members, self);
+    struct node_op op = {.type = NODE_OP_REPORT,
+                         .node_id = self,
+                         .version = was.version,
+                         .ca = was.ca + 1};
+    strcpy(op.address, "127.0.0.1:1");
+    assert_int_equal(one_node_op(n, &op, NULL), 0);
+    const struct member *m = members_find(&n->members_applied, self);
+    assert_string_equal(m->address, "127.0.0.1:1");
+    assert_int_equal(m->ca, was.ca + 1);
+    assert_string_equal(members_find(&n->members_applied, id)->address, "127.0.0.1:1");
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
@@ -363,6 +379,7 @@ int main(void)
         TEST(a_member_is_replaced_in_one_entry),
         TEST(who_is_reachable_is_not_replaced),
         TEST(a_node_reports_of_itself_alone),
+        TEST(who_reports_an_address_is_there),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
