@@ -527,10 +527,13 @@ static void run_alone(struct node *n, struct operation *o)
 }
 
 /* On a connection that its origin has given up: it was sent again since, on another, and
- * what that was answered without an entry nobody knows any more (S2). */
+ * what that was answered without an entry nobody knows any more (S2). This is asked of what
+ * comes before it may be turned away: one that is turned away on the new connection makes
+ * the old one's copies void too, and those do not pass for a request that is back (S3). It
+ * is asked again of what leaves the gate, though nobody may wait for it any more. */
 static bool is_of_the_past(struct session *s, const struct operation *o)
 {
-    if (!o->from)
+    if (!o->from && !o->internal)
         return false; /* this node's own: nothing delays it */
     if (s->heard && (int16_t)(o->head.stream - s->sending) < 0)
         return true;
@@ -602,8 +605,12 @@ static void take(struct node *n, struct operation *o)
         refuse(n, o, WIRE_NOT_LEADER);
         return;
     }
-    if (raft_transferring(n->driver.raft) ||
-        overtakes(session_find(n, o->head.session), o) ||
+    struct session *s = session_find(n, o->head.session);
+    if (s && is_of_the_past(s, o)) {
+        refuse(n, o, WIRE_NOT_LEADER);
+        return;
+    }
+    if (raft_transferring(n->driver.raft) || overtakes(s, o) ||
         l->gate_bytes + o->length > LIMIT_INFLIGHT_BYTES) {
         queue_wait(n, QUEUE_GATE);
         turn_away(n, o, WIRE_NOT_LEADER);

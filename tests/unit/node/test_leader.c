@@ -9,6 +9,7 @@
 #include <linux/magic.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -239,6 +240,108 @@ static void test_a_parked_operation_keeps_its_place(void **state)
     assert_string_equal((char *)text, "one two three");
 }
 
+/* ---- S3: what is sent again on another connection ---- */
+
+/* Stands for one that is not open: answers on it go nowhere. */
+static struct wire_connection *some_connection(void)
+{
+    static max_align_t nothing[4096 / sizeof(max_align_t)];
+    return (struct wire_connection *)(void *)nothing;
+}
+
+static uint64_t open_session(struct node *n)
+{
+    struct node_op op = {.type = NODE_OP_SESSION, .node_id = 77, .nonce = 5};
+    struct fs_result result;
+    assert_int_equal(one_node_op(n, &op, &result), 0);
+    return result.value;
+}
+
+/* Makes a file that is called as the request is. */
+static void send_request(struct node *n, uint64_t session, char request, uint16_t sending)
+{
+    struct fs_op op = make_op((char[]){request, '\0'});
+    struct buf bytes = {0}, value = {0};
+    struct operation_head head = {.session = session,
+                                  .request = (uint64_t)request,
+                                  .lowest = 1,
+                                  .term = raft_term(n->driver.raft)};
+    fs_op_encode(&op, &bytes);
+    operation_encode(&head, bytes.data, bytes.length, &value);
+    struct wire_frame frame = {WIRE_OPERATION, sending, value.data, value.length};
+    leader_operation(n, some_connection(), &frame);
+    buf_release(&bytes);
+    buf_release(&value);
+}
+
+static void send_to_full_gate(struct node *n, uint64_t session, char request,
+                              uint16_t sending)
+{
+    n->leader.gate_bytes += LIMIT_INFLIGHT_BYTES;
+    send_request(n, session, request, sending);
+    n->leader.gate_bytes -= LIMIT_INFLIGHT_BYTES;
+}
+
+static bool is_made(struct node *n, char request)
+{
+    settle(n);
+    return look_up(n, (char[]){request, '\0'}) != 0;
+}
+
+static void check_both_go_on(struct node *n, uint64_t session, uint16_t sending)
+{
+    send_request(n, session, 'd', sending);
+    assert_false(is_made(n, 'd')); /* it would overtake c */
+    send_request(n, session, 'c', sending);
+    send_request(n, session, 'd', sending);
+    assert_true(is_made(n, 'c'));
+    assert_true(is_made(n, 'd'));
+}
+
+static void test_a_copy_of_the_past_is_not_the_request_that_is_back(void **state)
+{
+    struct node *n = *state;
+    uint64_t session = open_session(n);
+    send_request(n, session, 'b', 6);
+    assert_true(is_made(n, 'b'));
+    send_to_full_gate(n, session, 'c', 6);
+    send_request(n, session, 'c', 5); /* by the connection that was given up */
+    assert_false(is_made(n, 'c'));
+    check_both_go_on(n, session, 6);
+}
+
+/* The leader has heard of the new connection, though it turned away what came on it. */
+static void test_what_is_turned_away_ends_the_past_too(void **state)
+{
+    struct node *n = *state;
+    uint64_t session = open_session(n);
+    send_request(n, session, 'b', 5);
+    assert_true(is_made(n, 'b'));
+    send_to_full_gate(n, session, 'c', 6);
+    send_request(n, session, 'c', 5);
+    assert_false(is_made(n, 'c'));
+    check_both_go_on(n, session, 6);
+}
+
+/* The same where the copy was at the gate already, and its connection has ended. */
+static void test_what_leaves_the_gate_may_be_of_the_past(void **state)
+{
+    struct node *n = *state;
+    uint64_t session = open_session(n);
+    n->leader.evaluating = true; /* the gate is shut */
+    send_request(n, session, 'c', 5);
+    n->leader.evaluating = false;
+    assert_non_null(n->leader.gate_head);
+    leader_forget(n, some_connection());
+    n->leader.evaluating = true;
+    send_to_full_gate(n, session, 'c', 6);
+    n->leader.evaluating = false;
+    leader_release(n); /* it opens */
+    assert_null(n->leader.gate_head);
+    assert_false(is_made(n, 'c'));
+    check_both_go_on(n, session, 6);
+}
+
 /* ---- Sessions
  * ------------------------------------------------------------------------------ */
 
@@ -395,6 +498,9 @@ int main(void)
         TEST(an_errno_logs_nothing),
         TEST(an_errno_waits_for_what_it_rests_on),
         TEST(a_parked_operation_keeps_its_place),
+        TEST(a_copy_of_the_past_is_not_the_request_that_is_back),
+        TEST(what_is_turned_away_ends_the_past_too),
+        TEST(what_leaves_the_gate_may_be_of_the_past),
         TEST(opening_again_with_the_nonce_is_the_same_session),
         TEST(a_new_session_ends_the_older_one),
         TEST(a_token_lets_one_node_in),
