@@ -174,14 +174,25 @@ static void ask_again(struct node *n, uint64_t peer_id)
     driver_step(n, &(struct raft_event){.type = RAFT_SENT, .peer = peer_id, .index = 0});
 }
 
+/* A step may change who is there, so all are noted before the first. */
+static void read_again(struct node *n)
+{
+    uint64_t ids[LIMIT_MEMBERS];
+    size_t count = 0;
+    for (size_t i = 0; i < n->peer_count; i++)
+        if (n->peers[i].read_failed) {
+            n->peers[i].read_failed = false;
+            ids[count++] = n->peers[i].id;
+        }
+    for (size_t i = 0; i < count; i++)
+        ask_again(n, ids[i]);
+}
+
 void peers_dial_due(struct node *n, uint64_t now_us)
 {
+    read_again(n);
     for (size_t i = 0; i < n->peer_count; i++) {
         struct peer *p = &n->peers[i];
-        if (p->read_failed) {
-            p->read_failed = false;
-            ask_again(n, p->id);
-        }
         if (p->connection || !address_of(n, p)[0] || now_us < p->dial_at_us)
             continue;
         p->dialed_us = now_us;
@@ -295,7 +306,8 @@ void peers_judge_eligibility(struct node *n)
 }
 
 /* By the clock that is never set: when ours is, that shows at once, whoever is silent.
- * What is news is judged before anything else comes of the message. */
+ * What is news is judged before anything else comes of the message; that may step the core,
+ * and so end in other peers: `p` is to be found anew. */
 static void note_clock(struct node *n, struct peer *p, uint64_t clock_us)
 {
     int64_t gap_us = (int64_t)(clock_us - clock_boot_us());
@@ -306,11 +318,15 @@ static void note_clock(struct node *n, struct peer *p, uint64_t clock_us)
         peers_judge_eligibility(n);
 }
 
-static void note_hello(struct node *n, struct peer *p, const struct wire_hello *hello)
+/* The peer where it is now; NULL: it is none any more. */
+static struct peer *note_hello(struct node *n, struct peer *p,
+                               const struct wire_hello *hello)
 {
-    note_clock(n, p, hello->clock_us);
+    uint64_t id = p->id;
     p->version = hello->version;
     p->refused = false;
+    note_clock(n, p, hello->clock_us);
+    return peers_find(n, id);
 }
 
 void peers_watch_clock(struct node *n)
@@ -319,22 +335,30 @@ void peers_watch_clock(struct node *n)
         peers_judge_eligibility(n);
 }
 
+static void peer_came(struct node *n, const struct wire_hello *hello)
+{
+    struct peer *p = peers_find(n, hello->node_id);
+    if (!p)
+        p = note_guest(n, hello);
+    if (p)
+        p = note_hello(n, p, hello);
+    if (!p)
+        return;
+    note_address(n, p, hello);
+    dial_at_once(n, p);
+}
+
 void peers_opened(struct node *n, struct wire_connection *c,
                   const struct wire_hello *hello)
 {
     struct peer *p = peer_of(n, c);
     if (!p) {
-        p = peers_find(n, hello->node_id);
-        if (!p)
-            p = note_guest(n, hello);
-        if (!p)
-            return;
-        note_hello(n, p, hello);
-        note_address(n, p, hello);
-        dial_at_once(n, p);
+        peer_came(n, hello);
         return;
     }
-    note_hello(n, p, hello);
+    p = note_hello(n, p, hello);
+    if (!p || p->connection != c)
+        return; /* it was closed meanwhile */
     p->open = true;
     p->full = false;
     p->backoff_us = NODE_DIAL_FIRST_US;
@@ -348,6 +372,7 @@ void peers_closed(struct node *n, struct wire_connection *c, const char *reason)
     struct peer *p = peer_of(n, c);
     if (!p)
         return;
+    uint64_t id = p->id;
     bool was_open = p->open, refused = wire_refusal(c) == WIRE_REFUSAL_VERSION;
     peer_clear(p);
     dial_later(p, node_now());
@@ -355,10 +380,11 @@ void peers_closed(struct node *n, struct wire_connection *c, const char *reason)
         upgrade_refused(n, p, reason);
     if (!was_open)
         return;
-    log_info("lost node %016llx: %s", (unsigned long long)p->id, reason);
-    driver_step(n, &(struct raft_event){.type = RAFT_DISCONNECTED, .peer = p->id});
+    log_info("lost node %016llx: %s", (unsigned long long)id, reason);
+    driver_step(n, &(struct raft_event){.type = RAFT_DISCONNECTED, .peer = id});
     client_pump(n);
-    if (node_now() < n->identity.redial_until_us) {
+    p = peers_find(n, id); /* the step may have changed who is there */
+    if (p && node_now() < n->identity.redial_until_us) {
         p->dial_at_us = 0;
         peers_dial_due(n, node_now());
     }
@@ -773,15 +799,15 @@ void peers_frame(struct node *n, struct wire_connection *c, const struct wire_fr
     }
     m.from = wire_peer_id(c);
     m.to = n->directory.node_id;
-    if (!peers_find(n, m.from)) {
+    struct peer *p = peers_find(n, m.from);
+    if (!p) {
         ask_for_hello(n, c);
         return;
     }
-    if (clock_us) {
-        struct peer *p = peers_find(n, m.from);
-        if (p)
-            note_clock(n, p, clock_us);
-    }
+    if (clock_us)
+        note_clock(n, p, clock_us);
+    if (!peers_find(n, m.from))
+        return; /* as if lost: what it sends next closes the connection */
     if (snapshot_is_installing(n) && !is_harmless(n, &m))
         return; /* as if lost */
     if (m.type == RAFT_APPEND)

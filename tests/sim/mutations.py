@@ -94,7 +94,7 @@ MUTATIONS = [
     ("an append that does not fit is acknowledged", "S9", "node/peers.c",
      "(store_has_room(n->store, length + LIMIT_ENTRY_BYTES) == 0 &&", "(true &&"),
     ("a leader that nobody knows is not answered", "liveness", "node/peers.c",
-     "        if (!p)\n            p = note_guest(n, hello);\n", ""),
+     "    if (!p)\n        p = note_guest(n, hello);\n", ""),
     # the store
     ("an append is not synced", "S9", "store/job.c",
      "    if (rc == 0 && dirty)\n        rc = sync_segment(job, dirty, error);\n    return rc;",

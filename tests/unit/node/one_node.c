@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -202,6 +203,12 @@ void one_node_run(struct node *n, bool (*done)(struct node *n, void *arg), void 
             fail_msg("nothing happens");
         event_base_loop(n->loop, EVLOOP_ONCE);
     }
+}
+
+struct wire_connection *one_node_connection(void)
+{
+    static max_align_t nothing[4096 / sizeof(max_align_t)];
+    return (struct wire_connection *)(void *)nothing;
 }
 
 /* ---- Operations

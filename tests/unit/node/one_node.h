@@ -15,4 +15,7 @@ void one_node_run(struct node *n, bool (*done)(struct node *n, void *arg), void 
 int one_node_fs(struct node *n, const struct fs_op *op, struct fs_result *ret);
 int one_node_op(struct node *n, const struct node_op *op, struct fs_result *ret);
 
+/* Stands for a connection that is not open: what is sent on it goes nowhere. */
+struct wire_connection *one_node_connection(void);
+
 #endif

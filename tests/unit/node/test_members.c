@@ -318,6 +318,37 @@ static void test_who_is_reachable_is_not_replaced(void **state)
     assert_int_equal(one_node_op(n, &op, NULL), 0);
 }
 
+/* ---- Peers --------------------------------------------------------------------------- */
+
+/* What a HELLO says of the clock makes the core step, that opens the gate, and behind it
+ * another peer is removed: this one is elsewhere in the list then. */
+static void test_a_peer_moves_while_it_is_opened(void **state)
+{
+    struct node *n = *state;
+    uint64_t gone = join(n, 500, "two", "127.0.0.1:1");
+    uint64_t stays = join(n, 501, "three", "127.0.0.1:2");
+    struct wire_hello hello = {.node_id = stays, .version = 3, .clock_us = clock_real_us()};
+    struct operation_head head = {n->client.session, n->client.next_request++, 1};
+    struct node_op remove = {.type = NODE_OP_REMOVE, .node_id = gone};
+    struct buf op = {0};
+    node_op_encode(&remove, &op);
+    n->leader.evaluating = true; /* it stays at the gate */
+    leader_own_operation(n, &head, op.data, op.length);
+    n->leader.evaluating = false;
+    buf_release(&op);
+    n->eligible = false;
+    assert_ptr_equal(peers_find(n, stays), &n->peers[1]);
+    n->peers[1].connection = one_node_connection();
+    peers_opened(n, one_node_connection(), &hello);
+    assert_null(peers_find(n, gone));
+    struct peer *p = peers_find(n, stays);
+    assert_ptr_equal(p, &n->peers[0]);
+    assert_true(p->open);
+    assert_int_equal(p->version, 3);
+    p->connection = NULL;
+    p->open = false;
+}
+
 /* ---- Reports ------------------------------------------------------------------------- */
 
 static void test_a_node_reports_of_itself_alone(void **state)
@@ -378,6 +409,7 @@ int main(void)
         TEST(an_observer_is_not_promoted),
         TEST(a_member_is_replaced_in_one_entry),
         TEST(who_is_reachable_is_not_replaced),
+        TEST(a_peer_moves_while_it_is_opened),
         TEST(a_node_reports_of_itself_alone),
         TEST(who_reports_an_address_is_there),
     };
