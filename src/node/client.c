@@ -85,6 +85,7 @@ static void send_op(struct node *n, struct client_op *op)
         head.request = op->request;
         head.lowest = lowest_unanswered(c);
     }
+    c->has_sent = true;
     op->state = OP_SENT;
     op->flags |= OP_LOGGED_MAYBE;
     op->sends++;
@@ -103,7 +104,9 @@ static void send_op(struct node *n, struct client_op *op)
     buf_release(&bytes);
 }
 
-/* A new leader, or a new connection to it, has nothing of what was sent. */
+/* A new leader, or a new connection to it, has nothing of what was sent. Only those that
+ * were sent something count as sendings: a leader tells the past from the next by half of
+ * what the number can be (is_of_the_past), and hears of those alone. */
 static void notice_target(struct node *n)
 {
     struct client *c = &n->client;
@@ -116,7 +119,8 @@ static void notice_target(struct node *n)
     c->sent_to = leader;
     c->sent_by = by;
     c->sent_term = raft_term(n->driver.raft);
-    c->sending++;
+    c->sending += c->has_sent;
+    c->has_sent = false;
     for (struct client_op *op = c->head; op; op = op->next)
         if (op->state == OP_SENT)
             op->state = OP_QUEUED;

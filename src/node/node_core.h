@@ -609,6 +609,7 @@ struct client {
     uint64_t sent_to, sent_term; /* leader that has what is SENT */
     struct wire_connection *sent_by;
     uint16_t sending; /* counts these targets: answers to earlier ones are void */
+    bool has_sent;    /* something to this one; one that was sent nothing is not counted */
     bool pumping;
     uint64_t open_at_us;         /* try again to open a session */
     uint64_t no_quorum_since_us; /* 0: there is one */

@@ -9,7 +9,6 @@
 #include <linux/magic.h>
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stddef.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -242,13 +241,6 @@ static void test_a_parked_operation_keeps_its_place(void **state)
 
 /* ---- S3: what is sent again on another connection ---- */
 
-/* Stands for one that is not open: answers on it go nowhere. */
-static struct wire_connection *some_connection(void)
-{
-    static max_align_t nothing[4096 / sizeof(max_align_t)];
-    return (struct wire_connection *)(void *)nothing;
-}
-
 static uint64_t open_session(struct node *n)
 {
     struct node_op op = {.type = NODE_OP_SESSION, .node_id = 77, .nonce = 5};
@@ -269,7 +261,7 @@ static void send_request(struct node *n, uint64_t session, char request, uint16_
     fs_op_encode(&op, &bytes);
     operation_encode(&head, bytes.data, bytes.length, &value);
     struct wire_frame frame = {WIRE_OPERATION, sending, value.data, value.length};
-    leader_operation(n, some_connection(), &frame);
+    leader_operation(n, one_node_connection(), &frame);
     buf_release(&bytes);
     buf_release(&value);
 }
@@ -332,7 +324,7 @@ static void test_what_leaves_the_gate_may_be_of_the_past(void **state)
     send_request(n, session, 'c', 5);
     n->leader.evaluating = false;
     assert_non_null(n->leader.gate_head);
-    leader_forget(n, some_connection());
+    leader_forget(n, one_node_connection());
     n->leader.evaluating = true;
     send_to_full_gate(n, session, 'c', 6);
     n->leader.evaluating = false;
@@ -340,6 +332,31 @@ static void test_what_leaves_the_gate_may_be_of_the_past(void **state)
     assert_null(n->leader.gate_head);
     assert_false(is_made(n, 'c'));
     check_both_go_on(n, session, 6);
+}
+
+static bool is_idle(struct node *n, void *arg)
+{
+    return !n->client.count;
+}
+
+/* A leader tells the past by half of what the number can be: targets that were sent nothing
+ * are not counted, however many there were. */
+static void test_only_sendings_that_were_sent_count(void **state)
+{
+    struct node *n = *state;
+    one_node_run(n, is_idle, NULL);
+    uint16_t before = n->client.sending;
+    for (int i = 0; i < 40000; i++) {
+        n->client.sent_term = 0; /* it was another */
+        client_pump(n);
+    }
+    assert_in_range((uint16_t)(n->client.sending - before), 0, 1);
+    struct fs_op op = make_op("a");
+    assert_int_equal(one_node_fs(n, &op, NULL), 0);
+    before = n->client.sending;
+    n->client.sent_term = 0;
+    client_pump(n);
+    assert_int_equal((uint16_t)(n->client.sending - before), 1);
 }
 
 /* ---- Sessions
@@ -501,6 +518,7 @@ int main(void)
         TEST(a_copy_of_the_past_is_not_the_request_that_is_back),
         TEST(what_is_turned_away_ends_the_past_too),
         TEST(what_leaves_the_gate_may_be_of_the_past),
+        TEST(only_sendings_that_were_sent_count),
         TEST(opening_again_with_the_nonce_is_the_same_session),
         TEST(a_new_session_ends_the_older_one),
         TEST(a_token_lets_one_node_in),
