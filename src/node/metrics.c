@@ -163,6 +163,16 @@ static void put_raft(struct node *n, struct buf *to)
         n->driver.visible);
 }
 
+/* In a label a name's quotes and backslashes are escaped. (It has no line feeds.) */
+static void put_of_member(struct buf *to, const char *metric, const struct member *m,
+                          uint64_t value)
+{
+    buf_printf(to, "tierce_%s{member=\"", metric);
+    for (const char *c = m->name; *c; c++)
+        buf_printf(to, "%s%c", *c == '"' || *c == '\\' ? "\\" : "", *c);
+    buf_printf(to, "\"} %llu\n", (unsigned long long)value);
+}
+
 static void put_members(struct node *n, struct buf *to)
 {
     buf_printf(to, "# HELP tierce_member_reachable 1: it is heard.\n"
@@ -171,8 +181,7 @@ static void put_members(struct node *n, struct buf *to)
         struct raft_peer_status status = {0};
         const struct member *m = &n->members.list[i];
         raft_peer_status(n->driver.raft, m->id, node_now(), &status);
-        buf_printf(to, "tierce_member_reachable{member=\"%s\"} %d\n", m->name,
-                   status.reachable);
+        put_of_member(to, "member_reachable", m, status.reachable);
     }
     if (!node_is_leader(n))
         return;
@@ -184,10 +193,9 @@ static void put_members(struct node *n, struct buf *to)
         if (m->id == n->directory.node_id ||
             !raft_peer_status(n->driver.raft, m->id, node_now(), &status))
             continue;
-        buf_printf(
-            to, "tierce_member_lag_entries{member=\"%s\"} %llu\n", m->name,
-            (unsigned long long)(raft_commit(n->driver.raft) -
-                                 min_u64(status.applied, raft_commit(n->driver.raft))));
+        uint64_t commit = raft_commit(n->driver.raft);
+        put_of_member(to, "member_lag_entries", m,
+                      commit - min_u64(status.applied, commit));
     }
 }
 

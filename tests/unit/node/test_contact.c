@@ -349,6 +349,18 @@ static unsigned check_queues(const char *text)
     return count;
 }
 
+static void test_labels_are_escaped(void **state)
+{
+    struct node *n = *state;
+    struct buf text = {0};
+    strcpy(n->members.list[0].name, "a\"b\\c");
+    metrics_write(n, &text);
+    buf_u8(&text, 0);
+    assert_non_null(strstr((char *)text.data,
+                           "\ntierce_member_reachable{member=\"a\\\"b\\\\c\"} "));
+    buf_release(&text);
+}
+
 static void test_queues_show_bound_and_use(void **state)
 {
     struct node *n = *state;
@@ -398,6 +410,7 @@ int main(void)
         TEST(test_none_overtakes_one_that_was_turned_away),
         TEST(test_one_that_was_given_up_keeps_nobody_waiting),
         TEST(test_queues_show_bound_and_use),
+        TEST(test_labels_are_escaped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
