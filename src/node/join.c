@@ -113,6 +113,14 @@ static void sign_done(struct pager_task *task)
     buf_release(&to);
 }
 
+/* A retry may ask for another; it is called what it was called when it was let in. */
+static void keep_name(struct node *n, struct join *j)
+{
+    const struct member *m = members_find(node_members(n), j->answer.node_id);
+    if (m)
+        memcpy(j->asked.name, m->name, sizeof(m->name));
+}
+
 static void join_committed(struct client_op *op)
 {
     struct control_request *r = container_of(op, struct control_request, op);
@@ -128,6 +136,7 @@ static void join_committed(struct client_op *op)
         return;
     }
     j->answer.node_id = result.value;
+    keep_name(r->node, j);
     memcpy(j->answer.cluster_id, node_directory(r->node)->cluster_id,
            sizeof(j->answer.cluster_id));
     r->task = (struct pager_task){.work = sign_work, .done = sign_done};

@@ -548,6 +548,9 @@ static int adopt_answer(struct joining *j, char error[NODE_ERROR_BYTES])
         return node_error(error, -ENOMEM, "out of memory");
     d->node_id = a->node_id;
     d->members = a->members;
+    const struct member *self = members_find(&d->members, d->node_id);
+    if (self) /* of an earlier try, perhaps, that asked for another name */
+        memcpy(d->name, self->name, sizeof(d->name));
     memcpy(d->cluster_id, a->cluster_id, sizeof(d->cluster_id));
     struct wire_identity identity = directory_identity(d);
     char text[WIRE_ERROR_BYTES] = "";

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <openssl/pem.h>
 #include <sys/socket.h>
 
 static struct node *twin;
@@ -545,7 +546,20 @@ static char *invite(void)
     return token;
 }
 
-static void check_joined(void **state, const char *where)
+static void check_certificate_names(const char *pem, const char *name)
+{
+    char found[LIMIT_NAME_BYTES + 1] = "";
+    BIO *bio = BIO_new_mem_buf(pem, -1);
+    X509 *certificate = PEM_read_bio_X509(bio, NULL, NULL, NULL);
+    assert_non_null(certificate);
+    X509_NAME_get_text_by_NID(X509_get_subject_name(certificate), NID_description, found,
+                              sizeof(found));
+    assert_string_equal(found, name);
+    X509_free(certificate);
+    BIO_free(bio);
+}
+
+static void check_joined(void **state, const char *where, const char *name)
 {
     static struct directory d;
     char error[NODE_ERROR_BYTES] = "", *path = directory_file(*state, where);
@@ -554,7 +568,9 @@ static void check_joined(void **state, const char *where)
     identity.ca_pem = twin->directory.ca_pem;
     memcpy(identity.cluster_id, twin->directory.cluster_id, sizeof(identity.cluster_id));
     assert_int_equal(wire_identity_check(&identity, error), 0);
-    assert_non_null(members_find(&d.members, d.node_id));
+    assert_string_equal(members_find(&d.members, d.node_id)->name, name);
+    assert_string_equal(d.name, name);
+    check_certificate_names(d.cert_pem, name);
     assert_non_null(members_find(&d.members, twin->directory.node_id));
     struct store_recovery recovery;
     struct store *s = open_store_of(&d, &recovery);
@@ -568,9 +584,9 @@ static void test_join_and_the_next(void **state)
 {
     char error[NODE_ERROR_BYTES] = "", *token = invite(), *next = NULL, *last = NULL;
     assert_int_equal(join_as(state, "b", "n2", token, &next, error), 0);
-    check_joined(state, "b");
+    check_joined(state, "b", "n2");
     assert_int_equal(join_as(state, "c", "n3", next, &last, error), 0);
-    check_joined(state, "c");
+    check_joined(state, "c", "n3");
     assert_string_not_equal(next, last);
     free(token);
     free(next);
@@ -648,6 +664,19 @@ static void test_server_checks_a_joiner_itself(void **state)
     free(pem);
 }
 
+/* The record that the first try made has its name, whatever the next one asks for. */
+static void test_a_join_that_was_done_keeps_its_name(void **state)
+{
+    char error[NODE_ERROR_BYTES] = "", *token = invite(), *next = NULL;
+    twin->lose_answer = true;
+    assert_int_equal(join_as(state, "b", "n2", token, &next, error), -EROFS);
+    twin->lose_answer = false;
+    assert_int_equal(join_as(state, "b", "n7", token, &next, error), 0);
+    check_joined(state, "b", "n2");
+    free(token);
+    free(next);
+}
+
 /* Without a majority the outcome is open: the key stays, and the same command goes on. */
 static void test_join_is_run_again(void **state)
 {
@@ -661,7 +690,7 @@ static void test_join_is_run_again(void **state)
     assert_int_equal(join_as(state, "b", "n2", token, &next, error), 0);
     assert_int_equal(directory_get_file(path, DIRECTORY_KEY, &after, error), 0);
     assert_string_equal(kept, after);
-    check_joined(state, "b");
+    check_joined(state, "b", "n2");
     assert_true(next[0]);
     free(token);
     free(next);
@@ -689,7 +718,7 @@ static void test_join_with_a_token_of_its_own(void **state)
     assert_string_equal(first.key_pem, second.key_pem);
     directory_release(&first);
     directory_release(&second);
-    check_joined(state, "b");
+    check_joined(state, "b", "n2");
     free(token);
     free(next);
     free(again);
@@ -724,6 +753,7 @@ int main(void)
         WITH_TWIN(test_tokens_that_are_refused_leave_nothing),
         WITH_TWIN(test_server_checks_a_joiner_itself),
         WITH_TWIN(test_join_is_run_again),
+        WITH_TWIN(test_a_join_that_was_done_keeps_its_name),
         WITH_TWIN(test_join_with_a_token_of_its_own),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

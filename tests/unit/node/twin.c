@@ -128,6 +128,8 @@ static void commit(struct node *n, struct client_op *op)
         op->error = evaluate_op(n, &op->op, &change, &result);
     if (!op->error && change.records)
         append(n, &b);
+    if (n->lose_answer)
+        op->error = -EROFS;
     store_builder_release(&b);
     fs_result_encode(&result, op->result);
     op->done(op);

@@ -19,6 +19,7 @@ struct node {
     /* What the next operations and stops meet: */
     _Atomic int error;        /* of every operation; 0: none */
     _Atomic bool busy;        /* stop: files are open */
+    _Atomic bool lose_answer; /* of an operation that was done: no majority, as it seems */
     _Atomic bool hold_next;   /* an operation waits until a connection was closed */
     struct client_op *held;   /* loop */
     bool held_closed;         /* loop: its connection is gone */
