@@ -1,5 +1,6 @@
 /* cluster.c - the bytes of what a cluster keeps about itself (class C), and of the
- * operations that change it. Their evaluation is in evaluate.c. */
+ * operations that change it. They are evaluated in evaluate.c, evaluate_members.c
+ * and evaluate_ca.c. */
 #include "node_internal.h"
 
 #include <errno.h>

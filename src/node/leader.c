@@ -3,9 +3,10 @@
  *
  * An operation is judged by its session (S2), evaluated in the order of its session (S3),
  * appended and proposed; its answer leaves when every reachable node has applied the
- * entry. An answer without an entry is a read: it leaves once all it was evaluated
- * against is committed in this term and leadership was confirmed after the evaluation
- * (S4). Nothing is evaluated before an entry of the own term is applied (S1).
+ * entry (but for who is left out as late: D27). An answer without an entry is a read: it
+ * leaves once all it was evaluated against is committed in this term and leadership was
+ * confirmed after the evaluation (S4). Nothing is evaluated before an entry of the own term
+ * is applied (S1).
  */
 #include "node_core.h"
 

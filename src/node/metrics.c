@@ -159,7 +159,9 @@ static void put_raft(struct node *n, struct buf *to)
     put(to, "raft_durable_index", "gauge", "What is on this disk.", raft_durable(r));
     put(to, "raft_applied_index", "gauge", "What is applied here.",
         store_applied(n->store));
-    put(to, "raft_visible_index", "gauge", "Leader: applied on every member in reach.",
+    put(to, "raft_visible_index", "gauge",
+        "Leader: applied on every member in reach that is not left "
+        "out as late.",
         n->driver.visible);
 }
 

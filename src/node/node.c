@@ -744,7 +744,6 @@ static void finish(struct node *n)
     snapshot_release(n);
     repair_release(n);
     identity_release(n);
-    upgrade_release(n);
     serve_release(n);
     if (n->endpoint)
         wire_endpoint_free(n->endpoint);

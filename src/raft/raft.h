@@ -184,7 +184,8 @@ struct raft_update {
     bool want_noop;                     /* became leader */
     bool role_changed;                  /* role, term or leader differ from before */
     uint64_t commit;
-    uint64_t visible;      /* leader: all reachable members have applied up to this */
+    uint64_t visible;      /* leader: all reachable members, but for the late (D27), have
+                              applied up to this */
     uint64_t read_round;   /* RAFT_READ: confirmed once confirmed_round reaches it */
     uint64_t confirmed_round; /* leader: a majority answered a round first sent at or after */
     /* The leader's log begins after snapshot_index, where this one has not arrived: fetch

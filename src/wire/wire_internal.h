@@ -163,8 +163,8 @@ struct wire_connection {
     bool announced; /* the handlers know it: closed() is owed */
     bool unproven;  /* counted in endpoint->unproven */
     bool joined;
-    bool unwelcome; /* a joiner that is told so (reason) after its JOIN */
-    bool refused;   /* by us: closed() says why when it has ended */
+    bool unwelcome;            /* a joiner that is told so (reason) after its JOIN */
+    bool refused;              /* by us: closed() says why when it has ended */
     enum wire_refusal refusal; /* by the peer */
     uint16_t version;          /* the one that is spoken, once it is open */
     bool full;                 /* -ENOBUFS was said, drained() is owed */
@@ -209,9 +209,9 @@ void endpoint_flush(evutil_socket_t fd, short what, void *endpoint);
 void connection_send_hello(struct wire_connection *c);
 void connection_send_refusal(struct wire_connection *c, enum wire_refusal reason,
                              const char *text);
-/* Takes over a connected socket, in every case. */
 /* Some of what was queued has been written: drained(), or the end after it, may be due. */
 void connection_written(struct wire_connection *c);
+/* Takes over a connected socket, in every case. */
 void connection_start_tls(struct wire_connection *c, int fd);
 int connection_start_local(struct wire_connection *c, int fd);
 
