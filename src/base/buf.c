@@ -3,6 +3,8 @@
 
 #include <stdarg.h>
 
+enum { BUF_LEAST = 64 };
+
 void buf_release(struct buf *b)
 {
     free(b->data);
@@ -19,14 +21,14 @@ void buf_reserve(struct buf *b, size_t more)
 {
     if (b->failed || b->capacity - b->length >= more)
         return;
-    size_t capacity = b->capacity ? b->capacity : 64;
-    while (capacity - b->length < more) {
-        if (capacity > SIZE_MAX / 2) {
-            b->failed = true;
-            return;
-        }
-        capacity *= 2;
+    if (more > SIZE_MAX / 2 || b->capacity > SIZE_MAX / 4) {
+        b->failed = true;
+        return;
     }
+    /* Twice as much, and not twice that for a large piece: queues bound bytes, not room. */
+    size_t capacity = b->capacity ? 2 * b->capacity : BUF_LEAST;
+    if (capacity < b->length + more)
+        capacity = b->length + more;
     uint8_t *data = realloc(b->data, capacity);
     if (!data) {
         b->failed = true;

@@ -84,7 +84,6 @@ static void flight_encode(struct file *file)
     encode_ranges(file->flight_builds ? &l->build : &l->ranges, &ranges);
     op.ranges = ranges.data;
     op.ranges_size = (uint32_t)ranges.length;
-    buf_clear(&file->flight.op);
     fs_op_encode(&op, &file->flight.op);
     if (ranges.failed || file->flight.op.failed)
         log_fatal("out of memory for the commit of a value");
@@ -229,6 +228,7 @@ static void flight_done(struct fs_request *request)
     struct file *file = container_of(request, struct file, flight);
     struct fs_mount *m = file->mount;
     struct landing landing = {0};
+    buf_release(&request->op); /* or each open file would keep a commit's bytes, uncounted */
     pthread_mutex_lock(&m->lock);
     file->flying = file->flight_sent = false;
     file_changed(file);

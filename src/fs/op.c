@@ -19,10 +19,16 @@ enum {
     OP_FLAGS = FS_OVER | FS_NOREPLACE | FS_APPEND | FS_PARENTS,
     OP_SET = FS_SET_MODE | FS_SET_UID | FS_SET_GID | FS_SET_SIZE | FS_SET_ATIME |
              FS_SET_MTIME | FS_SET_ATIME_NOW | FS_SET_MTIME_NOW,
+    OP_FIXED_BYTES = 91, /* all that is of one size */
 };
 
+/* In as much memory as it is long: it waits in it until it is answered, and many do. */
 void fs_op_encode(const struct fs_op *op, struct buf *to)
 {
+    size_t length = OP_FIXED_BYTES + op->name_size + op->name2_size + op->target_size +
+                    op->ranges_size,
+           before = to->length;
+    buf_reserve(to, length);
     buf_u8(to, (uint8_t)op->type);
     buf_u32(to, op->flags);
     buf_u32(to, op->set);
@@ -42,6 +48,7 @@ void fs_op_encode(const struct fs_op *op, struct buf *to)
     buf_string(to, op->target, op->target_size);
     buf_u32(to, op->ranges_size);
     buf_bytes(to, op->ranges, op->ranges_size);
+    ensure(to->failed || to->length == before + length);
 }
 
 static bool ranges_valid(const uint8_t *ranges, size_t size)

@@ -776,9 +776,11 @@ static void allow_descriptors(void)
 }
 
 /* Entries come and go all the time. By default malloc gives the pages of each large one back
- * to the kernel, which clears them for the next: more work than writing it to a file. */
+ * to the kernel, which clears them for the next: more work than writing it to a file. But
+ * each arena keeps as much for itself, and by default there are 8 for each processor. */
 static void keep_memory(void)
 {
+    mallopt(M_ARENA_MAX, NODE_ARENAS);
     mallopt(M_MMAP_THRESHOLD, 2 * LIMIT_ENTRY_BYTES);
     mallopt(M_TRIM_THRESHOLD, LIMIT_INFLIGHT_BYTES);
 }

@@ -47,6 +47,7 @@ enum {
     NODE_SNAPSHOT_KEEP_US = 20 * 1000 * 1000, /* said so often that there is some */
     NODE_PINS_BYTES = 1 << 30, /* of log beyond twice what is live, that pins keep */
     NODE_SNAPSHOT_RETRY_US = 30 * 1000 * 1000, /* between tries, at most */
+    NODE_ARENAS = 4, /* of malloc: each keeps up to 64 MiB that are free */
 };
 
 /* What a queue's own sources can put into it at once: README.md has them. */

@@ -79,6 +79,17 @@ static void test_buffer_grows_and_is_stolen(void **state)
     free(data);
 }
 
+static void test_buffer_is_no_larger_than_a_large_piece(void **state)
+{
+    struct buf b = {0};
+    buf_reserve(&b, (1 << 20) + 1);
+    assert_int_equal(b.capacity, (1 << 20) + 1);
+    b.length = b.capacity;
+    buf_u8(&b, 1); /* but piece by piece it doubles */
+    assert_int_equal(b.capacity, 2 * ((1 << 20) + 1));
+    buf_release(&b);
+}
+
 static void test_buffer_that_cannot_grow_says_so(void **state)
 {
     struct buf b = {0};
@@ -136,6 +147,7 @@ int main(void)
         cmocka_unit_test(test_reader_is_not_done_before_its_end),
         cmocka_unit_test(test_cstring_must_fit_and_hold_no_nul),
         cmocka_unit_test(test_buffer_grows_and_is_stolen),
+        cmocka_unit_test(test_buffer_is_no_larger_than_a_large_piece),
         cmocka_unit_test(test_buffer_that_cannot_grow_says_so),
         cmocka_unit_test(test_crc_is_ieee_and_continues),
         cmocka_unit_test(test_hex),

@@ -211,6 +211,7 @@ static void test_op_round_trip(void **state)
     struct buf ranges = {0}, bytes = {0}, again = {0};
     struct fs_op op = sample(&ranges), got;
     fs_op_encode(&op, &bytes);
+    assert_int_equal(bytes.capacity, bytes.length); /* it waits in no more memory than that */
     assert_int_equal(fs_op_decode(bytes.data, bytes.length, &got), 0);
     fs_op_encode(&got, &again);
     assert_int_equal(bytes.length, again.length);
