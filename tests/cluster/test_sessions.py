@@ -5,7 +5,6 @@ too many, disks and hosts that do not keep up."""
 import errno
 import os
 import re
-import statistics
 import subprocess
 import sys
 import threading
@@ -16,6 +15,8 @@ from cluster import Worker, check, check_equal, limit, main, wait_for  # noqa: E
 
 SILENT_SECONDS = 10  # a session without contact is ended after so long
 BUFFERED_BYTES = 64 << 20  # of a mount, before its writers wait
+LOG_CACHE_BYTES = 8 << 20  # entries that are kept in memory though they are applied
+FAULTS = 8  # so often a slow member is to have been slow while writes are measured
 QUEUE_LINE = re.compile(r'^(tierce_queue\w*)\{queue="(\w+)"\} (\d+)$', re.M)
 
 
@@ -44,6 +45,17 @@ def check_bounds(cluster, i):
 def rss_bytes(pid):
     with open(f'/proc/{pid}/statm') as f:
         return int(f.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
+
+
+def memory_bound(cluster, i):
+    """What all queues of a node may hold together: what is written once as it is buffered and once
+    as operations on their way; operations at the gate and behind others; entries, on a leader not
+    visible, on others not on the disk; what is unsent to each member; the log's cache."""
+    bound = {name: q['_bound'] for name, q in queues(cluster, i).items()}
+    entries = max(bound['inflight_bytes'], bound['log_bytes'])
+    unsent = bound['send_bytes'] * (len(cluster.nodes) - 1)
+    return (2 * bound['mount_bytes'] + bound['gate_bytes'] + bound['parked_bytes'] + entries
+            + unsent + LOG_CACHE_BYTES)
 
 
 def others_than(cluster, *indices):
@@ -242,7 +254,9 @@ def test_overload_makes_callers_wait_and_no_process_grow(t):
             writer.wait()
     most = max(rss_bytes(cluster.nodes[i].pid) for i in cluster.up())
     print(f'  {grown >> 20} MiB more while all wait, at most {most >> 20} MiB', flush=True)
-    check(most - before < 6 * BUFFERED_BYTES, f'a node has grown to {most >> 20} MiB')
+    bound = memory_bound(cluster, leader)
+    check(most - before < bound,
+          f'a node has grown to {most >> 20} MiB, its queues take {bound >> 20} MiB')
     for i in cluster.up():
         check_bounds(cluster, i)
     check_equal(queues(cluster, leader)['mount_bytes'][''], 0, 'bytes buffered at the end')
@@ -251,28 +265,37 @@ def test_overload_makes_callers_wait_and_no_process_grow(t):
         check_equal(os.stat(cluster.path(i, '0-0')).st_size, 1 << 20, 'size of a file')
 
 
-def median_write(appender, count):
-    """Of the next `count` writes."""
+def usual_write(appender, count, until=lambda: True):
+    """Of the next `count` writes, and of all that follow until `until()`: the seconds of the one
+    that is under way at most moments. Of a hundred quick writes and then one that takes longer
+    than all of them it is that one, and not a quick one as the median of their number is."""
     first = len(appender.seconds)
-    wait_for(lambda: len(appender.seconds) >= first + count, f'{count} writes', 60)
-    return statistics.median(appender.seconds[first:first + count])
+    wait_for(lambda: len(appender.seconds) >= first + count and until(), f'{count} writes', 60)
+    seconds = sorted(appender.seconds[first:])
+    left = sum(seconds) / 2
+    for s in seconds:
+        left -= s
+        if left <= 0:
+            return s
+    return seconds[-1]
 
 
-def check_not_slowed(t, cluster, leader, slow, make_slow, make_well):
-    """A writer's median, with and without the slow member, in one run."""
+def check_not_slowed(cluster, leader, slow, make_slow, make_well, faults):
+    """The usual write with and without the slow member, in one run. `faults()`: how often it has
+    been slow; how many writes a machine does meanwhile differs, so those are waited for."""
     open(cluster.path(leader, 'lines'), 'w').close()
     a = Appender(cluster.path(leader, 'lines'), 'writer')
-    usual = median_write(a, 100)
+    usual = usual_write(a, 100)
     make_slow()
     try:
         # It is waited for at first, as long as that is no habit.
-        wait_for(lambda: len(a.seconds) > 10 and statistics.median(a.seconds[-10:]) < 4 * usual
-                 and time.monotonic(), 'writes are quick again', 30)
-        beside = median_write(a, 200)
+        wait_for(lambda: faults() >= FAULTS / 2, 'it is a habit')
+        before = faults()
+        beside = usual_write(a, 50, lambda: faults() >= before + FAULTS)
     finally:
         make_well()
     a.finish()
-    print(f'  median of a write: {usual * 1e3:.1f} ms, beside a slow member'
+    print(f'  the usual write: {usual * 1e3:.1f} ms, beside a slow member'
           f' {beside * 1e3:.1f} ms, {beside / usual:.2f} times', flush=True)
     check(beside < 4 * usual, f'{beside / usual:.1f} times slower beside a slow member')
     cluster.wait_caught_up([slow])
@@ -293,10 +316,9 @@ def test_a_slow_disk_slows_nobody(t):
     cluster.wait_ready()
     leader = cluster.leader()
     check(leader != slow, 'the slow one does not lead')
-    check_not_slowed(t, cluster, leader, slow,
+    check_not_slowed(cluster, leader, slow,
                      lambda: cluster.fault_disk(slow, 'sync slow 300'),
-                     lambda: cluster.fault_disk(slow))
-    check(cluster.fault_count(slow) > 5, 'its disk was slow')
+                     lambda: cluster.fault_disk(slow), lambda: cluster.fault_count(slow))
 
 
 @limit(180)
@@ -322,9 +344,8 @@ def test_a_starved_host_slows_nobody(t):
         ended.set()
         workers[0].result(10)
 
-    check_not_slowed(t, cluster, leader, slow, lambda: workers.append(Worker(starve)),
-                     make_well)
-    check(len(pulses) > 3, 'it was starved')
+    check_not_slowed(cluster, leader, slow, lambda: workers.append(Worker(starve)),
+                     make_well, lambda: len(pulses))
 
 
 if __name__ == '__main__':
