@@ -272,12 +272,15 @@ struct fs_mount;
 
 struct fs_mount_options {
     const char *mountpoint;
-    const char *options;  /* as after -o, may be NULL: fuse's own, comma-separated */
+    const char *options;  /* as after -o, may be NULL: those of mount(8), fstab and fuse */
     const char *source;   /* shown in /proc/mounts */
 };
 
 enum { FS_ERROR_BYTES = 512 };
 
+/* Whether anything is mounted there (an absolute path without links), as far as this
+ * process's mount namespace shows. Asks the mount table, and never the mount. */
+bool fs_is_mounted(const char *mountpoint);
 /* Checks the options and the mountpoint, mounts, and starts the workers. When it returns 0
  * requests are being served. `error` names what is wrong and the remedy: -ENOENT, -ENOTDIR
  * the mountpoint; -EINVAL an option; -EBUSY; -ENOTCONN a dead mount is in the way and could

@@ -257,12 +257,19 @@ static int await_ready(struct fs_mount *m, char error[FS_ERROR_BYTES])
     return 0;
 }
 
+bool fs_is_mounted(const char *mountpoint)
+{
+    dev_t device;
+    return mountinfo_find(mountpoint, &device) >= 0;
+}
+
 int fs_mount_start(struct fs_mount **ret, const struct fs_mount_options *options,
                    const struct fs_backend *backend, char error[FS_ERROR_BYTES])
 {
     char *argument = NULL, *real = NULL;
     struct fs_mount *m = NULL;
-    int result = mount_options_parse(options, &argument, error);
+    struct mount_shown shown = {0};
+    int result = mount_options_parse(options, &argument, &shown, error);
     if (!result)
         result = mountpoint_check(options->mountpoint, &real, error);
     if (!result && !(m = mount_new(backend)))
@@ -270,6 +277,7 @@ int fs_mount_start(struct fs_mount **ret, const struct fs_mount_options *options
     if (result)
         goto out;
     m->mountpoint = real;
+    m->shown = shown;
     real = NULL;
     result = session_mount(m, argument, error);
     if (!result && (result = threads_start(m)) != 0)

@@ -173,20 +173,36 @@ static double attribute_timeout_s(const struct stat *attr)
     return S_ISDIR(attr->st_mode) ? MOUNT_DIRECTORY_TIMEOUT_S : 0;
 }
 
-void entry_of(const struct stat *attr, struct fuse_entry_param *ret)
+void mount_show(const struct fs_mount *m, struct stat *attr)
+{
+    const struct mount_shown *shown = &m->shown;
+    if (shown->has_uid)
+        attr->st_uid = shown->uid;
+    if (shown->has_gid)
+        attr->st_gid = shown->gid;
+    if (shown->has_umask)
+        attr->st_mode = (attr->st_mode & S_IFMT) | (0777 & ~shown->umask);
+}
+
+void entry_of(const struct fs_mount *m, const struct stat *attr,
+              struct fuse_entry_param *ret)
 {
     *ret = (struct fuse_entry_param){
         .ino = attr->st_ino, .attr = *attr, .attr_timeout = attribute_timeout_s(attr)};
+    mount_show(m, &ret->attr);
 }
 
 void on_getattr(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
 {
     struct stat attr;
-    int error = mount_attributes_held(fuse_req_userdata(req), inode, &attr);
-    if (error)
+    struct fs_mount *m = fuse_req_userdata(req);
+    int error = mount_attributes_held(m, inode, &attr);
+    if (error) {
         fuse_reply_err(req, -error);
-    else
-        fuse_reply_attr(req, &attr, attribute_timeout_s(&attr));
+        return;
+    }
+    mount_show(m, &attr);
+    fuse_reply_attr(req, &attr, attribute_timeout_s(&attr));
 }
 
 /* ---- SETATTR ---- */
@@ -255,6 +271,7 @@ static void answer_attr(struct mount_call *call, int error)
     if (file)
         file_changed(file);
     pthread_mutex_unlock(&m->lock);
+    mount_show(m, &call->attr);
     fuse_reply_attr(call->req, &call->attr, 0);
 }
 

@@ -162,8 +162,16 @@ struct seen {
     struct buf record;
 };
 
+/* What -o says that everything here belongs to, and may be done with: shown to this
+ * host's kernel, which checks permissions by it, and nowhere else. */
+struct mount_shown {
+    bool has_uid, has_gid, has_umask;
+    uint32_t uid, gid, umask;
+};
+
 struct fs_mount {
     struct fs_backend backend;
+    struct mount_shown shown;
     struct fuse_session *session;
     char *mountpoint;
     dev_t device;
@@ -315,7 +323,10 @@ int mount_attributes_held(struct fs_mount *m, uint64_t inode, struct stat *ret);
 int64_t timespec_ns(struct timespec t);
 struct timespec ns_timespec(int64_t ns);
 int64_t now_ns(void);
-void entry_of(const struct stat *attr, struct fuse_entry_param *ret);
+/* Attributes on their way to the kernel, as uid=, gid= and umask= want them. */
+void mount_show(const struct fs_mount *m, struct stat *attr);
+void entry_of(const struct fs_mount *m, const struct stat *attr,
+              struct fuse_entry_param *ret);
 
 /* ---- handlers ---- */
 
@@ -379,6 +390,6 @@ void on_releasedir(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi);
 
 /* The argument for fuse_session_new; *ret is to be freed. */
 int mount_options_parse(const struct fs_mount_options *options, char **ret,
-                        char error[FS_ERROR_BYTES]);
+                        struct mount_shown *ret_shown, char error[FS_ERROR_BYTES]);
 
 #endif

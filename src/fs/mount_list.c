@@ -223,6 +223,7 @@ static bool page_add_listed(struct page *p, struct fs_mount *m, const struct lis
     struct fuse_entry_param entry = {0};
     if (p->plus && mount_attributes(m, e->inode, &entry.attr) != 0)
         return true; /* gone since: its ordinal stays unused */
+    mount_show(m, &entry.attr);
     entry.ino = p->plus ? e->inode : 0;
     if (!p->plus) {
         entry.attr.st_ino = e->inode;

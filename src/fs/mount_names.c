@@ -26,7 +26,7 @@ static bool lookup_pending(fuse_req_t req, struct fs_mount *m, uint64_t parent,
     if (!p)
         return false;
     struct fuse_entry_param entry;
-    entry_of(&attr, &entry);
+    entry_of(m, &attr, &entry);
     if (fuse_reply_entry(req, &entry) == -ENOENT) { /* the caller is gone */
         pthread_mutex_lock(&m->lock);
         file_forget(m, attr.st_ino, 1);
@@ -64,7 +64,7 @@ void on_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
         return;
     }
     struct fuse_entry_param entry;
-    entry_of(&attr, &entry);
+    entry_of(m, &attr, &entry);
     fuse_reply_entry(req, &entry);
 }
 
@@ -122,7 +122,7 @@ static void answer_entry(struct mount_call *call, int error)
     }
     struct fuse_entry_param entry;
     call->attr.st_ino = call->request.result.value;
-    entry_of(&call->attr, &entry);
+    entry_of(call->mount, &call->attr, &entry);
     fuse_reply_entry(call->req, &entry);
 }
 
@@ -252,7 +252,7 @@ static void answer_create(struct mount_call *call, int error)
     }
     struct fuse_entry_param entry;
     call->attr.st_ino = call->request.result.value;
-    entry_of(&call->attr, &entry);
+    entry_of(call->mount, &call->attr, &entry);
     handle_reply(call->req, handle, &call->fi, &entry);
 }
 
@@ -341,7 +341,7 @@ void on_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
         fuse_reply_err(req, -error);
     } else {
         struct fuse_entry_param entry;
-        entry_of(&attr, &entry);
+        entry_of(m, &attr, &entry);
         handle_reply(req, handle, fi, &entry);
     }
 }

@@ -6,7 +6,8 @@
 enum option_kind {
     OPTION_PASS,    /* libfuse or the kernel takes it */
     OPTION_IGNORE,  /* of fstab and mount(8), or what is so anyway */
-    OPTION_DEFAULT, /* passed already */
+    OPTION_DEFAULT, /* seen to elsewhere */
+    OPTION_LAX,     /* what is unknown is ignored */
 };
 
 static const struct {
@@ -26,8 +27,11 @@ static const struct {
     {"dirsync", OPTION_PASS},
     {"noatime", OPTION_PASS},
     {"nodiratime", OPTION_PASS},
-    {"allow_other", OPTION_PASS},
+    {"allow_other", OPTION_DEFAULT},
+    {"allow_root", OPTION_PASS},
     {"default_permissions", OPTION_DEFAULT},
+    {"sloppy", OPTION_LAX},
+    {"nonempty", OPTION_IGNORE},
     {"atime", OPTION_IGNORE},
     {"diratime", OPTION_IGNORE},
     {"relatime", OPTION_IGNORE},
@@ -42,14 +46,76 @@ static const struct {
     {"user", OPTION_IGNORE},
     {"nouser", OPTION_IGNORE},
     {"users", OPTION_IGNORE},
+    {"nousers", OPTION_IGNORE},
+    {"owner", OPTION_IGNORE},
+    {"noowner", OPTION_IGNORE},
+    {"group", OPTION_IGNORE},
+    {"nogroup", OPTION_IGNORE},
     {"nofail", OPTION_IGNORE},
     {"_netdev", OPTION_IGNORE},
+    {"silent", OPTION_IGNORE},
+    {"loud", OPTION_IGNORE},
 };
 
-static int option_add(const char *name, size_t size, struct buf *to,
-                      char error[FS_ERROR_BYTES])
+/* Of mount(8), for itself, with a value that is nothing to us. */
+static const char *const ignored_values[] = {
+    "x-", "X-", "comment=", "user=", "helper=", "uhelper="};
+
+static bool has_prefix(const char *name, size_t size, const char *prefix)
 {
-    if (!size || (size > 2 && memcmp(name, "x-", 2) == 0))
+    size_t length = strlen(prefix);
+    return size >= length && memcmp(name, prefix, length) == 0;
+}
+
+static bool is_ignored(const char *name, size_t size)
+{
+    for (size_t i = 0; i < array_length(ignored_values); i++)
+        if (has_prefix(name, size, ignored_values[i]))
+            return true;
+    return !size;
+}
+
+/* The number behind "NAME="; false: it is none, or beyond `most`. */
+static bool option_number(const char *text, size_t size, int base, uint64_t most,
+                          uint32_t *ret)
+{
+    const char *digits = base == 8 ? "01234567" : "0123456789";
+    uint64_t value = 0;
+    for (size_t i = 0; i < size && value <= most; i++) {
+        const char *digit = text[i] ? strchr(digits, text[i]) : NULL;
+        if (!digit)
+            return false;
+        value = value * (uint64_t)base + (uint64_t)(digit - digits);
+    }
+    if (!size || value > most)
+        return false;
+    *ret = (uint32_t)value;
+    return true;
+}
+
+/* uid=, gid=, umask=. 0: it is none of them. */
+static int option_shown(const char *name, size_t size, struct mount_shown *to)
+{
+    bool good;
+    if (has_prefix(name, size, "uid=")) {
+        good = option_number(name + 4, size - 4, 10, UINT32_MAX - 1, &to->uid);
+        to->has_uid = true;
+    } else if (has_prefix(name, size, "gid=")) {
+        good = option_number(name + 4, size - 4, 10, UINT32_MAX - 1, &to->gid);
+        to->has_gid = true;
+    } else if (has_prefix(name, size, "umask=")) {
+        good = option_number(name + 6, size - 6, 8, 0777, &to->umask);
+        to->has_umask = true;
+    } else {
+        return 0;
+    }
+    return good ? 1 : -EINVAL;
+}
+
+static int option_add(const char *name, size_t size, bool lax, struct buf *to,
+                      struct mount_shown *shown, char error[FS_ERROR_BYTES])
+{
+    if (is_ignored(name, size))
         return 0;
     for (size_t i = 0; i < array_length(known_options); i++) {
         const char *known = known_options[i].name;
@@ -59,10 +125,21 @@ static int option_add(const char *name, size_t size, struct buf *to,
             buf_printf(to, ",%s", known);
         return 0;
     }
-    snprintf(error, FS_ERROR_BYTES,
-             "mount option \"%.*s\" is unknown; known are ro, rw, nosuid, nodev, noexec, "
-             "sync, dirsync, noatime, allow_other and their opposites",
-             (int)min_u64(size, 100), name);
+    int result = option_shown(name, size, shown);
+    if (result > 0 || (!result && lax))
+        return 0;
+    int length = (int)min_u64(size, 100);
+    if (result)
+        snprintf(error, FS_ERROR_BYTES,
+                 "mount option \"%.*s\" has a bad value: uid and gid are numbers, umask "
+                 "an octal number up to 777",
+                 length, name);
+    else
+        snprintf(error, FS_ERROR_BYTES,
+                 "mount option \"%.*s\" is unknown; known are ro, rw, nosuid, nodev, "
+                 "noexec, sync, dirsync, noatime and their opposites, allow_other, "
+                 "allow_root, uid, gid, umask",
+                 length, name);
     return -EINVAL;
 }
 
@@ -88,18 +165,27 @@ static void add_escaped(struct buf *to, const char *text)
     }
 }
 
+/* Root's mounts are for all, unless they are to be for root and one more. */
+static bool is_for_all(const char *options)
+{
+    return option_given(options, "allow_other") ||
+           (geteuid() == 0 && !option_given(options, "allow_root"));
+}
+
 int mount_options_parse(const struct fs_mount_options *options, char **ret,
-                        char error[FS_ERROR_BYTES])
+                        struct mount_shown *ret_shown, char error[FS_ERROR_BYTES])
 {
     struct buf out = {0};
+    struct mount_shown shown = {0};
     int result = 0;
+    bool lax = option_given(options->options, "sloppy");
     buf_printf(&out, "-osubtype=tierce,default_permissions,fsname=");
     add_escaped(&out, options->source ? options->source : "tierce");
-    if (geteuid() == 0 && !option_given(options->options, "allow_other"))
+    if (is_for_all(options->options))
         buf_printf(&out, ",allow_other");
     for (const char *at = options->options; at && *at && !result;) {
         size_t length = strcspn(at, ",");
-        result = option_add(at, length, &out, error);
+        result = option_add(at, length, lax, &out, &shown, error);
         at += length + (at[length] == ',');
     }
     buf_u8(&out, 0);
@@ -112,5 +198,6 @@ int mount_options_parse(const struct fs_mount_options *options, char **ret,
         return result;
     }
     *ret = (char *)out.data;
+    *ret_shown = shown;
     return 0;
 }

@@ -1676,6 +1676,19 @@ static void test_bad_starts(void **state)
                                "_netdev,default_permissions,allow_other",
                                error),
                      0);
+    assert_int_equal(
+        try_start(other, "user=me,comment=a b,X-own,owner,nonempty,allow_root", error),
+        0);
+    assert_int_equal(try_start(other, "uid=0,gid=4294967294,umask=0777", error), 0);
+    static const char *const bad[] = {"uid=",     "uid=-1",  "uid=4294967295",
+                                      "gid=root", "umask=8", "umask=1000",
+                                      "gid=1 "};
+    for (size_t i = 0; i < array_length(bad); i++) {
+        assert_int_equal(try_start(other, bad[i], error), -EINVAL);
+        assert_non_null(strstr(error, bad[i]));
+        assert_int_equal(try_start(other, "sloppy,uid=x", error), -EINVAL);
+    }
+    assert_int_equal(try_start(other, "frobnicate=1,sloppy,noexec", error), 0);
     rmdir(other);
 }
 
