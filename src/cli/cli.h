@@ -78,6 +78,14 @@ int cli_misused(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* What was printed has arrived: CLI_OK, or CLI_FAILED with the message. */
 int cli_flush(void);
 
+/* main.c: what stood after one more -o. 0, or CLI_FAILED with the message. */
+int cli_add_mount_options(struct cli_call *call, const char *options);
+
+/* helper.c: whether mount(8) called, by the name of its helper or without a subcommand; and
+ * what is done then. */
+bool cli_is_helper(int argc, char **argv);
+int cli_helper(int argc, char **argv);
+
 /* daemon.c: the node as a process of its own (or in this one). `mountpoint` NULL: none.
  */
 int cli_run_node(struct cli_call *call, const char *mountpoint);

@@ -55,8 +55,14 @@ static const struct cli_command commands[] = {
      .usage = "[--data DIR] [--foreground] [-o OPTIONS] MOUNTPOINT",
      .summary = "start this host's node and mount the cluster's files",
      .help =
-         "Returns when the mount can be used. Its end is `tierce stop`, or unmounting\n"
-         "(umount, fusermount3 -u). The node's log is DIR/node.log.\n",
+         "Returns when the mount can be used; where no majority of the cluster is reachable,\n"
+         "after ten seconds, and writes answer EROFS until one is. Its end is `tierce stop`,\n"
+         "or unmounting (umount, fusermount3 -u). The node's log is DIR/node.log.\n"
+         "OPTIONS: ro, nosuid, nodev, noexec, sync, dirsync, noatime and their opposites;\n"
+         "allow_other (what root's mounts are), allow_root; uid=N, gid=N, umask=N, which\n"
+         "change what this host shows, and so lets whom do; those of /etc/fstab are ignored.\n"
+         "The same: mount -t tierce DIR MOUNTPOINT -o OPTIONS, or a line in /etc/fstab:\n"
+         "  DIR MOUNTPOINT tierce defaults,nofail,_netdev 0 0\n",
      .options = CLI_DATA | CLI_FOREGROUND | CLI_MOUNT_OPTIONS,
      .arguments_min = 1,
      .arguments = {"MOUNTPOINT"},
@@ -380,6 +386,15 @@ static void collect_options(const struct cli_command *command, struct option_set
     ret->longs[longs] = (struct option){0};
 }
 
+int cli_add_mount_options(struct cli_call *call, const char *options)
+{
+    struct buf *b = &call->mount_options;
+    if (b->length)
+        b->data[b->length - 1] = ',';
+    buf_bytes(b, options, strlen(options) + 1);
+    return b->failed ? cli_fail("out of memory") : 0;
+}
+
 static int take_value(struct cli_call *call, const struct option_row *o,
                       const char *value)
 {
@@ -393,13 +408,8 @@ static int take_value(struct cli_call *call, const struct option_row *o,
     if (!value[0])
         return cli_misused("%s%s needs a value", o->name ? "--" : "-",
                            o->name ? o->name : (char[]){o->letter, 0});
-    if (o->bit == CLI_MOUNT_OPTIONS) {
-        struct buf *b = &call->mount_options;
-        if (b->length)
-            b->data[b->length - 1] = ',';
-        buf_bytes(b, value, strlen(value) + 1);
-        return b->failed ? cli_fail("out of memory") : 0;
-    }
+    if (o->bit == CLI_MOUNT_OPTIONS)
+        return cli_add_mount_options(call, value);
     if (o->bit == CLI_REPLACE)
         call->replace = value;
     else
@@ -507,6 +517,8 @@ int main(int argc, char **argv)
                         strerror(-result));
     /* A reader that goes away is an error of write(), not the end of a node. */
     signal(SIGPIPE, SIG_IGN);
+    if (cli_is_helper(argc, argv))
+        return cli_helper(argc, argv);
     if (argc < 2) {
         print_overview(stderr);
         return CLI_USAGE;

@@ -132,7 +132,10 @@ int node_call_rotate_ca(const char *data, uint32_t *ret_last, bool *ret_begun,
                         char error[NODE_ERROR_BYTES]);
 /* Returns when the process has ended. -EBUSY: files on its mount are open. */
 int node_call_stop(const char *data, char error[NODE_ERROR_BYTES]);
-/* The same, and this node is no member any more. -EBUSY, or why the others would not go on
+/* Where the node on `data` was unmounted, and so ends: returns when it is gone (at most after
+ * 15 s). At once where none runs, or one that does not end. */
+void node_call_await_ending(const char *data);
+/* As node_call_stop(), and this node is no member any more. -EBUSY, or why the others would not go on
  * without it: nothing has changed. */
 int node_call_leave(const char *data, char error[NODE_ERROR_BYTES]);
 /* Another member goes for good: its certificate is refused from then on. */
