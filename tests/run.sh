@@ -10,6 +10,7 @@
 #   tsan          those of the threaded parts with the thread sanitizer
 #   sim           the simulator: golden traces, and ten thousand seeds (tests/sim)
 #   cluster       real processes and mounts (tests/cluster)
+#   posix         rules of one host's file system, between hosts (tests/cluster/posix)
 #   torture       ten minutes of all faults at once on hosts of their own, histories checked
 #                 (tests/cluster/torture.sh; TORTURE_MINUTES says how long)
 #   asan-cluster  a short part of them with address and undefined-behaviour sanitizers; a leak
@@ -25,7 +26,7 @@ set -uo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root" || exit 1
 
-all_parts=(includes unit asan tsan sim cluster torture asan-cluster tsan-cluster
+all_parts=(includes unit asan tsan sim cluster posix torture asan-cluster tsan-cluster
     quickstart bench)
 # What runs more than one thread over shared memory: names of meson tests.
 tsan_tests=('store_*' 'wire_*' 'node_*' 'fs_mount*')
@@ -41,6 +42,7 @@ asan_cluster=(
     "test_inspect.py test_one_file test_what_was_merged"
     "test_certs.py test_the_ca_is_replaced test_killed"
     "test_recover.py test_killed"
+    "posix/test_link.py test_on_a_follower"
 )
 tsan_cluster=(
     "test_view.py test_writes_at_any_offset test_writers_of test_appends test_replace_is_whole"
@@ -52,7 +54,7 @@ tsan_cluster=(
 
 tsan_options=halt_on_error=1:suppressions=$root/tests/lib/tsan.supp
 
-usage() { sed -n 's/^# \{0,1\}//; 2,22p' "$0"; }
+usage() { sed -n 's/^# \{0,1\}//; 2,23p' "$0"; }
 
 parts=()
 for argument in "$@"; do
@@ -61,8 +63,8 @@ for argument in "$@"; do
         usage
         exit 0
         ;;
-    build | includes | unit | asan | tsan | sim | cluster | torture | asan-cluster | \
-        tsan-cluster | quickstart | bench | mutations)
+    build | includes | unit | asan | tsan | sim | cluster | posix | torture | \
+        asan-cluster | tsan-cluster | quickstart | bench | mutations)
         parts+=("$argument")
         ;;
     *)
@@ -256,6 +258,15 @@ part_cluster() {
     local file
     for file in tests/cluster/test_*.py; do
         TIERCE_BINARY=$binary TIERCE_RAISED_BINARY=$raised run_limited 420 "$python" "$file"
+        take_counts "$file" $?
+    done
+}
+
+part_posix() {
+    build build -Dwerror=true || { fail_one 'build'; return; }
+    local file
+    for file in tests/cluster/posix/test_*.py; do
+        TIERCE_BINARY=$binary run_limited 300 "$python" "$file"
         take_counts "$file" $?
     done
 }

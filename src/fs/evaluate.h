@@ -96,7 +96,7 @@ void eval_set(struct eval *e, struct fs_inode *inode);
 
 /* ---- evaluate_remove.c ---- */
 
-/* One name less leads to it. */
+/* One name less leads to it; `gone` where that was the last. */
 int eval_unlink(struct eval *e, struct eval_inode *i);
 
 /* ---- evaluate_write.c ---- */
@@ -129,6 +129,7 @@ void content_record_put(struct eval *e, uint64_t content, uint64_t session,
 /* ---- the families ---- */
 
 int evaluate_make(struct eval *e);
+int evaluate_link(struct eval *e);
 int evaluate_unlink(struct eval *e);
 int evaluate_rmdir(struct eval *e);
 int evaluate_rename(struct eval *e);

@@ -42,6 +42,7 @@ static int remove_name(struct eval *e, struct eval_inode *parent, struct eval_in
     parent->inode.nlink -= S_ISDIR(i->inode.mode) ? 1 : 0;
     eval_touch(e, parent);
     e->result.value = i->inode.inode;
+    e->result.more = i->gone ? 0 : i->inode.nlink;
     return 0;
 }
 

@@ -114,10 +114,10 @@ int evaluate_rename(struct eval *e)
         return 0;
     error = check(e, &r);
     if (!error && r.victim) {
-        e->result.more = r.victim->inode.inode;
         r.to->inode.size--;
         r.to->inode.nlink -= S_ISDIR(r.victim->inode.mode) ? 1 : 0;
         error = eval_unlink(e, r.victim);
+        e->result.more = r.victim->gone ? r.victim->inode.inode : 0;
     }
     if (!error)
         move(e, &r);

@@ -116,7 +116,11 @@ enum fs_op_type {
     FS_RESERVE = 9, /* `size` fresh inode numbers; result: the first */
     FS_RECLAIM = 10, /* deletes some extents nobody refers to; nothing to do: no entry */
     FS_ABANDON = 11, /* content in progress of session `content` is to be reclaimed (S7) */
+    FS_LINK = 12,    /* inode gets one name more: parent, name */
+    FS_OP_LAST = FS_LINK,
 };
+
+enum { FS_LINKS_MOST = LIMIT_OF(65000, 4) }; /* names of one file: -EMLINK beyond */
 
 enum fs_op_flags {
     FS_OVER = 1,      /* MAKE: an existing regular file gets the new value instead */
@@ -175,9 +179,11 @@ enum { FS_OP_SLOTS = LIMIT_OF(56, 1) }; /* 3.5 MiB of an entry's 4 (G2) */
 struct fs_result { /* travels in the entry record's 16 bytes */
     uint64_t value; /* MAKE: inode; BUILD: content id; WRITE: the end of what was written;
                        RESERVE: first number; UNLINK, RMDIR: the inode whose name went;
-                       RENAME: the inode moved; RECLAIM, ABANDON: content ids seen to */
-    uint64_t more;  /* MAKE: 1 where the name existed (FS_OVER); RENAME: the inode it took
-                       the place of, or 0; RECLAIM, ABANDON: 1: call again */
+                       RENAME: the inode moved; LINK: the inode; RECLAIM, ABANDON: content
+                       ids seen to */
+    uint64_t more;  /* MAKE: 1 where the name existed (FS_OVER); UNLINK: the names that are
+                       left; RENAME: the inode that went with its last name, or 0; RECLAIM,
+                       ABANDON: 1: call again */
 };
 
 /* Where evaluation puts its records. */

@@ -270,6 +270,8 @@ static void call_advance(struct mount_call *call)
         file_seal(p->file, l);
         return;
     }
+    if (call->prepare)
+        call->prepare(call);
     call->settled = false;
     call->submitted = true;
     m->backend.submit(m->backend.context, &call->request);

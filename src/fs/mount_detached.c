@@ -115,6 +115,8 @@ static int detach_once(struct fs_mount *m, uint64_t inode)
     error = mount_attributes(m, inode, &attr);
     if (!error && (!S_ISREG(attr.st_mode) || attr.st_size > MOUNT_DETACH_BYTES))
         error = -EFBIG;
+    if (!error && attr.st_nlink > 1) /* it keeps a name, and so its value */
+        error = -EMLINK;
     if (error)
         return error;
     size_t length = (size_t)attr.st_size + 1;

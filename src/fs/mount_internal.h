@@ -131,6 +131,8 @@ struct mount_call {
                          (K2) */
     struct file *waits_for; /* whose flight it waits for, NULL: its own operation's */
     void (*resume)(struct mount_call *call, int error); /* instead of the answer */
+    /* With the lock held, where it is set: the last moment to change the operation. */
+    void (*prepare)(struct mount_call *call);
     void (*answer)(struct mount_call *call, int error); /* replies; then it is freed */
     struct fs_request request;
     struct handle *handle;
@@ -138,6 +140,7 @@ struct mount_call {
     struct stat attr;
     size_t size;
     uint64_t detached; /* the inode it may remove, and has detached; 0: none */
+    uint64_t linked;   /* the kernel's number of what gets one name more */
     /* Names and directories the operation touches: what is pending there is made first.
      */
     struct {
@@ -187,7 +190,7 @@ struct fs_mount {
     uint64_t next_layer, next_call, next_generation;
     struct fs_mount_load load;
     unsigned calls_waiting; /* workers that wait for `idle`: there are too many calls */
-    uint64_t wakes_at_us; /* when the committer looks next */
+    uint64_t wakes_at_us;   /* when the committer looks next */
     struct file *timed_first, *timed_last;
     struct file *send_first, *send_last;
     struct drop *drops, **drops_end;

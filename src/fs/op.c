@@ -104,7 +104,7 @@ int fs_op_decode(const void *data, size_t length, struct fs_op *ret)
     op.parent2 = reader_u64(&r);
     read_strings(&r, &op);
     read_tail(&r, &op);
-    if (!reader_done(&r) || type < FS_MAKE || type > FS_ABANDON)
+    if (!reader_done(&r) || type < FS_MAKE || type > FS_OP_LAST)
         return -EPROTO;
     if (op.flags & ~(uint32_t)OP_FLAGS || op.set & ~(uint32_t)OP_SET ||
         op.name_size > LIMIT_NAME_BYTES || op.name2_size > LIMIT_NAME_BYTES ||

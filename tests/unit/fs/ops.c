@@ -53,6 +53,13 @@ int op_symlink(struct memory *m, uint64_t parent, const char *name, const char *
     return run(m, &op, ret_inode);
 }
 
+int op_link(struct memory *m, uint64_t inode, uint64_t parent, const char *name)
+{
+    struct fs_op op = named(FS_LINK, parent, name);
+    op.inode = inode;
+    return run(m, &op, NULL);
+}
+
 int op_unlink(struct memory *m, uint64_t parent, const char *name)
 {
     struct fs_op op = named(FS_UNLINK, parent, name);

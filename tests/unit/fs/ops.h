@@ -12,6 +12,7 @@ int op_symlink(struct memory *m, uint64_t parent, const char *name, const char *
                uint64_t *ret_inode);
 int op_unlink(struct memory *m, uint64_t parent, const char *name);
 int op_rmdir(struct memory *m, uint64_t parent, const char *name);
+int op_link(struct memory *m, uint64_t inode, uint64_t parent, const char *name);
 int op_rename(struct memory *m, uint64_t parent, const char *name, uint64_t parent2,
               const char *name2, uint32_t flags);
 int op_write(struct memory *m, uint64_t inode, uint64_t offset, const void *data,

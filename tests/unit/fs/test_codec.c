@@ -254,7 +254,7 @@ static void test_op_refused(void **state)
         uint8_t value;
     } wrong[] = {
         {0, 0},
-        {0, FS_ABANDON + 1},
+        {0, FS_OP_LAST + 1},
         {FLAGS, 0x10},
         {FLAGS + 3, 1},
         {SET + 1, 1},

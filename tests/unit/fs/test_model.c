@@ -18,7 +18,8 @@
 
 enum {
     NODES = 24,
-    NAMES = 6, /* names in use in any directory: few, so that they meet */
+    NAMES = 6,      /* names in use in any directory: few, so that they meet */
+    ALL_NAMES = 40, /* of all nodes together */
     FILE_BYTES = 1 << 20,
     STEPS = 1500,
     SEEDS = 6,
@@ -28,16 +29,23 @@ struct node {
     bool used;
     uint64_t inode;
     uint32_t mode;
-    int parent; /* a place in nodes; the root's is itself */
-    char name[4];
+    int parent; /* of a directory: a place in nodes; the root's is itself */
+    unsigned names;
     uint8_t *bytes; /* FILE_BYTES, for a file */
     size_t size;
+};
+
+struct name {
+    bool used;
+    int parent, node; /* places in nodes */
+    char text[4];
 };
 
 struct model {
     struct memory memory;
     struct fs_view view;
     struct node nodes[NODES];
+    struct name names[ALL_NAMES];
     uint64_t random;
     uint64_t content; /* being built, with these bytes; 0: none */
     uint8_t *built;
@@ -78,23 +86,29 @@ static const uint8_t *some_data(struct model *m, size_t length)
     return m->data;
 }
 
-static struct node *find_name(struct model *m, int parent, const char *name)
+static struct name *find_name(struct model *m, int parent, const char *text)
 {
-    for (int i = 1; i < NODES; i++)
-        if (m->nodes[i].used && m->nodes[i].parent == parent &&
-            strcmp(m->nodes[i].name, name) == 0)
-            return &m->nodes[i];
+    for (int i = 0; i < ALL_NAMES; i++)
+        if (m->names[i].used && m->names[i].parent == parent &&
+            strcmp(m->names[i].text, text) == 0)
+            return &m->names[i];
     return NULL;
+}
+
+static struct node *find_node(struct model *m, int parent, const char *text)
+{
+    const struct name *name = find_name(m, parent, text);
+    return name ? &m->nodes[name->node] : NULL;
 }
 
 static size_t entries_of(struct model *m, int directory, size_t *ret_directories)
 {
     size_t count = 0;
     *ret_directories = 0;
-    for (int i = 1; i < NODES; i++)
-        if (m->nodes[i].used && m->nodes[i].parent == directory) {
+    for (int i = 0; i < ALL_NAMES; i++)
+        if (m->names[i].used && m->names[i].parent == directory) {
             count++;
-            *ret_directories += S_ISDIR(m->nodes[i].mode);
+            *ret_directories += S_ISDIR(m->nodes[m->names[i].node].mode);
         }
     return count;
 }
@@ -141,7 +155,7 @@ static int compare_name(void *arg, const uint8_t *name, size_t name_size, uint64
     char text[4] = {0};
     assert_true(name_size < sizeof(text));
     memcpy(text, name, name_size);
-    struct node *n = find_name(l->model, l->directory, text);
+    struct node *n = find_node(l->model, l->directory, text);
     assert_non_null(n);
     assert_int_equal(n->inode, inode);
     assert_int_equal(IFTODT(n->mode), type);
@@ -157,7 +171,7 @@ static void compare_node(struct model *m, int i)
     assert_int_equal(inode.mode, n->mode);
     if (!S_ISDIR(n->mode)) {
         assert_int_equal(inode.size, n->size);
-        assert_int_equal(inode.nlink, 1);
+        assert_int_equal(inode.nlink, n->names);
         compare_range(m, n, 0, n->size + 10);
         size_t offset = below(m, n->size + 100);
         compare_range(m, n, offset, below(m, 150000));
@@ -201,6 +215,49 @@ static void forget(struct node *n)
     *n = (struct node){0};
 }
 
+static struct name *free_name(struct model *m)
+{
+    for (int i = 0; i < ALL_NAMES; i++)
+        if (!m->names[i].used)
+            return &m->names[i];
+    return NULL;
+}
+
+static void put_name(struct name *name, int parent, const char *text, int node)
+{
+    *name = (struct name){.used = true, .parent = parent, .node = node};
+    memcpy(name->text, text, sizeof(name->text));
+}
+
+/* The name is gone, and the node with its last one. */
+static void remove_name(struct model *m, struct name *name)
+{
+    struct node *n = &m->nodes[name->node];
+    name->used = false;
+    if (--n->names == 0)
+        forget(n);
+}
+
+static void step_link(struct model *m)
+{
+    int parent = some_node(m, true), i = some_node(m, below(m, 10) == 0);
+    struct name *place = free_name(m);
+    char name[4];
+    some_name(m, name);
+    if (i < 0 || !place)
+        return;
+    struct node *n = &m->nodes[i];
+    int expected = find_name(m, parent, name) ? -EEXIST : S_ISDIR(n->mode) ? -EPERM : 0;
+    assert_int_equal(op_link(&m->memory, n->inode, m->nodes[parent].inode, name),
+                     expected);
+    if (expected)
+        return;
+    put_name(place, parent, name, i);
+    n->names++;
+    compare_node(m, i);
+    compare_node(m, parent);
+}
+
 static void step_make(struct model *m)
 {
     int parent = some_node(m, true), free_place = -1;
@@ -210,7 +267,8 @@ static void step_make(struct model *m)
     for (int i = 1; i < NODES; i++)
         if (!m->nodes[i].used)
             free_place = i;
-    if (free_place < 0)
+    struct name *place = free_name(m);
+    if (free_place < 0 || !place)
         return;
     bool exists = find_name(m, parent, name) != NULL;
     uint64_t inode;
@@ -220,7 +278,8 @@ static void step_make(struct model *m)
         return;
     struct node *n = &m->nodes[free_place];
     *n = (struct node){.used = true, .inode = inode, .mode = mode, .parent = parent};
-    memcpy(n->name, name, sizeof(name));
+    n->names = 1;
+    put_name(place, parent, name, free_place);
     if (S_ISREG(mode))
         n->bytes = calloc(1, FILE_BYTES + 200);
     compare_node(m, free_place);
@@ -356,7 +415,8 @@ static void step_remove(struct model *m)
     bool directory = below(m, 3) == 0;
     char name[4];
     some_name(m, name);
-    struct node *n = find_name(m, parent, name);
+    struct name *found = find_name(m, parent, name);
+    struct node *n = found ? &m->nodes[found->node] : NULL;
     int expected = 0;
     size_t directories;
     if (!n)
@@ -371,8 +431,12 @@ static void step_remove(struct model *m)
     int error = directory ? op_rmdir(&m->memory, inode, name)
                           : op_unlink(&m->memory, inode, name);
     assert_int_equal(error, expected);
-    if (error == 0)
-        forget(n);
+    if (error == 0) {
+        int place = found->node;
+        remove_name(m, found);
+        if (m->nodes[place].used)
+            compare_node(m, place);
+    }
     compare_node(m, parent);
 }
 
@@ -411,17 +475,18 @@ static void step_rename(struct model *m)
     char name[4], name2[4];
     some_name(m, name);
     some_name(m, name2);
-    struct node *n = find_name(m, parent, name), *victim = find_name(m, parent2, name2);
+    struct name *from = find_name(m, parent, name), *to = find_name(m, parent2, name2);
+    struct node *n = find_node(m, parent, name), *victim = find_node(m, parent2, name2);
     int expected = expect_rename(m, n, victim, parent2, flags);
     assert_int_equal(op_rename(&m->memory, m->nodes[parent].inode, name,
                                m->nodes[parent2].inode, name2, flags),
                      expected);
     if (expected == 0 && n != victim) {
-        if (victim)
-            forget(victim);
+        if (to)
+            remove_name(m, to);
+        put_name(from, parent2, name2, from->node);
         n->parent = parent2;
-        memcpy(n->name, name2, sizeof(name2));
-        compare_node(m, (int)(n - m->nodes));
+        compare_node(m, from->node);
     }
     compare_node(m, parent);
     compare_node(m, parent2);
@@ -436,7 +501,7 @@ static void step_reclaim(struct model *m)
 static void (*const steps[])(struct model *m) = {
     step_make,   step_make,   step_write,    step_write,   step_write, step_write_ranges,
     step_append, step_append, step_truncate, step_replace, step_build, step_remove,
-    step_remove, step_rename, step_rename,   step_reclaim,
+    step_remove, step_rename, step_rename,   step_reclaim, step_link,  step_link,
 };
 
 static void run_seed(uint64_t seed, unsigned step_count)

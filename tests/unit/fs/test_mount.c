@@ -181,8 +181,6 @@ static void test_names(void **state)
     must(mknod(at("d/null"), S_IFCHR | 0600, makedev(1, 3)));
     must(stat(at("d/null"), &st));
     assert_int_equal(st.st_rdev, makedev(1, 3));
-    assert_int_equal(link(at("d/fifo"), at("d/hard")), -1);
-    assert_int_equal(errno, EPERM);
     assert_int_equal(rmdir(at("d")), -1);
     assert_int_equal(errno, ENOTEMPTY);
     must(rename(at("d"), at("e")));
@@ -193,6 +191,30 @@ static void test_names(void **state)
     must(rmdir(at("e")));
     assert_int_equal(unlink(at("nothing")), -1);
     assert_int_equal(errno, ENOENT);
+}
+
+static void test_links(void **state)
+{
+    struct stat st, other;
+    assert_int_equal(run("sh", "mkdir $D/d; echo v > $D/f; ln $D/f $D/d/g"), 0);
+    must(stat(at("f"), &st));
+    must(stat(at("d/g"), &other));
+    assert_int_equal(st.st_ino, other.st_ino);
+    assert_int_equal(other.st_nlink, 2);
+    assert_int_equal(link(at("d"), at("e")), -1);
+    assert_int_equal(errno, EPERM);
+    assert_int_equal(link(at("f"), at("d/g")), -1);
+    assert_int_equal(errno, EEXIST);
+    must(unlink(at("f")));
+    assert_reads("d/g", "v\n");
+    must(stat(at("d/g"), &st));
+    assert_int_equal(st.st_nlink, 1);
+    must(mkfifo(at("fifo"), 0600));
+    must(link(at("fifo"), at("d/fifo")));
+    must(symlink("to", at("s")));
+    must(link(at("s"), at("d/s")));
+    must(lstat(at("d/s"), &st));
+    assert_int_equal(st.st_nlink, 2);
 }
 
 static void test_long_names(void **state)
@@ -467,6 +489,33 @@ static void test_pending_made_elsewhere(void **state)
     assert_int_equal(pread(fd, text, 16, 0), 7);
     must(close(fd));
     assert_reads("f", "changed");
+}
+
+/* What gets a second name is made first, and under the number that it has by then. */
+static void test_link_of_a_pending_name(void **state)
+{
+    struct stat st;
+    int fd = must_open("f", O_RDWR | O_CREAT | O_TRUNC);
+    must_write(fd, "mine", 4);
+    must(link(at("f"), at("g")));
+    assert_value("g", "mine");
+    must(fstat(fd, &st));
+    assert_int_equal(st.st_nlink, 2);
+    must(close(fd));
+    fd = must_open("x", O_RDWR | O_CREAT | O_TRUNC);
+    must_write(fd, "mine", 4);
+    char path[64];
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    backend_put(&backend, "x", "theirs", 6);
+    must(linkat(AT_FDCWD, path, AT_FDCWD, at("y"), AT_SYMLINK_FOLLOW));
+    struct fs_inode x, y;
+    assert_int_equal(backend_stat(&backend, "x", &x), 0);
+    assert_int_equal(backend_stat(&backend, "y", &y), 0);
+    assert_int_equal(x.inode, y.inode);
+    assert_int_equal(x.nlink, 2);
+    must_write(fd, " more", 5);
+    must(close(fd));
+    assert_reads("y", "mine more");
 }
 
 static void test_group_of_directory(void **state)
@@ -1511,6 +1560,77 @@ static void test_replaced_here(void **state)
                      0);
 }
 
+/* The removal of one of two names takes nothing from those who have the file open. */
+static void test_one_of_two_removed_here(void **state)
+{
+    struct stat st;
+    backend_put(&backend, "f", "value", 5);
+    must(link(at("f"), at("g")));
+    int fd = must_open("f", O_RDWR);
+    must(unlink(at("f")));
+    must(fstat(fd, &st));
+    assert_int_equal(st.st_nlink, 1);
+    must_write(fd, "V", 1);
+    must(fsync(fd));
+    assert_value("g", "Value");
+    backend_put(&backend, "g", "theirs", 6);
+    assert_holds(fd, "theirs");
+    backend_put(&backend, "h", "new", 3);
+    must(link(at("g"), at("i")));
+    must(rename(at("h"), at("g")));
+    assert_int_equal(pwrite(fd, "T", 1, 0), 1);
+    must(close(fd));
+    assert_value("i", "Theirs");
+    fd = must_open("i", O_RDWR);
+    must(unlink(at("i"))); /* the last one */
+    assert_removed(fd, 6);
+    assert_holds(fd, "Theirs");
+    must(close(fd));
+}
+
+static void *unlink_f(void *arg)
+{
+    return (void *)(intptr_t)unlink(at("f"));
+}
+
+/* What another host does to a file while the removal of a name is on its way. */
+static void test_one_of_two_removed_meanwhile(void **state)
+{
+    pthread_t thread;
+    void *result;
+    struct fs_inode inode;
+    backend_put(&backend, "f", "value", 5);
+    must(link(at("f"), at("g")));
+    int fd = must_open("g", O_RDWR);
+    backend_hold(&backend, true);
+    pthread_create(&thread, NULL, unlink_f, NULL);
+    backend_await_queued(&backend, 1);
+    backend_put(&backend, "g", "theirs", 6);
+    assert_holds(fd, "theirs"); /* it is nothing of this host's own */
+    backend_hold(&backend, false);
+    pthread_join(thread, &result);
+    assert_null(result);
+    close(fd);
+    must(rename(at("g"), at("f"))); /* one name, and then another host makes a second */
+    assert_int_equal(backend_stat(&backend, "f", &inode), 0);
+    fd = must_open("f", O_RDWR);
+    backend_hold(&backend, true);
+    pthread_create(&thread, NULL, unlink_f, NULL);
+    backend_await_queued(&backend, 1);
+    struct fs_op op = {.type = FS_LINK,
+                       .inode = inode.inode,
+                       .parent = FS_ROOT_INODE,
+                       .name = (const uint8_t *)"h",
+                       .name_size = 1};
+    assert_int_equal(backend_do(&backend, &op, &(struct fs_result){0}), 0);
+    backend_hold(&backend, false);
+    pthread_join(thread, &result);
+    assert_null(result);
+    must_write(fd, "T", 1);
+    must(close(fd));
+    assert_value("h", "Theirs");
+}
+
 static void test_removed_here_is_bounded(void **state)
 {
     enum { BOUND = 16 << 20, LARGE = (1 << 20) + 1 };
@@ -1755,6 +1875,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         mounted(test_names),
+        mounted(test_links),
         mounted(test_long_names),
         mounted(test_rename_flags),
         mounted(test_attributes),
@@ -1767,6 +1888,7 @@ int main(int argc, char **argv)
         mounted(test_pending_is_local),
         mounted(test_pending_is_made_first),
         mounted(test_pending_made_elsewhere),
+        mounted(test_link_of_a_pending_name),
         mounted(test_group_of_directory),
         mounted(test_no_reserved_inodes),
         mounted(test_two_handles),
@@ -1806,6 +1928,8 @@ int main(int argc, char **argv)
         mounted(test_replaced_at_any_moment),
         mounted(test_removed_here),
         mounted(test_replaced_here),
+        mounted(test_one_of_two_removed_here),
+        mounted(test_one_of_two_removed_meanwhile),
         mounted(test_removed_here_is_bounded),
         mounted(test_failed_removal),
         mounted(test_umount),

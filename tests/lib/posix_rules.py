@@ -1,0 +1,110 @@
+"""Rules of one host's file system, which are to hold between hosts: the frame of the tests in
+tests/cluster/posix.
+
+A file there has functions `rule_*`, which get a Place. Each runs on a cluster of one node, and
+on one of three with the caller on a follower: what it did is looked at on all of them."""
+
+import errno
+import os
+import subprocess
+import sys
+import traceback
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import cluster  # noqa: E402
+from cluster import Failure, check_equal  # noqa: E402
+
+
+class Place:
+    """A directory of a rule's own."""
+
+    def __init__(self, c, caller, name):
+        self.cluster, self.caller, self.name = c, caller, name
+        self.others = [i for i in range(len(c.nodes)) if i != caller]
+
+    def here(self, *names):
+        return self.cluster.path(self.caller, self.name, *names)
+
+    def there(self, *names):
+        """On another host, where there is one."""
+        return self.cluster.path(self.others[0] if self.others else self.caller,
+                                 self.name, *names)
+
+    def everywhere(self, *names):
+        return [self.cluster.path(i, self.name, *names)
+                for i in range(len(self.cluster.nodes))]
+
+    def write(self, name, data=b''):
+        with open(self.here(name), 'wb') as f:
+            f.write(data)
+        return self.here(name)
+
+    def check(self, function, expected, *names):
+        """What `function` says of a path, on every host."""
+        for path in self.everywhere(*names):
+            check_equal(function(path), expected, f'{function.__name__} of {path}')
+
+    def as_user(self, uid, code, *arguments, gid=None, groups=()):
+        """Runs Python as another user. Returns 'ok', or the name of the errno."""
+        program = ('import errno, os, sys\ntry:\n'
+                   + ''.join(f'    {line}\n' for line in code.splitlines())
+                   + "except OSError as e:\n    print(errno.errorcode[e.errno])\n"
+                     "else:\n    print('ok')\n")
+        run = subprocess.run([sys.executable, '-c', program, *arguments], text=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, user=uid,
+                             group=uid if gid is None else gid, extra_groups=groups,
+                             timeout=60, cwd='/')
+        return run.stdout.strip()
+
+
+def read(path):
+    with open(path, 'rb') as f:
+        return f.read()
+
+
+def nlink(path):
+    return os.lstat(path).st_nlink
+
+
+def mode(path):
+    return oct(os.lstat(path).st_mode & 0o7777)
+
+
+def fails_with(expected, call, *arguments, **keywords):
+    try:
+        call(*arguments, **keywords)
+    except OSError as e:
+        check_equal(errno.errorcode.get(e.errno), errno.errorcode[expected],
+                    f'{call.__name__}{arguments!r:.120}')
+    else:
+        raise Failure(f'{call.__name__}{arguments!r:.120} succeeded,'
+                      f' expected {errno.errorcode[expected]}')
+
+
+def run_rules(c, caller, rules):
+    failed = []
+    os.umask(0o022)
+    for rule in rules:
+        place = Place(c, caller, rule.__name__)
+        os.mkdir(place.here())
+        try:
+            rule(place)
+        except Exception:
+            failed.append(rule.__name__)
+            traceback.print_exc(file=sys.stdout)
+    if failed:
+        raise Failure(f'broken: {", ".join(failed)}')
+
+
+def main(names):
+    rules = [f for name, f in names.items() if name.startswith('rule_')]
+
+    def test_on_one_node(t):
+        run_rules(t.cluster(1), 0, rules)
+
+    def test_on_a_follower(t):
+        c = t.cluster(3)
+        run_rules(c, (c.leader() + 1) % 3, rules)
+
+    cluster.main({'__file__': names['__file__'], 'test_on_one_node': test_on_one_node,
+                  'test_on_a_follower': test_on_a_follower})
