@@ -7,7 +7,9 @@
 struct rename {
     struct eval_inode *from, *to; /* directories; may be the same */
     struct eval_inode *subject;
-    struct eval_inode *victim; /* NULL: the new name is free */
+    struct eval_inode
+        *victim; /* NULL: the new name is free; what changes places with it */
+    bool exchange;
 };
 
 /* Whether `directory` is `ancestor` or lies below it: -EINVAL. */
@@ -39,7 +41,8 @@ static int check_victim(const struct fs_inode *subject, const struct fs_inode *v
 static int find_directories(struct eval *e, struct rename *r)
 {
     const struct fs_op *op = e->op;
-    if (op->flags & ~(uint32_t)FS_NOREPLACE)
+    r->exchange = op->flags & FS_EXCHANGE;
+    if (op->flags & ~(uint32_t)(r->exchange ? FS_EXCHANGE : FS_NOREPLACE))
         return -EINVAL;
     int error = eval_directory(e, op->parent, &r->from);
     if (!error)
@@ -63,7 +66,7 @@ static int find_names(struct eval *e, struct rename *r)
     if (error)
         return error;
     error = name_get(e->view, op->parent2, op->name2, op->name2_size, &number, &type);
-    if (error == -ENOENT)
+    if (error == -ENOENT && !r->exchange)
         return 0;
     if (error)
         return error;
@@ -77,9 +80,21 @@ static int check(struct eval *e, const struct rename *r)
     int error = 0;
     if (S_ISDIR(r->subject->inode.mode) && r->from != r->to)
         error = check_not_below(e, e->op->parent2, r->subject->inode.inode);
-    if (!error && r->victim)
+    if (!error && r->exchange && S_ISDIR(r->victim->inode.mode) && r->from != r->to)
+        error = check_not_below(e, e->op->parent, r->victim->inode.inode);
+    if (!error && !r->exchange && r->victim)
         error = check_victim(&r->subject->inode, &r->victim->inode);
     return error;
+}
+
+/* A directory counts where it is, and knows where that is. */
+static void settle(struct eval_inode *i, struct eval_inode *from, struct eval_inode *to)
+{
+    if (!S_ISDIR(i->inode.mode))
+        return;
+    from->inode.nlink--;
+    to->inode.nlink++;
+    i->inode.parent = to->inode.inode;
 }
 
 static void move(struct eval *e, struct rename *r)
@@ -91,14 +106,25 @@ static void move(struct eval *e, struct rename *r)
                   subject->mode);
     r->from->inode.size--;
     r->to->inode.size++;
-    if (S_ISDIR(subject->mode)) {
-        r->from->inode.nlink--;
-        r->to->inode.nlink++;
-        subject->parent = op->parent2;
-    }
+    settle(r->subject, r->from, r->to);
     eval_touch(e, r->from);
     eval_touch(e, r->to);
     eval_change(e, r->subject);
+}
+
+static void exchange(struct eval *e, struct rename *r)
+{
+    const struct fs_op *op = e->op;
+    eval_put_name(e, op->parent, op->name, op->name_size, r->victim->inode.inode,
+                  r->victim->inode.mode);
+    eval_put_name(e, op->parent2, op->name2, op->name2_size, r->subject->inode.inode,
+                  r->subject->inode.mode);
+    settle(r->subject, r->from, r->to);
+    settle(r->victim, r->to, r->from);
+    eval_touch(e, r->from);
+    eval_touch(e, r->to);
+    eval_change(e, r->subject);
+    eval_change(e, r->victim);
 }
 
 int evaluate_rename(struct eval *e)
@@ -113,6 +139,10 @@ int evaluate_rename(struct eval *e)
     if (r.victim == r.subject)
         return 0;
     error = check(e, &r);
+    if (!error && r.exchange) {
+        exchange(e, &r);
+        return 0;
+    }
     if (!error && r.victim) {
         r.to->inode.size--;
         r.to->inode.nlink -= S_ISDIR(r.victim->inode.mode) ? 1 : 0;

@@ -108,7 +108,7 @@ enum fs_op_type {
     FS_MAKE = 1,   /* a name and an inode of any type; with FS_OVER, "open for a new value" */
     FS_UNLINK = 2, /* parent, name */
     FS_RMDIR = 3,
-    FS_RENAME = 4,  /* parent, name -> parent2, name2; flags FS_NOREPLACE */
+    FS_RENAME = 4,  /* parent, name -> parent2, name2; flags FS_NOREPLACE or FS_EXCHANGE */
     FS_SETATTR = 5, /* inode, set; FS_SET_SIZE truncates or extends */
     FS_WRITE = 6,   /* inode, ranges (offset ignored with FS_APPEND), set */
     FS_REPLACE = 7, /* inode gets `content` (0: none yet) with ranges applied, of `size` */
@@ -127,6 +127,7 @@ enum fs_op_flags {
     FS_NOREPLACE = 2, /* RENAME */
     FS_APPEND = 4,    /* WRITE: at the end, decided here (one range) */
     FS_PARENTS = 8,   /* unused by evaluation; reserved */
+    FS_EXCHANGE = 128, /* RENAME: both names exist, and change places */
 };
 
 enum fs_set { /* which attributes an operation sets besides; also of FS_MAKE (times) */

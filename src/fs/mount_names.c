@@ -478,7 +478,7 @@ void on_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 void on_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t parent2,
                const char *name2, unsigned flags)
 {
-    if (flags & ~(unsigned)RENAME_NOREPLACE) {
+    if (flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE)) {
         fuse_reply_err(req, EINVAL);
         return;
     }
@@ -492,10 +492,11 @@ void on_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t p
     call_touch(call, parent, call->names[0]);
     call_touch(call, parent2, call->names[1]);
     touch_directory(call, parent2, name2);
-    if (!(flags & RENAME_NOREPLACE))
+    if (!flags)
         detach_victim(call, parent2, name2);
     struct fs_op op = {.type = FS_RENAME,
-                       .flags = flags & RENAME_NOREPLACE ? FS_NOREPLACE : 0,
+                       .flags = (flags & RENAME_NOREPLACE ? FS_NOREPLACE : 0) |
+                                (flags & RENAME_EXCHANGE ? FS_EXCHANGE : 0),
                        .parent = parent,
                        .parent2 = parent2,
                        .name = (const uint8_t *)name,

@@ -16,7 +16,7 @@
 #include <errno.h>
 
 enum {
-    OP_FLAGS = FS_OVER | FS_NOREPLACE | FS_APPEND | FS_PARENTS,
+    OP_FLAGS = FS_OVER | FS_NOREPLACE | FS_APPEND | FS_PARENTS | FS_EXCHANGE,
     OP_SET = FS_SET_MODE | FS_SET_UID | FS_SET_GID | FS_SET_SIZE | FS_SET_ATIME |
              FS_SET_MTIME | FS_SET_ATIME_NOW | FS_SET_MTIME_NOW,
     OP_FIXED_BYTES = 91, /* all that is of one size */

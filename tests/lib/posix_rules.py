@@ -4,6 +4,7 @@ tests/cluster/posix.
 A file there has functions `rule_*`, which get a Place. Each runs on a cluster of one node, and
 on one of three with the caller on a follower: what it did is looked at on all of them."""
 
+import ctypes
 import errno
 import os
 import subprocess
@@ -68,6 +69,18 @@ def nlink(path):
 
 def mode(path):
     return oct(os.lstat(path).st_mode & 0o7777)
+
+
+RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
+AT_FDCWD = -100
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def rename2(source, target, flags):
+    """renameat2, which Python does not have."""
+    if libc.renameat2(AT_FDCWD, os.fsencode(source), AT_FDCWD, os.fsencode(target), flags):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), source)
 
 
 def fails_with(expected, call, *arguments, **keywords):

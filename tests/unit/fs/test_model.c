@@ -447,11 +447,13 @@ static bool is_below(struct model *m, int node, int ancestor)
     return node == ancestor;
 }
 
-static int expect_rename(struct model *m, struct node *n, struct node *victim,
+static int expect_rename(struct model *m, struct node *n, struct node *victim, int parent,
                          int parent2, uint32_t flags)
 {
     size_t directories;
     if (!n)
+        return -ENOENT;
+    if (!victim && flags & FS_EXCHANGE)
         return -ENOENT;
     if (victim && flags & FS_NOREPLACE)
         return -EEXIST;
@@ -459,6 +461,10 @@ static int expect_rename(struct model *m, struct node *n, struct node *victim,
         return 0;
     if (S_ISDIR(n->mode) && is_below(m, parent2, (int)(n - m->nodes)))
         return -EINVAL;
+    if (flags & FS_EXCHANGE) {
+        int other = (int)(victim - m->nodes);
+        return S_ISDIR(victim->mode) && is_below(m, parent, other) ? -EINVAL : 0;
+    }
     if (!victim)
         return 0;
     if (S_ISDIR(n->mode) != S_ISDIR(victim->mode))
@@ -468,25 +474,41 @@ static int expect_rename(struct model *m, struct node *n, struct node *victim,
     return 0;
 }
 
+static void move_name(struct model *m, struct name *from, struct name *to, int parent2,
+                      const char *name2, bool exchange)
+{
+    int node = from->node;
+    if (exchange) {
+        m->nodes[to->node].parent = from->parent;
+        from->node = to->node;
+        to->node = node;
+    } else {
+        if (to)
+            remove_name(m, to);
+        put_name(from, parent2, name2, node);
+    }
+    m->nodes[node].parent = parent2;
+    compare_node(m, node);
+    if (exchange)
+        compare_node(m, from->node);
+}
+
 static void step_rename(struct model *m)
 {
     int parent = some_node(m, true), parent2 = below(m, 3) ? some_node(m, true) : parent;
-    uint32_t flags = below(m, 5) ? 0 : FS_NOREPLACE;
+    static const uint32_t all_flags[] = {0, 0, 0, FS_NOREPLACE, FS_EXCHANGE, FS_EXCHANGE};
+    uint32_t flags = all_flags[below(m, array_length(all_flags))];
     char name[4], name2[4];
     some_name(m, name);
     some_name(m, name2);
     struct name *from = find_name(m, parent, name), *to = find_name(m, parent2, name2);
     struct node *n = find_node(m, parent, name), *victim = find_node(m, parent2, name2);
-    int expected = expect_rename(m, n, victim, parent2, flags);
+    int expected = expect_rename(m, n, victim, parent, parent2, flags);
     assert_int_equal(op_rename(&m->memory, m->nodes[parent].inode, name,
                                m->nodes[parent2].inode, name2, flags),
                      expected);
     if (expected == 0 && n != victim) {
-        if (to)
-            remove_name(m, to);
-        put_name(from, parent2, name2, from->node);
-        n->parent = parent2;
-        compare_node(m, from->node);
+        move_name(m, from, to, parent2, name2, flags & FS_EXCHANGE);
     }
     compare_node(m, parent);
     compare_node(m, parent2);

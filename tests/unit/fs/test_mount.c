@@ -236,11 +236,23 @@ static void test_rename_flags(void **state)
     assert_int_equal(renameat2(AT_FDCWD, at("a"), AT_FDCWD, at("b"), RENAME_NOREPLACE),
                      -1);
     assert_int_equal(errno, EEXIST);
+    int fd = must_open("b", O_RDWR);
+    must(renameat2(AT_FDCWD, at("a"), AT_FDCWD, at("b"), RENAME_EXCHANGE));
+    must_write(fd, "B", 1); /* it has a name still */
+    must(close(fd));
+    assert_value("a", "B\n");
+    assert_reads("b", "a\n");
+    must(rename(at("b"), at("a")));
+    assert_reads("a", "a\n");
     assert_int_equal(renameat2(AT_FDCWD, at("a"), AT_FDCWD, at("b"), RENAME_EXCHANGE),
                      -1);
-    assert_int_equal(errno, EINVAL);
-    must(rename(at("a"), at("b")));
-    assert_reads("b", "a\n");
+    assert_int_equal(errno, ENOENT);
+    fd = must_open("pending", O_RDWR | O_CREAT | O_TRUNC);
+    must_write(fd, "new", 3);
+    must(renameat2(AT_FDCWD, at("pending"), AT_FDCWD, at("a"), RENAME_EXCHANGE));
+    assert_value("a", "new");
+    assert_value("pending", "a\n");
+    must(close(fd));
 }
 
 static void test_attributes(void **state)

@@ -207,6 +207,68 @@ static void test_replace_all_names_see(void **state)
     assert_int_equal(stat_of(f).nlink, 2);
 }
 
+/* ---- RENAME with EXCHANGE ---- */
+
+static int swap(uint64_t parent, const char *name, uint64_t parent2, const char *name2)
+{
+    return op_rename(&m, parent, name, parent2, name2, FS_EXCHANGE);
+}
+
+static void test_exchange(void **state)
+{
+    uint64_t a = make(ROOT, "a", DIR_MODE), b = make(a, "b", DIR_MODE);
+    uint64_t d = make(b, "d", DIR_MODE), f = make(ROOT, "f", FILE_MODE);
+    make(d, "x", FILE_MODE);
+    int64_t before = stat_of(d).mtime_ns;
+    assert_int_equal(swap(b, "d", ROOT, "f"), 0);
+    int64_t now = (int64_t)m.change.timestamp_us * 1000;
+    assert_int_equal(lookup(ROOT, "f"), d);
+    assert_int_equal(lookup(b, "d"), f);
+    assert_int_equal(stat_of(d).parent, ROOT);
+    assert_int_equal(stat_of(d).mtime_ns, before);
+    assert_int_equal(stat_of(d).ctime_ns, now);
+    assert_int_equal(stat_of(f).ctime_ns, now);
+    assert_int_equal(stat_of(b).nlink, 2);
+    assert_int_equal(stat_of(ROOT).nlink, 4);
+    assert_int_equal(stat_of(b).mtime_ns, now);
+    assert_int_equal(stat_of(ROOT).mtime_ns, now);
+    check_view(&view);
+    assert_int_equal(swap(ROOT, "f", ROOT, "a"), 0); /* two directories of one */
+    assert_int_equal(lookup(ROOT, "f"), a);
+    assert_int_equal(lookup(ROOT, "a"), d);
+    struct fs_result result;
+    struct fs_op op = {.type = FS_RENAME,
+                       .flags = FS_EXCHANGE,
+                       .parent = ROOT,
+                       .parent2 = b,
+                       .name = (const uint8_t *)"a",
+                       .name_size = 1,
+                       .name2 = (const uint8_t *)"d",
+                       .name2_size = 1};
+    assert_int_equal(memory_do(&m, &op, OPS_SESSION, &result), 0);
+    assert_int_equal(result.value, d);
+    assert_int_equal(result.more, 0); /* nothing went */
+}
+
+static void test_exchange_errors(void **state)
+{
+    uint64_t a = make(ROOT, "a", DIR_MODE), b = make(a, "b", DIR_MODE);
+    uint64_t f = make(b, "f", FILE_MODE);
+    assert_int_equal(op_link(&m, f, ROOT, "g"), 0);
+    uint64_t sequence = m.sequence;
+    assert_int_equal(swap(ROOT, "a", b, "f"), -EINVAL);
+    assert_int_equal(swap(b, "f", ROOT, "a"), -EINVAL);
+    assert_int_equal(swap(a, "b", ROOT, "a"), -EINVAL);
+    assert_int_equal(swap(ROOT, "a", a, "b"), -EINVAL);
+    assert_int_equal(swap(ROOT, "a", ROOT, "x"), -ENOENT);
+    assert_int_equal(swap(ROOT, "x", ROOT, "a"), -ENOENT);
+    assert_int_equal(op_rename(&m, ROOT, "a", ROOT, "g", FS_EXCHANGE | FS_NOREPLACE),
+                     -EINVAL);
+    assert_int_equal(swap(ROOT, "g", b, "f"), 0); /* one file: nothing to do */
+    assert_int_equal(swap(ROOT, "a", ROOT, "a"), 0);
+    assert_int_equal(m.sequence, sequence);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
@@ -219,6 +281,8 @@ int main(void)
         TEST(rename_over_one_of_two),
         TEST(rename_to_its_other_name),
         TEST(replace_all_names_see),
+        TEST(exchange),
+        TEST(exchange_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
