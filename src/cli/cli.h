@@ -94,6 +94,9 @@ int cli_run_node(struct cli_call *call, const char *mountpoint);
  * directory (which need not exist yet). -1: the message has been printed. */
 int cli_mountpoint(const char *path, const char *data, char **ret);
 
+/* status.c: a status as an object of JSON, a line. */
+void cli_json_status(struct buf *to, const struct node_status *s);
+
 /* members.c: the members of a status, as a table and as an array of JSON. */
 void cli_format_members(struct buf *to, const struct node_status *s);
 void cli_json_members(struct buf *to, const struct node_status *s);

@@ -168,6 +168,8 @@ int cli_run_node(struct cli_call *call, const char *mountpoint)
     struct node_run_options options = {
         .data = data ? data : call->data,
         .mountpoint = mountpoint,
+        .show_status = cli_json_status,
+        .show_members = cli_format_members,
         .mount_options =
             call->mount_options.length ? (const char *)call->mount_options.data : NULL,
     };

@@ -65,7 +65,7 @@ static void json_disk(struct buf *to, const struct node_status *s)
     json_number(to, "snapshot_total", s->snapshot_total);
 }
 
-static void format_json(struct buf *to, const struct node_status *s)
+void cli_json_status(struct buf *to, const struct node_status *s)
 {
     char cluster[33];
     hex_format(cluster, s->cluster, sizeof(s->cluster));
@@ -196,7 +196,7 @@ int cli_status(struct cli_call *call)
         result = cli_fail("%s", error);
     if (!result) {
         if (call->given & CLI_JSON) {
-            format_json(&to, s);
+            cli_json_status(&to, s);
         } else {
             format_self(&to, s);
             buf_printf(&to, "\n");

@@ -252,6 +252,8 @@ struct fs_request {
     void *backend;                            /* the backend's own */
 };
 
+enum fs_text { FS_TEXT_STATUS, FS_TEXT_MEMBERS, FS_TEXT_METRICS, FS_TEXTS };
+
 /* What the mount needs of a node. All may be called from any thread, and none waits. */
 struct fs_backend {
     void *context;
@@ -269,6 +271,9 @@ struct fs_backend {
     bool (*has_room)(void *context);
     /* A reserved inode number; 0: none at hand. */
     uint64_t (*take_inode)(void *context);
+    /* What the file says that is opened in `.tierce/` now. Unlike the others it may wait for
+     * the loop. 0, or a negative errno. */
+    int (*text)(void *context, enum fs_text which, struct buf *to);
     void (*space)(void *context, uint64_t *ret_free_bytes, uint64_t *ret_total_bytes,
                   uint64_t *ret_keys);
     /* The kernel unmounted it (umount, fusermount3 -u), or fs_mount_stop did. */

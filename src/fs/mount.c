@@ -226,9 +226,11 @@ static int session_mount(struct fs_mount *m, char *argument, char error[FS_ERROR
     struct fuse_args args = FUSE_ARGS_INIT(2, arguments);
     char complaint[FS_ERROR_BYTES - 200] = "";
     char whole[FS_ERROR_BYTES] = "";
+    struct fuse_lowlevel_ops operations = mount_operations;
+    virtual_route(&operations);
     fuse_set_log_func(fuse_complains);
     fuse_complaint = whole;
-    m->session = fuse_session_new(&args, &mount_operations, sizeof(mount_operations), m);
+    m->session = fuse_session_new(&args, &operations, sizeof(operations), m);
     int result = m->session ? 0 : -EINVAL;
     if (!result && fuse_session_mount(m->session, m->mountpoint) != 0)
         result = errno ? -errno : -EPERM;

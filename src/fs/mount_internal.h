@@ -389,6 +389,15 @@ void on_readdirplus(fuse_req_t req, fuse_ino_t inode, size_t size, off_t offset,
                     struct fuse_file_info *fi);
 void on_releasedir(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi);
 
+/* ---- mount_virtual.c: `.tierce/` ---- */
+
+/* An inode that is in no store: its `fi->fh` is no handle, and no handler but those of
+ * mount_virtual.c may look at it. */
+bool mount_is_virtual(uint64_t inode);
+bool mount_is_virtual_name(uint64_t parent, const char *name);
+/* Puts its handlers before those that stand there. */
+void virtual_route(struct fuse_lowlevel_ops *operations);
+
 /* ---- mount_options.c ---- */
 
 /* The argument for fuse_session_new; *ret is to be freed. */

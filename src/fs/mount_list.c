@@ -221,6 +221,8 @@ static bool page_add_listed(struct page *p, struct fs_mount *m, const struct lis
     const struct listed *e = listing_at(l, i);
     const char *name = (const char *)l->names.data + e->name;
     struct fuse_entry_param entry = {0};
+    if (mount_is_virtual_name(l->inode, name))
+        return true; /* made by a command, not through a mount: it cannot be reached */
     if (p->plus && mount_attributes(m, e->inode, &entry.attr) != 0)
         return true; /* gone since: its ordinal stays unused */
     mount_show(m, &entry.attr);

@@ -356,6 +356,20 @@ static int must_be_a_key(const struct call *c, const struct key_path *p,
     return p->slash || !p->text[0] ? failed(c, EISDIR, "", error) : 0;
 }
 
+/* No mount would show it: each has its own `.tierce` there. */
+static int must_not_be_hidden(const struct key_path *p, char error[NODE_ERROR_BYTES])
+{
+    static const char own[] = ".tierce";
+    size_t size = strlen(own);
+    if (strncmp(p->text, own, size) || (p->text[size] && p->text[size] != '/'))
+        return 0;
+    return node_error(
+        error, -EINVAL,
+        "cannot %s: %s at the root is the node's own on every mount; choose "
+        "another name",
+        p->what, own);
+}
+
 int node_call_get(const char *data, const char *path,
                   int (*write)(void *context, const void *bytes, size_t length),
                   void *context, char error[NODE_ERROR_BYTES])
@@ -450,6 +464,8 @@ int node_call_put(const char *data, const char *path,
     int result = key_open(&c, &p, data, "put", path, error);
     if (!result)
         result = must_be_a_key(&c, p, error);
+    if (!result)
+        result = must_not_be_hidden(p, error);
     if (!result) {
         piece = malloc(CONTROL_PIECE_BYTES);
         result = piece ? put_pieces(&c, p, read, context, piece, error)

@@ -5,6 +5,7 @@
 #include "node_core.h"
 
 #include <errno.h>
+#include <semaphore.h>
 
 /* ---- Operations: from the mount's threads to the loop and back --------------------- */
 
@@ -99,6 +100,53 @@ static void backend_space(void *context, uint64_t *ret_free, uint64_t *ret_total
     *ret_free = n->space_free;
     *ret_total = n->space_total;
     *ret_keys = n->space_keys;
+}
+
+/* ---- .tierce/ ------------------------------------------------------------------------ */
+
+struct text_mail {
+    struct mail mail;
+    enum fs_text which;
+    struct buf *to;
+    int error;
+    sem_t written;
+};
+
+static int write_status(struct node *n, enum fs_text which, struct buf *to)
+{
+    const struct node_run_options *o = n->options;
+    void (*show)(struct buf * to, const struct node_status *s) =
+        which == FS_TEXT_STATUS ? o->show_status : o->show_members;
+    struct node_status *status = calloc(1, sizeof(*status));
+    if (!status)
+        return -ENOMEM;
+    node_fill_status(n, status);
+    if (show)
+        show(to, status);
+    free(status);
+    return 0;
+}
+
+static void text_asked(struct node *n, struct mail *mail)
+{
+    struct text_mail *t = container_of(mail, struct text_mail, mail);
+    if (t->which == FS_TEXT_METRICS)
+        metrics_write(n, t->to);
+    else
+        t->error = write_status(n, t->which, t->to);
+    sem_post(&t->written);
+}
+
+/* The loop waits for nothing (N2), and runs until the mount's threads have ended. */
+static int backend_text(void *context, enum fs_text which, struct buf *to)
+{
+    struct text_mail t = {.mail.deliver = text_asked, .which = which, .to = to};
+    sem_init(&t.written, 0, 0);
+    mail_post(context, &t.mail);
+    while (sem_wait(&t.written) && errno == EINTR)
+        ;
+    sem_destroy(&t.written);
+    return t.error;
 }
 
 /* ---- Inode numbers ----------------------------------------------------------------- */
@@ -236,6 +284,7 @@ void mount_init(struct node *n)
                                      .writable = backend_writable,
                                      .has_room = backend_has_room,
                                      .take_inode = backend_take_inode,
+                                     .text = backend_text,
                                      .space = backend_space,
                                      .unmounted = backend_unmounted};
 }

@@ -53,6 +53,8 @@ int node_duration_parse(const char *text, uint64_t *ret_s);
 
 /* ---- The process ------------------------------------------------------------------- */
 
+struct node_status;
+
 struct node_run_options {
     const char *data;
     const char *mountpoint;    /* absolute; NULL: no mount */
@@ -61,6 +63,10 @@ struct node_run_options {
      * read-only for now (no majority). */
     void (*ready)(void *context, const char *warning);
     void *context;
+    /* What `.tierce/status` and `.tierce/members` of the mount say; NULL: nothing. On the loop:
+     * they only format. */
+    void (*show_status)(struct buf *to, const struct node_status *s);
+    void (*show_members)(struct buf *to, const struct node_status *s);
     uint16_t version; /* of the protocol, the newest it speaks; 0: WIRE_PROTOCOL_VERSION */
 };
 

@@ -4,6 +4,7 @@ host's /etc/fstab, /sbin, /run or /usr/local/bin is touched or seen by others.""
 
 import ctypes
 import errno
+import json
 import os
 import shutil
 import stat
@@ -250,6 +251,53 @@ def test_owner_and_mask(t):
     c.start(1)
     st = os.stat(c.path(1, 'file'))
     check_equal((st.st_uid, st.st_gid), (0, 0), 'the owner that was committed')
+
+
+# ---- .tierce/ -----------------------------------------------------------------------------
+
+
+def test_node_files(t):
+    """What status, members and metrics print, as files; fresh, and seen by who asks by name."""
+    c = t.cluster(3)
+    for i in range(3):
+        status = json.loads(read(c.path(i, '.tierce/status')))
+        check_equal(status['name'], c.nodes[i].name, 'whose status it is')
+        check_equal(sorted(status), sorted(c.status(i)), 'what is in it')
+        check_equal(os.listdir(c.path(i)), [], 'names in the root')
+        check_equal(sorted(os.listdir(c.path(i, '.tierce'))), ['members', 'metrics', 'status'],
+                    'names in .tierce')
+        members = read(c.path(i, '.tierce/members'))
+        check_equal(members.splitlines()[0], c.tierce('members', data=i).text.splitlines()[0],
+                    'the head of the table')
+        check_equal(len(members.splitlines()), 4, 'lines of members')
+        ours, theirs = (set(line.split()[0] for line in text.splitlines() if line[0] != '#')
+                        for text in (read(c.path(i, '.tierce/metrics')),
+                                     c.tierce('metrics', data=i).text))
+        check_equal(ours, theirs, 'the metrics')
+    before = json.loads(read(c.path(0, '.tierce/status')))['applied']
+    write(c.path(0, 'key'), 'value')
+    check(json.loads(read(c.path(0, '.tierce/status')))['applied'] > before, 'not fresh')
+    copy = f'{c.base}/copy'
+    subprocess.run(['cp', '-r', c.path(0), copy], check=True)
+    check_equal(os.listdir(copy), ['key'], 'what cp -r takes along')
+    subprocess.run(['cp', c.path(0, '.tierce/metrics'), copy], check=True)
+    check('tierce_raft_quorum 1' in read(f'{copy}/metrics'), 'cp of one of them')
+    check_equal(error_of(write, c.path(0, '.tierce/status'), 'x'), 'EROFS', 'a write')
+    for path in ('/.tierce', '.tierce/status', '/.tierce//x/y'):
+        refused = c.tierce('put', path, 'x', data=0, code=1)
+        check('.tierce' in refused.error and 'another name' in refused.error, f'{refused}')
+    c.tierce('put', '/.tierces', 'x', data=0)
+    c.tierce('put', '/a/.tierce', 'x', data=0)
+    check_equal(read(c.path(1, 'a/.tierce')), 'x', 'below another directory')
+    # Without a majority they tell so, and do not wait.
+    c.kill9(1, 2)
+    wait_for(lambda: json.loads(read(c.path(0, '.tierce/status')))['quorum'] is False,
+             'no majority, says .tierce/status')
+    check('tierce_raft_quorum 0' in read(c.path(0, '.tierce/metrics')), 'the metrics say it too')
+    with open(c.path(0, '.tierce/status')) as f:
+        busy = c.tierce('stop', data=0, code=1)
+        check('open' in busy.error, f'{busy}')
+        check(f.read(1) == '{', 'what was open while it was asked to stop')
 
 
 if __name__ == "__main__":

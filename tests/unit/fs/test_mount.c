@@ -1824,6 +1824,119 @@ static void test_bad_starts(void **state)
     rmdir(other);
 }
 
+/* ---- .tierce ---- */
+
+/* All that a file of .tierce says, after an open of its own; NUL-terminated. */
+static char *text_read(const char *name, size_t *ret_size)
+{
+    char *text = malloc(2 * LONG_TEXT_BYTES);
+    int fd = must_open(name, O_RDONLY);
+    size_t size = 0;
+    for (ssize_t n; (n = read(fd, text + size, 10000)) > 0;)
+        size += (size_t)n;
+    text[size] = '\0';
+    close(fd);
+    *ret_size = size;
+    return text;
+}
+
+/* The names in a directory, each with a blank behind it. */
+static void list_names(const char *name, char *to)
+{
+    DIR *dir = opendir(at(name));
+    assert_non_null(dir);
+    *to = '\0';
+    for (struct dirent *d; (d = readdir(dir));)
+        strcat(strcat(to, d->d_name), " ");
+    closedir(dir);
+}
+
+static void test_virtual_texts(void **state)
+{
+    size_t size;
+    char *text = text_read(".tierce/status", &size);
+    assert_string_equal(text, "text 0, asked for 1 times\n");
+    free(text);
+    int fd = must_open(".tierce/members", O_RDONLY);
+    text = text_read(".tierce/members", &size); /* fresh */
+    assert_string_equal(text, "text 1, asked for 3 times\n");
+    free(text);
+    char some[100] = "";
+    assert_int_equal(pread(fd, some, 4, 5), 4); /* of its own open, in pieces */
+    assert_string_equal(some, "1, a");
+    assert_int_equal(pread(fd, some, 100, 1000000), 0);
+    assert_int_equal(fsync(fd), 0);
+    close(fd);
+    text = text_read(".tierce/metrics", &size);
+    assert_true(size >= LONG_TEXT_BYTES);
+    free(text);
+    backend.no_texts = true;
+    assert_int_equal(open(at(".tierce/status"), O_RDONLY), -1);
+    assert_int_equal(errno, ENOMEM);
+    backend_reset_counts(&backend);
+    assert_int_equal(backend_total(&backend), 0);
+}
+
+static void test_virtual_names(void **state)
+{
+    char names[1000];
+    struct stat st;
+    must(mkdir(at("d"), 0755));
+    must(mkdir(at("d/.tierce"), 0755)); /* elsewhere it is a name as any other */
+    must(rmdir(at("d/.tierce")));
+    list_names("", names);
+    assert_null(strstr(names, ".tierce"));
+    list_names(".tierce", names);
+    assert_string_equal(names, ". .. status members metrics ");
+    must(stat(at(".tierce"), &st));
+    assert_int_equal(st.st_mode, S_IFDIR | 0555);
+    must(stat(at(".tierce/metrics"), &st));
+    assert_int_equal(st.st_mode, S_IFREG | 0444);
+    assert_int_equal(stat(at(".tierce/other"), &st), -1);
+    assert_int_equal(errno, ENOENT);
+    /* Whatever another host made there by other means is not seen. */
+    backend_put(&backend, ".tierce", "value", 5);
+    list_names("", names);
+    assert_null(strstr(names, ".tierce"));
+    must(stat(at(".tierce"), &st));
+    assert_int_equal(st.st_mode, S_IFDIR | 0555);
+}
+
+static void assert_refused(int result, int error)
+{
+    int is = errno;
+    assert_int_equal(result, -1);
+    assert_int_equal(is, error);
+}
+
+static void test_virtual_is_read_only(void **state)
+{
+    int fd = must_open("f", O_WRONLY | O_CREAT | O_TRUNC);
+    close(fd);
+    must(mkdir(at("d"), 0755));
+    backend_reset_counts(&backend);
+    assert_refused(open(at(".tierce/status"), O_WRONLY), EROFS);
+    assert_refused(open(at(".tierce/status"), O_RDWR), EROFS);
+    assert_refused(open(at(".tierce/status"), O_RDONLY | O_TRUNC), EROFS);
+    assert_refused(open(at(".tierce/new"), O_WRONLY | O_CREAT, 0644), EROFS);
+    assert_refused(truncate(at(".tierce/status"), 0), EROFS);
+    assert_refused(chmod(at(".tierce/status"), 0777), EROFS);
+    assert_refused(chmod(at(".tierce"), 0777), EROFS);
+    assert_refused(mkdir(at(".tierce/new"), 0755), EROFS);
+    assert_refused(mkfifo(at(".tierce/new"), 0644), EROFS);
+    assert_refused(symlink("x", at(".tierce/new")), EROFS);
+    assert_refused(link(at("f"), at(".tierce/new")), EROFS);
+    assert_refused(link(at(".tierce/status"), at("g")), EPERM);
+    assert_refused(unlink(at(".tierce/status")), EROFS);
+    assert_refused(rename(at(".tierce/status"), at("g")), EROFS);
+    assert_refused(rename(at("f"), at(".tierce/status")), EROFS);
+    assert_refused(mkdir(at(".tierce"), 0755), EEXIST);
+    assert_refused(rmdir(at(".tierce")), EBUSY);
+    assert_refused(rename(at(".tierce"), at("g")), EBUSY);
+    assert_refused(rename(at("d"), at(".tierce")), EBUSY);
+    assert_int_equal(backend_total(&backend), 0);
+}
+
 /* A daemon of its own, for test_dead_mount_is_replaced: says that it is ready on stdout.
  */
 static int serve(const char *mountpoint)
@@ -1948,6 +2061,9 @@ int main(int argc, char **argv)
         mounted(test_stop_beside_a_writer),
         mounted(test_forced_stop),
         mounted(test_bad_starts),
+        mounted(test_virtual_texts),
+        mounted(test_virtual_names),
+        mounted(test_virtual_is_read_only),
         mounted(test_dead_mount_is_replaced),
     };
     if (argc == 3 && strcmp(argv[1], "--serve") == 0)

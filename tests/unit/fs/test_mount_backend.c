@@ -213,6 +213,17 @@ static void on_space(void *context, uint64_t *ret_free, uint64_t *ret_total,
     *ret_keys = b->memory.count;
 }
 
+static int on_text(void *context, enum fs_text which, struct buf *to)
+{
+    struct backend *b = context;
+    if (b->no_texts)
+        return -ENOMEM;
+    buf_printf(to, "text %d, asked for %u times\n", which, ++b->texts);
+    while (which == FS_TEXT_METRICS && to->length < LONG_TEXT_BYTES)
+        buf_printf(to, "%zu\n", to->length);
+    return 0;
+}
+
 static void on_unmounted(void *context)
 {
     struct backend *b = context;
@@ -252,6 +263,7 @@ void backend_start(struct backend *b)
         .has_room = on_has_room,
         .take_inode = on_take_inode,
         .space = on_space,
+        .text = on_text,
         .unmounted = on_unmounted,
     };
     ensure(pthread_create(&b->loop, NULL, loop_main, b) == 0);

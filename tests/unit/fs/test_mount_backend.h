@@ -8,6 +8,8 @@
 
 #include "memory_view.h"
 
+enum { LONG_TEXT_BYTES = 300000 }; /* of .tierce/metrics, at least */
+
 struct queued;
 
 struct backend {
@@ -25,6 +27,8 @@ struct backend {
     bool no_inodes;        /* take_inode gives none */
     _Atomic bool alone;    /* no majority */
     _Atomic bool full;     /* no room */
+    _Atomic bool no_texts; /* of .tierce */
+    _Atomic unsigned texts; /* how many it gave */
     unsigned queued_count; /* submitted, not done */
     unsigned interrupts, fatal_interrupts;
     unsigned counts[16], total; /* done, without those that failed by fail_type */

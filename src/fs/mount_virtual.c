@@ -1,0 +1,363 @@
+/*
+ * mount_virtual.c - `.tierce/` at the mount's root: what the node says of itself, as files.
+ * No listing of the root shows it, so that nobody copies it; it is there for who asks by name.
+ *
+ * These inodes are in no store. The table of operations leads here first (README M13).
+ */
+#include "mount_internal.h"
+
+#define VIRTUAL_NAME ".tierce"
+
+/* No timestamp of a log comes that far. The directory, and behind it the files. */
+static const uint64_t virtual_first = 1ULL << 62;
+
+static const char *const text_names[FS_TEXTS] = {
+    [FS_TEXT_STATUS] = "status",
+    [FS_TEXT_MEMBERS] = "members",
+    [FS_TEXT_METRICS] = "metrics",
+};
+
+bool mount_is_virtual(uint64_t inode)
+{
+    return inode >= virtual_first && inode <= virtual_first + FS_TEXTS;
+}
+
+bool mount_is_virtual_name(uint64_t parent, const char *name)
+{
+    return parent == FS_ROOT_INODE && !strcmp(name, VIRTUAL_NAME);
+}
+
+static uint64_t text_inode(size_t which)
+{
+    return virtual_first + 1 + which;
+}
+
+/* Of no size, as its text is made when it is opened. */
+static void virtual_attributes(uint64_t inode, struct stat *ret)
+{
+    struct timespec now = ns_timespec(now_ns());
+    bool directory = inode == virtual_first;
+    *ret = (struct stat){
+        .st_ino = inode,
+        .st_mode = directory ? S_IFDIR | 0555 : S_IFREG | 0444,
+        .st_nlink = directory ? 2 : 1,
+        .st_blksize = 4096,
+        .st_atim = now,
+        .st_mtim = now,
+        .st_ctim = now,
+    };
+}
+
+static void virtual_entry(const struct fs_mount *m, uint64_t inode,
+                          struct fuse_entry_param *ret)
+{
+    struct stat attr;
+    virtual_attributes(inode, &attr);
+    entry_of(m, &attr, ret);
+}
+
+/* ---- Names ---- */
+
+static void virtual_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+    bool top = mount_is_virtual_name(parent, name);
+    if (!top && !mount_is_virtual(parent)) {
+        on_lookup(req, parent, name);
+        return;
+    }
+    size_t which = 0;
+    while (!top && which < FS_TEXTS && strcmp(text_names[which], name))
+        which++;
+    if (which == FS_TEXTS) {
+        fuse_reply_err(req, ENOENT);
+        return;
+    }
+    struct fuse_entry_param entry;
+    virtual_entry(fuse_req_userdata(req), top ? virtual_first : text_inode(which),
+                  &entry);
+    fuse_reply_entry(req, &entry);
+}
+
+/* Nothing is made, removed or renamed there; the directory itself stays. */
+static bool refused(fuse_req_t req, fuse_ino_t parent, const char *name, int of_itself)
+{
+    int error = mount_is_virtual(parent)              ? EROFS
+                : mount_is_virtual_name(parent, name) ? of_itself
+                                                      : 0;
+    if (error)
+        fuse_reply_err(req, error);
+    return error != 0;
+}
+
+static void virtual_mknod(fuse_req_t req, fuse_ino_t parent, const char *name,
+                          mode_t mode, dev_t rdev)
+{
+    if (!refused(req, parent, name, EEXIST))
+        on_mknod(req, parent, name, mode, rdev);
+}
+
+static void virtual_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name,
+                          mode_t mode)
+{
+    if (!refused(req, parent, name, EEXIST))
+        on_mkdir(req, parent, name, mode);
+}
+
+static void virtual_symlink(fuse_req_t req, const char *target, fuse_ino_t parent,
+                            const char *name)
+{
+    if (!refused(req, parent, name, EEXIST))
+        on_symlink(req, target, parent, name);
+}
+
+static void virtual_link(fuse_req_t req, fuse_ino_t inode, fuse_ino_t parent,
+                         const char *name)
+{
+    if (mount_is_virtual(inode))
+        fuse_reply_err(req, EPERM);
+    else if (!refused(req, parent, name, EEXIST))
+        on_link(req, inode, parent, name);
+}
+
+static void virtual_create(fuse_req_t req, fuse_ino_t parent, const char *name,
+                           mode_t mode, struct fuse_file_info *fi)
+{
+    if (!refused(req, parent, name, EEXIST))
+        on_create(req, parent, name, mode, fi);
+}
+
+static void virtual_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+    if (!refused(req, parent, name, EBUSY))
+        on_unlink(req, parent, name);
+}
+
+static void virtual_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+    if (!refused(req, parent, name, EBUSY))
+        on_rmdir(req, parent, name);
+}
+
+static void virtual_rename(fuse_req_t req, fuse_ino_t parent, const char *name,
+                           fuse_ino_t parent2, const char *name2, unsigned flags)
+{
+    if (!refused(req, parent, name, EBUSY) && !refused(req, parent2, name2, EBUSY))
+        on_rename(req, parent, name, parent2, name2, flags);
+}
+
+/* ---- Attributes ---- */
+
+static void virtual_getattr(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
+{
+    if (!mount_is_virtual(inode)) {
+        on_getattr(req, inode, fi);
+        return;
+    }
+    struct stat attr;
+    virtual_attributes(inode, &attr);
+    mount_show(fuse_req_userdata(req), &attr);
+    fuse_reply_attr(req, &attr, 0);
+}
+
+static void virtual_setattr(fuse_req_t req, fuse_ino_t inode, struct stat *attr, int set,
+                            struct fuse_file_info *fi)
+{
+    if (mount_is_virtual(inode))
+        fuse_reply_err(req, EROFS);
+    else
+        on_setattr(req, inode, attr, set, fi);
+}
+
+/* ---- Files: an open one is its text ---- */
+
+static struct buf *text_of(const struct fuse_file_info *fi)
+{
+    return (struct buf *)(uintptr_t)fi->fh;
+}
+
+static void text_free(struct buf *text)
+{
+    if (text)
+        buf_release(text);
+    free(text);
+}
+
+static int text_new(struct fs_mount *m, uint64_t inode, struct buf **ret)
+{
+    struct buf *text = calloc(1, sizeof(*text));
+    int error = text ? m->backend.text(m->backend.context,
+                                       (enum fs_text)(inode - text_inode(0)), text)
+                     : -ENOMEM;
+    if (!error && text->failed)
+        error = -ENOMEM;
+    if (error)
+        text_free(text);
+    else
+        *ret = text;
+    return error;
+}
+
+static void virtual_open(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
+{
+    if (!mount_is_virtual(inode)) {
+        on_open(req, inode, fi);
+        return;
+    }
+    struct buf *text = NULL;
+    int error = (fi->flags & O_ACCMODE) != O_RDONLY || fi->flags & O_TRUNC
+                    ? -EROFS
+                    : text_new(fuse_req_userdata(req), inode, &text);
+    if (error) {
+        fuse_reply_err(req, -error);
+        return;
+    }
+    fi->fh = (uint64_t)(uintptr_t)text;
+    fi->direct_io = 1; /* the kernel reads beyond the size, and keeps nothing */
+    if (fuse_reply_open(req, fi) == -ENOENT)
+        text_free(text); /* the caller is gone: no RELEASE will come */
+}
+
+static void virtual_read(fuse_req_t req, fuse_ino_t inode, size_t size, off_t offset,
+                         struct fuse_file_info *fi)
+{
+    if (!mount_is_virtual(inode)) {
+        on_read(req, inode, size, offset, fi);
+        return;
+    }
+    const struct buf *text = text_of(fi);
+    size_t from = (size_t)min_u64((uint64_t)offset, text->length);
+    fuse_reply_buf(req, (const char *)text->data + from,
+                   (size_t)min_u64(size, text->length - from));
+}
+
+static void virtual_write(fuse_req_t req, fuse_ino_t inode, const char *data, size_t size,
+                          off_t offset, struct fuse_file_info *fi)
+{
+    if (mount_is_virtual(inode))
+        fuse_reply_err(req, EROFS);
+    else
+        on_write(req, inode, data, size, offset, fi);
+}
+
+static void virtual_flush(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
+{
+    if (mount_is_virtual(inode))
+        fuse_reply_err(req, 0);
+    else
+        on_flush(req, inode, fi);
+}
+
+static void virtual_fsync(fuse_req_t req, fuse_ino_t inode, int datasync,
+                          struct fuse_file_info *fi)
+{
+    if (mount_is_virtual(inode))
+        fuse_reply_err(req, 0);
+    else
+        on_fsync(req, inode, datasync, fi);
+}
+
+static void virtual_release(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
+{
+    if (!mount_is_virtual(inode)) {
+        on_release(req, inode, fi);
+        return;
+    }
+    text_free(text_of(fi));
+    fuse_reply_err(req, 0);
+}
+
+/* ---- The directory ---- */
+
+static void virtual_opendir(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
+{
+    if (mount_is_virtual(inode))
+        fuse_reply_open(req, fi);
+    else
+        on_opendir(req, inode, fi);
+}
+
+static void virtual_releasedir(fuse_req_t req, fuse_ino_t inode,
+                               struct fuse_file_info *fi)
+{
+    if (mount_is_virtual(inode))
+        fuse_reply_err(req, 0);
+    else
+        on_releasedir(req, inode, fi);
+}
+
+/* One name at an offset, "." and ".." first. The bytes it needs; more than `size`: it was
+ * not added. */
+static size_t add_name(fuse_req_t req, char *to, size_t size, size_t at, bool plus)
+{
+    enum { DOTS = 2 };
+    struct fuse_entry_param entry;
+    uint64_t inode = at >= DOTS ? text_inode(at - DOTS)
+                     : at       ? FS_ROOT_INODE
+                                : virtual_first;
+    const char *name = at >= DOTS ? text_names[at - DOTS] : at ? ".." : ".";
+    virtual_entry(fuse_req_userdata(req), inode, &entry);
+    if (at < DOTS) {
+        entry.attr.st_mode = S_IFDIR;
+        entry.ino = 0; /* no look-up that the kernel would count */
+    }
+    off_t next = (off_t)at + 1;
+    return plus ? fuse_add_direntry_plus(req, to, size, name, &entry, next)
+                : fuse_add_direntry(req, to, size, name, &entry.attr, next);
+}
+
+static void list(fuse_req_t req, size_t size, off_t offset, bool plus)
+{
+    char page[4096];
+    size_t used = 0, room = min_u64(size, sizeof(page));
+    for (size_t at = (size_t)offset; at < FS_TEXTS + 2; at++) {
+        size_t need = add_name(req, page + used, room - used, at, plus);
+        if (need > room - used)
+            break;
+        used += need;
+    }
+    fuse_reply_buf(req, page, used);
+}
+
+static void virtual_readdir(fuse_req_t req, fuse_ino_t inode, size_t size, off_t offset,
+                            struct fuse_file_info *fi)
+{
+    if (mount_is_virtual(inode))
+        list(req, size, offset, false);
+    else
+        on_readdir(req, inode, size, offset, fi);
+}
+
+static void virtual_readdirplus(fuse_req_t req, fuse_ino_t inode, size_t size,
+                                off_t offset, struct fuse_file_info *fi)
+{
+    if (mount_is_virtual(inode))
+        list(req, size, offset, true);
+    else
+        on_readdirplus(req, inode, size, offset, fi);
+}
+
+void virtual_route(struct fuse_lowlevel_ops *operations)
+{
+    struct fuse_lowlevel_ops *o = operations;
+    o->lookup = virtual_lookup;
+    o->getattr = virtual_getattr;
+    o->setattr = virtual_setattr;
+    o->mknod = virtual_mknod;
+    o->mkdir = virtual_mkdir;
+    o->symlink = virtual_symlink;
+    o->link = virtual_link;
+    o->unlink = virtual_unlink;
+    o->rmdir = virtual_rmdir;
+    o->rename = virtual_rename;
+    o->create = virtual_create;
+    o->open = virtual_open;
+    o->read = virtual_read;
+    o->write = virtual_write;
+    o->flush = virtual_flush;
+    o->fsync = virtual_fsync;
+    o->release = virtual_release;
+    o->opendir = virtual_opendir;
+    o->readdir = virtual_readdir;
+    o->readdirplus = virtual_readdirplus;
+    o->releasedir = virtual_releasedir;
+}
