@@ -44,6 +44,7 @@ asan_cluster=(
     "test_recover.py test_killed"
     "posix/test_link.py test_on_a_follower"
     "posix/test_rename.py test_on_a_follower"
+    "posix/test_setid.py test_on_a_follower"
 )
 tsan_cluster=(
     "test_view.py test_writes_at_any_offset test_writers_of test_appends test_replace_is_whole"

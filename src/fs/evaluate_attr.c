@@ -7,6 +7,8 @@
 void eval_set(struct eval *e, struct fs_inode *inode)
 {
     const struct fs_op *op = e->op;
+    if (op->set & FS_SET_NO_SETID)
+        inode->mode = fs_mode_without_setid(inode->mode);
     if (op->set & FS_SET_MODE)
         inode->mode = (inode->mode & S_IFMT) | (op->mode & 07777);
     if (op->set & FS_SET_UID)

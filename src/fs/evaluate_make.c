@@ -126,6 +126,8 @@ static int make_over(struct eval *e, uint64_t number)
     if (error)
         return error;
     eval_settle(e, number);
+    if (e->op->uid != 0) /* who replaces the value need not be who made the file */
+        i->inode.mode = fs_mode_without_setid(i->inode.mode);
     i->inode.mtime_ns = e->now_ns;
     eval_set(e, &i->inode);
     i->dirty = true;

@@ -97,6 +97,8 @@ struct fs_inode {
     const uint8_t *inline_bytes; /* INLINE: `size` bytes, in the value it was parsed from */
 };
 
+/* As a write by who is not privileged leaves a file's mode. */
+uint32_t fs_mode_without_setid(uint32_t mode);
 void fs_inode_encode(const struct fs_inode *inode, struct buf *to);
 /* `ret` points into `data`. -EBADMSG. */
 int fs_inode_decode(uint64_t number, uint64_t version, const void *data, size_t length,
@@ -139,6 +141,7 @@ enum fs_set { /* which attributes an operation sets besides; also of FS_MAKE (ti
     FS_SET_MTIME = 32,
     FS_SET_ATIME_NOW = 64,
     FS_SET_MTIME_NOW = 128,
+    FS_SET_NO_SETID = 256, /* drops set-user-id, and set-group-id where the group may execute */
 };
 
 struct fs_op {

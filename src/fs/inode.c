@@ -15,6 +15,11 @@
 #include <errno.h>
 #include <sys/stat.h>
 
+uint32_t fs_mode_without_setid(uint32_t mode)
+{
+    return mode & ~(uint32_t)(S_ISUID | (mode & S_IXGRP ? S_ISGID : 0));
+}
+
 void fs_inode_encode(const struct fs_inode *inode, struct buf *to)
 {
     buf_u32(to, inode->mode);

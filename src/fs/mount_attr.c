@@ -50,6 +50,9 @@ static void overlay_attributes_onto(const struct file *file, struct stat *attr)
     attr->st_blocks = (attr->st_size + 511) / 512;
     if (file->shown_mtime_ns)
         attr->st_mtim = attr->st_ctim = ns_timespec(file->shown_mtime_ns);
+    for (const struct overlay_layer *l = file->overlay.first; l; l = l->next)
+        if ((l->attributes.set & (FS_SET_NO_SETID | FS_SET_MODE)) == FS_SET_NO_SETID)
+            attr->st_mode = fs_mode_without_setid(attr->st_mode);
 }
 
 enum look { LOOK_PLAIN, LOOK_NAMED, LOOK_HELD };
@@ -305,7 +308,9 @@ static enum outcome setattr_replacing(struct mount_call *call, struct file *file
         pending_set(file->pending, a);
     else if (a->set && was_written) {
         struct overlay_layer *same;
-        overlay_set(&file->overlay, &file->mount->next_layer, a, NULL, &same);
+        struct overlay_attributes all = *a;
+        all.set |= l->attributes.set & FS_SET_NO_SETID;
+        overlay_set(&file->overlay, &file->mount->next_layer, &all, NULL, &same);
         wait_for_layer(call, file, l);
         return WAITING;
     }

@@ -47,8 +47,19 @@ void handle_reply(fuse_req_t req, struct handle *handle, struct fuse_file_info *
     pthread_mutex_unlock(&m->lock);
 }
 
+/* With the lock held: the kernel leaves it to this open to drop set-id bits. Who may keep
+ * them is root here (CAP_FSETID is not told). They go with the value that was theirs. */
+static void drop_setid(struct file *file, uid_t uid)
+{
+    if (uid == 0)
+        return;
+    if (file->pending)
+        file->pending->mode = fs_mode_without_setid(file->pending->mode);
+    overlay_open(&file->overlay)->attributes.set |= FS_SET_NO_SETID;
+}
+
 /* With the lock held: the handle's O_TRUNC begins a new value. */
-static int open_truncated(struct handle *handle, const struct stat *attr)
+static int open_truncated(struct handle *handle, const struct stat *attr, uid_t uid)
 {
     struct file *file = handle->file;
     int error =
@@ -56,6 +67,7 @@ static int open_truncated(struct handle *handle, const struct stat *attr)
                         file->flying ? file->flight_layer : NULL, &handle->truncated);
     if (error)
         return error;
+    drop_setid(file, uid);
     file->known = *attr;
     file_touch(file);
     return 0;
@@ -87,7 +99,7 @@ static void finish_open(fuse_req_t req, struct handle *handle, struct fuse_file_
     if (error == -ESTALE)
         error = open_removed(handle);
     else if (!error && fi->flags & O_TRUNC)
-        error = open_truncated(handle, attr);
+        error = open_truncated(handle, attr, fuse_req_ctx(req)->uid);
     if (error)
         handle_release(handle);
     mount_unlock_and_send(m);

@@ -45,16 +45,17 @@ class Place:
         for path in self.everywhere(*names):
             check_equal(function(path), expected, f'{function.__name__} of {path}')
 
-    def as_user(self, uid, code, *arguments, gid=None, groups=()):
-        """Runs Python as another user. Returns 'ok', or the name of the errno."""
+    def as_user(self, uid, code, gid=None, groups=(), at=None):
+        """Runs Python in the directory (that of the caller, or `at`) as another user. Returns
+        'ok', or the name of the errno."""
         program = ('import errno, os, sys\ntry:\n'
                    + ''.join(f'    {line}\n' for line in code.splitlines())
                    + "except OSError as e:\n    print(errno.errorcode[e.errno])\n"
                      "else:\n    print('ok')\n")
-        run = subprocess.run([sys.executable, '-c', program, *arguments], text=True,
+        run = subprocess.run([sys.executable, '-I', '-S', '-c', program], text=True,
                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, user=uid,
                              group=uid if gid is None else gid, extra_groups=groups,
-                             timeout=60, cwd='/')
+                             timeout=60, cwd=at or self.here())
         return run.stdout.strip()
 
 

@@ -257,7 +257,7 @@ static void test_op_refused(void **state)
         {0, FS_OP_LAST + 1},
         {FLAGS, 0x10},
         {FLAGS + 3, 1},
-        {SET + 1, 1},
+        {SET + 1, 2},
         {NAME, 1},
         {NAME, 3},
         {NAME + 1, 1},

@@ -425,6 +425,35 @@ static void test_setattr(void **state)
     assert_int_equal(op_truncate(&m, p, 0), -EINVAL);
 }
 
+static uint32_t mode_after(uint64_t f, uint32_t before, uint32_t set, uint32_t mode)
+{
+    struct fs_op op = {
+        .type = FS_SETATTR, .inode = f, .set = FS_SET_MODE, .mode = before};
+    assert_int_equal(run(&op, NULL), 0);
+    op.set = set;
+    op.mode = mode;
+    assert_int_equal(run(&op, NULL), 0);
+    return stat_of(f).mode & 07777;
+}
+
+static void test_no_setid(void **state)
+{
+    uint64_t f = make(ROOT, "f", FILE_MODE);
+    const uint32_t set = FS_SET_NO_SETID;
+    assert_int_equal(mode_after(f, 06777, set, 0), 0777);
+    assert_int_equal(mode_after(f, 07767, set, 0), 03767);
+    assert_int_equal(mode_after(f, 06755, set | FS_SET_MODE, 04700), 04700);
+    assert_int_equal(mode_after(f, 06755, FS_SET_MTIME_NOW, 0), 06755);
+    struct fs_op op = make_op("f", FILE_MODE); /* made by two hosts */
+    op.flags = FS_OVER;
+    assert_int_equal(mode_after(f, 06755, 0, 0), 06755);
+    assert_int_equal(run(&op, NULL), 0);
+    assert_int_equal(stat_of(f).mode & 07777, 06755);
+    op.uid = 7;
+    assert_int_equal(run(&op, NULL), 0);
+    assert_int_equal(stat_of(f).mode & 07777, 0755);
+}
+
 /* ---- Looking ---- */
 
 struct list {
@@ -495,20 +524,10 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(make_attributes),
-        TEST(make_symlink),
-        TEST(make_setgid),
-        TEST(make_names),
-        TEST(make_errors),
-        TEST(make_reserved),
-        TEST(make_over),
-        TEST(remove),
-        TEST(rename_moves),
-        TEST(rename_over),
-        TEST(rename_errors),
-        TEST(setattr),
-        TEST(list),
-        TEST(resolve),
+        TEST(make_attributes), TEST(make_symlink),  TEST(make_setgid),   TEST(make_names),
+        TEST(make_errors),     TEST(make_reserved), TEST(make_over),     TEST(remove),
+        TEST(rename_moves),    TEST(rename_over),   TEST(rename_errors), TEST(setattr),
+        TEST(no_setid),        TEST(list),          TEST(resolve),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

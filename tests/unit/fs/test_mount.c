@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <sys/mman.h>
+#include <sys/fsuid.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -501,6 +502,57 @@ static void test_pending_made_elsewhere(void **state)
     assert_int_equal(pread(fd, text, 16, 0), 7);
     must(close(fd));
     assert_reads("f", "changed");
+}
+
+static void assert_mode(const char *name, mode_t mode)
+{
+    struct stat st;
+    struct fs_inode inode;
+    must(stat(at(name), &st));
+    assert_int_equal(st.st_mode & 07777, mode);
+    assert_int_equal(backend_stat(&backend, name, &inode), 0);
+    assert_int_equal(inode.mode & 07777, mode);
+}
+
+/* An open with O_TRUNC by another user drops set-id bits, together with the value. */
+static void test_setid_and_truncation(void **state)
+{
+    struct stat st;
+    backend_put(&backend, "f", "program", 7);
+    for (int root = 0; root < 2; root++)
+        for (int size = 0; size < 2; size++) {
+            must(chmod(at("f"), 06777));
+            setfsuid(root ? 0 : 65534);
+            int fd = open(at("f"), O_WRONLY | O_TRUNC | O_CLOEXEC);
+            setfsuid(0);
+            must(fd);
+            if (size)
+                must_write(fd, "other", 5);
+            must(fstat(fd, &st));
+            assert_int_equal(st.st_mode & 07777, root ? 06777 : 0777);
+            must(close(fd));
+            assert_mode("f", root ? 06777 : 0777);
+        }
+    must(chmod(at("f"),
+               02767)); /* nobody executes it as the group: that bit says nothing */
+    setfsuid(65534);
+    int fd = open(at("f"), O_WRONLY | O_TRUNC | O_CLOEXEC);
+    setfsuid(0);
+    must(fd);
+    must(close(fd));
+    assert_mode("f", 02767);
+    must(chmod(at("f"), 06777)); /* times that are set meanwhile do not undo it */
+    setfsuid(65534);
+    fd = open(at("f"), O_WRONLY | O_TRUNC | O_CLOEXEC);
+    setfsuid(0);
+    must(fd);
+    must_write(fd, "x", 1);
+    must(fstat(fd, &st));
+    assert_int_equal(st.st_mode & 07777, 0777);
+    struct timespec times[2] = {{.tv_sec = 1}, {.tv_sec = 2}};
+    must(futimens(fd, times));
+    must(close(fd));
+    assert_mode("f", 0777);
 }
 
 /* What gets a second name is made first, and under the number that it has by then. */
@@ -2017,6 +2069,7 @@ int main(int argc, char **argv)
         mounted(test_pending_is_local),
         mounted(test_pending_is_made_first),
         mounted(test_pending_made_elsewhere),
+        mounted(test_setid_and_truncation),
         mounted(test_link_of_a_pending_name),
         mounted(test_group_of_directory),
         mounted(test_no_reserved_inodes),
