@@ -371,6 +371,7 @@ void fs_mount_free(struct fs_mount *m)
         fuse_session_destroy(m->session);
     }
     files_free(m);
+    virtual_release_all(m);
     seen_release(m);
     pthread_mutex_destroy(&m->lock);
     pthread_cond_destroy(&m->idle);

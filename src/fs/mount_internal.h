@@ -186,6 +186,7 @@ struct fs_mount {
     struct file *files[MOUNT_BUCKETS];
     struct mount_call *calls[MOUNT_BUCKETS];
     struct pending *pendings;
+    struct text *texts; /* open files of `.tierce/` */
     struct seen seen[MOUNT_SEEN];
     uint64_t next_layer, next_call, next_generation;
     struct fs_mount_load load;
@@ -397,6 +398,7 @@ bool mount_is_virtual(uint64_t inode);
 bool mount_is_virtual_name(uint64_t parent, const char *name);
 /* Puts its handlers before those that stand there. */
 void virtual_route(struct fuse_lowlevel_ops *operations);
+void virtual_release_all(struct fs_mount *m); /* what is open still: the session has ended */
 
 /* ---- mount_options.c ---- */
 

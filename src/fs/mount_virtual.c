@@ -170,31 +170,54 @@ static void virtual_setattr(fuse_req_t req, fuse_ino_t inode, struct stat *attr,
 
 /* ---- Files: an open one is its text ---- */
 
-static struct buf *text_of(const struct fuse_file_info *fi)
+struct text {
+    struct text *next, **at; /* in fs_mount.texts: the last RELEASE may not come */
+    struct buf bytes;
+};
+
+static struct text *text_of(const struct fuse_file_info *fi)
 {
-    return (struct buf *)(uintptr_t)fi->fh;
+    return (struct text *)(uintptr_t)fi->fh;
 }
 
-static void text_free(struct buf *text)
+static void text_free(struct fs_mount *m, struct text *text)
 {
-    if (text)
-        buf_release(text);
+    pthread_mutex_lock(&m->lock);
+    *text->at = text->next;
+    if (text->next)
+        text->next->at = text->at;
+    pthread_mutex_unlock(&m->lock);
+    buf_release(&text->bytes);
     free(text);
 }
 
-static int text_new(struct fs_mount *m, uint64_t inode, struct buf **ret)
+static int text_new(struct fs_mount *m, uint64_t inode, struct text **ret)
 {
-    struct buf *text = calloc(1, sizeof(*text));
-    int error = text ? m->backend.text(m->backend.context,
-                                       (enum fs_text)(inode - text_inode(0)), text)
-                     : -ENOMEM;
-    if (!error && text->failed)
+    struct text *text = calloc(1, sizeof(*text));
+    if (!text)
+        return -ENOMEM;
+    pthread_mutex_lock(&m->lock);
+    text->next = m->texts;
+    text->at = &m->texts;
+    if (text->next)
+        text->next->at = &text->next;
+    m->texts = text;
+    pthread_mutex_unlock(&m->lock);
+    enum fs_text which = (enum fs_text)(inode - text_inode(0));
+    int error = m->backend.text(m->backend.context, which, &text->bytes);
+    if (!error && text->bytes.failed)
         error = -ENOMEM;
     if (error)
-        text_free(text);
+        text_free(m, text);
     else
         *ret = text;
     return error;
+}
+
+void virtual_release_all(struct fs_mount *m)
+{
+    while (m->texts)
+        text_free(m, m->texts);
 }
 
 static void virtual_open(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
@@ -203,10 +226,11 @@ static void virtual_open(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info
         on_open(req, inode, fi);
         return;
     }
-    struct buf *text = NULL;
+    struct fs_mount *m = fuse_req_userdata(req);
+    struct text *text = NULL;
     int error = (fi->flags & O_ACCMODE) != O_RDONLY || fi->flags & O_TRUNC
                     ? -EROFS
-                    : text_new(fuse_req_userdata(req), inode, &text);
+                    : text_new(m, inode, &text);
     if (error) {
         fuse_reply_err(req, -error);
         return;
@@ -214,7 +238,7 @@ static void virtual_open(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info
     fi->fh = (uint64_t)(uintptr_t)text;
     fi->direct_io = 1; /* the kernel reads beyond the size, and keeps nothing */
     if (fuse_reply_open(req, fi) == -ENOENT)
-        text_free(text); /* the caller is gone: no RELEASE will come */
+        text_free(m, text); /* the caller is gone: no RELEASE will come */
 }
 
 static void virtual_read(fuse_req_t req, fuse_ino_t inode, size_t size, off_t offset,
@@ -224,7 +248,7 @@ static void virtual_read(fuse_req_t req, fuse_ino_t inode, size_t size, off_t of
         on_read(req, inode, size, offset, fi);
         return;
     }
-    const struct buf *text = text_of(fi);
+    const struct buf *text = &text_of(fi)->bytes;
     size_t from = (size_t)min_u64((uint64_t)offset, text->length);
     fuse_reply_buf(req, (const char *)text->data + from,
                    (size_t)min_u64(size, text->length - from));
@@ -256,13 +280,13 @@ static void virtual_fsync(fuse_req_t req, fuse_ino_t inode, int datasync,
         on_fsync(req, inode, datasync, fi);
 }
 
-static void virtual_release(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
+static void virtual_close(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
 {
     if (!mount_is_virtual(inode)) {
         on_release(req, inode, fi);
         return;
     }
-    text_free(text_of(fi));
+    text_free(fuse_req_userdata(req), text_of(fi));
     fuse_reply_err(req, 0);
 }
 
@@ -355,7 +379,7 @@ void virtual_route(struct fuse_lowlevel_ops *operations)
     o->write = virtual_write;
     o->flush = virtual_flush;
     o->fsync = virtual_fsync;
-    o->release = virtual_release;
+    o->release = virtual_close;
     o->opendir = virtual_opendir;
     o->readdir = virtual_readdir;
     o->readdirplus = virtual_readdirplus;

@@ -1847,6 +1847,18 @@ static int try_start(const char *mountpoint, const char *options,
     return result;
 }
 
+/* A text that is open when the mount is taken away leaves with it. */
+static void test_forced_stop_of_texts(void **state)
+{
+    int fd = must_open(".tierce/status", O_RDONLY);
+    int other = must_open(".tierce/metrics", O_RDONLY);
+    assert_int_equal(fs_mount_stop(mount_, true), 0);
+    fs_mount_free(mount_);
+    mount_ = NULL;
+    close(fd);
+    close(other);
+}
+
 static void test_bad_starts(void **state)
 {
     char error[FS_ERROR_BYTES], other[] = "/tmp/tierce-other-XXXXXX";
@@ -2119,6 +2131,7 @@ int main(int argc, char **argv)
         mounted(test_forced_stop),
         mounted(test_bad_starts),
         mounted(test_virtual_texts),
+        mounted(test_forced_stop_of_texts),
         mounted(test_virtual_names),
         mounted(test_virtual_is_read_only),
         mounted(test_dead_mount_is_replaced),
