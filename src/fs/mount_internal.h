@@ -332,6 +332,12 @@ void mount_show(const struct fs_mount *m, struct stat *attr);
 void entry_of(const struct fs_mount *m, const struct stat *attr,
               struct fuse_entry_param *ret);
 
+/* ---- mount_names.c ---- */
+
+/* Of what a committed name leads to. -ENOENT, -ESTALE: it does not, or not any more. */
+int mount_attributes_of_name(struct fs_mount *m, uint64_t parent, const char *name,
+                             struct stat *ret);
+
 /* ---- handlers ---- */
 
 extern const struct fuse_lowlevel_ops mount_operations;

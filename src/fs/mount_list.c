@@ -1,9 +1,10 @@
 /*
  * mount_list.c - directories. A handle keeps the names it has handed out, and is extended
  * in batches, each a range of names in key order after the last one: so a name that stays
- * is neither lost nor repeated, whatever happens to others. A name's offset is its
- * ordinal. Pending names are merged in at their place; they are looked at before the view
- * is, so that one that is made meanwhile is seen here or there.
+ * is neither lost nor repeated, whatever happens to others; one that leads to another file
+ * by the time it is shown is shown with that. A name's offset is its ordinal. Pending
+ * names are merged in at their place; they are looked at before the view is, so that one
+ * that is made meanwhile is seen here or there.
  */
 #include "mount_internal.h"
 
@@ -223,10 +224,13 @@ static bool page_add_listed(struct page *p, struct fs_mount *m, const struct lis
     struct fuse_entry_param entry = {0};
     if (mount_is_virtual_name(l->inode, name))
         return true; /* made by a command, not through a mount: it cannot be reached */
-    if (p->plus && mount_attributes(m, e->inode, &entry.attr) != 0)
+    int error = p->plus ? mount_attributes(m, e->inode, &entry.attr) : 0;
+    if (error == -ESTALE) /* the name may be there still: of what took its place */
+        error = mount_attributes_of_name(m, l->inode, name, &entry.attr);
+    if (error)
         return true; /* gone since: its ordinal stays unused */
+    entry.ino = p->plus ? entry.attr.st_ino : 0;
     mount_show(m, &entry.attr);
-    entry.ino = p->plus ? e->inode : 0;
     if (!p->plus) {
         entry.attr.st_ino = e->inode;
         entry.attr.st_mode = DTTOIF(e->type);
@@ -234,7 +238,7 @@ static bool page_add_listed(struct page *p, struct fs_mount *m, const struct lis
     if (!page_add(p, name, &entry, (off_t)i + LISTING_DOTS + 1))
         return false;
     if (p->plus)
-        pending_looked_up(m, e->inode);
+        pending_looked_up(m, entry.ino);
     return true;
 }
 

@@ -37,7 +37,7 @@ static bool lookup_pending(fuse_req_t req, struct fs_mount *m, uint64_t parent,
 
 /* A rename may take the inode away between the two looks: the name leads to another one
  * by then, and must not seem to be gone. */
-static int lookup_attributes(struct fs_mount *m, uint64_t parent, const char *name,
+int mount_attributes_of_name(struct fs_mount *m, uint64_t parent, const char *name,
                              struct stat *ret)
 {
     const struct fs_view *view = &m->backend.view;
@@ -58,7 +58,7 @@ void on_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
     if (name_refused(req, name) || lookup_pending(req, m, parent, name))
         return;
     struct stat attr;
-    int error = lookup_attributes(m, parent, name, &attr);
+    int error = mount_attributes_of_name(m, parent, name, &attr);
     if (error) {
         fuse_reply_err(req, error == -ESTALE ? ENOENT : -error);
         return;

@@ -1080,6 +1080,35 @@ static void make_names(int from, int count)
     }
 }
 
+/* A name that another host gives to another file, after it was read from the view and
+ * before it is shown, is there throughout. */
+static void test_replaced_while_listing(void **state)
+{
+    make_names(0, 1000);
+    DIR *dir = opendir(directory);
+    assert_non_null(dir);
+    assert_non_null(readdir(dir));
+    backend_put(&backend, "new", "v", 1);
+    struct fs_inode inode;
+    assert_int_equal(backend_stat(&backend, "new", &inode), 0);
+    struct fs_op op = {.type = FS_RENAME,
+                       .parent = FS_ROOT_INODE,
+                       .parent2 = FS_ROOT_INODE,
+                       .name = (const uint8_t *)"new",
+                       .name_size = 3,
+                       .name2 = (const uint8_t *)"name-000990",
+                       .name2_size = 11};
+    assert_int_equal(backend_do(&backend, &op, &(struct fs_result){0}), 0);
+    unsigned seen = 0;
+    for (struct dirent *d; (d = readdir(dir));)
+        if (strcmp(d->d_name, "name-000990") == 0) {
+            assert_int_equal(d->d_ino, inode.inode);
+            seen++;
+        }
+    closedir(dir);
+    assert_int_equal(seen, 1);
+}
+
 /* Names that stay are seen exactly once, whatever happens to others meanwhile. */
 static void test_large_directory(void **state)
 {
@@ -2106,6 +2135,7 @@ int main(int argc, char **argv)
         mounted(test_sticky_errors),
         mounted(test_failed_making),
         mounted(test_removed_while_open),
+        mounted(test_replaced_while_listing),
         mounted(test_large_directory),
         mounted(test_pending_names_are_listed_once),
         mounted(test_pending_made_while_listing),
