@@ -242,10 +242,20 @@ static bool page_add_listed(struct page *p, struct fs_mount *m, const struct lis
     return true;
 }
 
-/* "." and "..": without a node, so that the kernel does not count a look-up. */
-static bool page_add_dot(struct page *p, uint64_t inode, off_t at)
+static uint64_t parent_of(struct fs_mount *m, uint64_t directory)
 {
-    struct fuse_entry_param entry = {.attr = {.st_ino = inode, .st_mode = S_IFDIR}};
+    struct buf scratch = {0};
+    struct fs_inode inode;
+    int error = fs_stat(&m->backend.view, directory, &scratch, &inode);
+    buf_release(&scratch);
+    return error ? directory : inode.parent;
+}
+
+/* "." and "..": without a node, so that the kernel does not count a look-up. */
+static bool page_add_dot(struct page *p, struct fs_mount *m, uint64_t inode, off_t at)
+{
+    struct fuse_entry_param entry = {.attr = {.st_mode = S_IFDIR}};
+    entry.attr.st_ino = at == 0 ? inode : parent_of(m, inode);
     return page_add(p, at == 0 ? "." : "..", &entry, at + 1);
 }
 
@@ -257,7 +267,7 @@ static int page_fill(struct page *p, struct fs_mount *m, struct listing *l, off_
         l->ended = false;
     }
     for (; offset < LISTING_DOTS; offset++)
-        if (!page_add_dot(p, l->inode, offset))
+        if (!page_add_dot(p, m, l->inode, offset))
             return 0;
     for (size_t i = (size_t)offset - LISTING_DOTS;; i++) {
         while (i >= listing_count(l) && !l->ended) {

@@ -1080,6 +1080,34 @@ static void make_names(int from, int count)
     }
 }
 
+static void test_dots(void **state)
+{
+    struct stat outer, inner, root;
+    must(mkdir(at("d"), 0700));
+    must(mkdir(at("d/e"), 0700));
+    must(stat(directory, &root));
+    must(stat(at("d"), &outer));
+    must(stat(at("d/e"), &inner));
+    assert_int_equal(root.st_nlink, 3);
+    assert_int_equal(outer.st_nlink, 3);
+    assert_int_equal(inner.st_nlink, 2);
+    DIR *dir = opendir(at("d/e"));
+    assert_non_null(dir);
+    for (int moved = 0; moved < 2; moved++) {
+        struct dirent *d = readdir(dir);
+        assert_string_equal(d->d_name, ".");
+        assert_int_equal(d->d_ino, inner.st_ino);
+        d = readdir(dir);
+        assert_string_equal(d->d_name, "..");
+        assert_int_equal(d->d_ino, moved ? root.st_ino : outer.st_ino);
+        assert_null(readdir(dir));
+        if (!moved)
+            must(rename(at("d/e"), at("e")));
+        rewinddir(dir);
+    }
+    closedir(dir);
+}
+
 /* A name that another host gives to another file, after it was read from the view and
  * before it is shown, is there throughout. */
 static void test_replaced_while_listing(void **state)
@@ -2135,6 +2163,7 @@ int main(int argc, char **argv)
         mounted(test_sticky_errors),
         mounted(test_failed_making),
         mounted(test_removed_while_open),
+        mounted(test_dots),
         mounted(test_replaced_while_listing),
         mounted(test_large_directory),
         mounted(test_pending_names_are_listed_once),
