@@ -46,6 +46,7 @@ enum {
     NODE_SNAPSHOT_IDLE_US = 60 * 1000 * 1000, /* without progress: unpinned */
     NODE_SNAPSHOT_KEEP_US = 20 * 1000 * 1000, /* said so often that there is some */
     NODE_PINS_BYTES = 1 << 30, /* of log beyond twice what is live, that pins keep */
+    NODE_SNAPSHOT_SILENT_US = 4 * 1000 * 1000, /* then another that offers one is asked */
     NODE_SNAPSHOT_RETRY_US = 30 * 1000 * 1000, /* between tries, at most */
     NODE_ARENAS = 4, /* of malloc: each keeps up to 64 MiB that are free */
 };

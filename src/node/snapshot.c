@@ -55,6 +55,7 @@ struct snapshot {
     unsigned first, count;
     uint64_t index; /* it must reach so far */
     uint64_t retry_us, backoff_us;
+    uint64_t heard_us;   /* something of it came, or was first asked for */
     uint64_t keep_us;    /* PREPARING and after: when to say there that it goes on */
     uint64_t pause_us;   /* PREPARING: before the next stretch, */
     struct event *pause; /* ... by this */
@@ -367,6 +368,7 @@ static void chunk_came(struct node *n, struct fetch *f, int error, const uint8_t
     buf_bytes(&c->bytes, bytes + 4, length - 4);
     node_must(c->bytes.failed ? -ENOMEM : 0, "fetching a snapshot");
     c->arrived = true;
+    s->heard_us = node_now();
     write_first(n, s);
 }
 
@@ -442,6 +444,7 @@ static void described(struct node *n, struct fetch *f, int error, const uint8_t 
         give_up(n, s, error, "asked for");
         return;
     }
+    s->heard_us = node_now();
     s->number = get_u64(bytes);
     buf_bytes(&s->description, bytes + 8, length - 8);
     node_must(s->description.failed ? -ENOMEM : 0, "fetching a snapshot");
@@ -454,6 +457,15 @@ static uint64_t choose(struct node *n, const struct snapshot *s, uint64_t offere
 {
     const struct peer *p = s->cut ? peers_find(n, s->from) : NULL;
     return p && p->open ? s->from : offered;
+}
+
+/* Another node leads now, and has a snapshot for us, while the one that was asked says
+ * nothing: it may be paused, and this node may be what the new leader lacks for a
+ * majority. */
+static bool is_stranded(const struct snapshot *s, uint64_t offered)
+{
+    return (s->state == SNAPSHOT_ASKING || s->state == SNAPSHOT_FETCHING) &&
+           s->from != offered && node_now() - s->heard_us > NODE_SNAPSHOT_SILENT_US;
 }
 
 static struct snapshot *snapshot_new(struct node *n)
@@ -472,12 +484,17 @@ void snapshot_offered(struct node *n, uint64_t from, uint64_t index)
     if (!n->snapshot)
         n->snapshot = snapshot_new(n);
     struct snapshot *s = n->snapshot;
+    if (is_stranded(s, from)) {
+        give_up(n, s, -ETIMEDOUT, "had");
+        s->cut = false;
+    }
     if (s->state != SNAPSHOT_NONE || s->working || s->is_freeing ||
         node_now() < s->retry_us)
         return;
     struct fetch_request q = {.kind = FETCH_SNAPSHOT};
     s->index = index;
     s->from = choose(n, s, from);
+    s->heard_us = node_now();
     s->backoff_us = max_u64(s->backoff_us, NODE_SECOND_US);
     s->why[0] = '\0';
     fetch_cancel(n, &s->question);
