@@ -511,6 +511,8 @@ void verify_step(void)
     struct sim_node *n = sim_last_node;
     if (!n || !n->up || !n->node || !n->node->driver.raft || !n->node->store)
         return;
+    if (loop_has_ended(n))
+        return; /* it is being taken down: what is there of it says nothing */
     struct raft *r = n->node->driver.raft;
     struct shadow *s = shadow_of(n);
     uint64_t term = raft_term(r), commit = raft_commit(r);

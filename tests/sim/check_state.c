@@ -192,7 +192,8 @@ void verify_full(void)
 {
     for (unsigned i = 0; i < SIM_NODES; i++) {
         struct sim_node *n = &sim_nodes[i];
-        if (!n->up || !n->node || !n->node->driver.raft || !n->node->store || !n->serves)
+        if (!n->up || !n->node || !n->node->driver.raft || !n->node->store ||
+            !n->serves || loop_has_ended(n))
             continue;
         sim_at_node = n;
         check_node(n);

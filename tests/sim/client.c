@@ -170,6 +170,32 @@ static void end(struct caller *c, int error, uint64_t r1, uint64_t r2)
     answered += !c->node->missing;
 }
 
+/* A mount's end waits for its workers: fs_mount_stop() for who is in here. */
+static void reader_leaves(struct sim_node *n)
+{
+    if (--n->readers == 0)
+        sim_wake(&n->readers, true, 0);
+}
+
+static int read_file(struct caller *c, uint64_t inode, uint8_t *to, size_t *ret_length)
+{
+    struct sim_node *n = c->node;
+    n->readers++;
+    int ret = fs_read(&n->backend->view, inode, 0, 16384, to, ret_length);
+    reader_leaves(n);
+    return ret;
+}
+
+static int find_name(struct caller *c, uint64_t parent, const void *name, size_t length,
+                     uint64_t *ret)
+{
+    struct sim_node *n = c->node;
+    n->readers++;
+    int error = fs_lookup(&n->backend->view, parent, name, length, ret);
+    reader_leaves(n);
+    return error;
+}
+
 /* Leadership is confirmed, and what was committed then is applied here. */
 static int barrier(struct caller *c)
 {
@@ -208,8 +234,7 @@ static void make_object(struct caller *c, struct history *h)
     if (ret != -EEXIST || barrier(c) < 0 || !c->node->backend)
         return;
     uint64_t inode;
-    if (fs_lookup(&c->node->backend->view, FS_ROOT_INODE, h->name, strlen(h->name),
-                  &inode) == 0)
+    if (find_name(c, FS_ROOT_INODE, h->name, strlen(h->name), &inode) == 0)
         h->inode = inode;
 }
 
@@ -264,9 +289,7 @@ static int read_value(struct caller *c, struct history *h, uint64_t *ret)
     size_t length = 0;
     ensure(data);
     *ret = 0;
-    int error = c->node->backend
-                    ? fs_read(&c->node->backend->view, h->inode, 0, 16384, data, &length)
-                    : -EIO;
+    int error = c->node->backend ? read_file(c, h->inode, data, &length) : -EIO;
     if (error == -ENOENT)
         error = -EIO;
     if (error == 0 && length > 0 && !is_filled(data, length, ret))
@@ -317,9 +340,7 @@ static int read_pieces(struct caller *c, struct history *h, uint64_t *ret_count,
     uint8_t *data = malloc(16384);
     size_t length = 0;
     ensure(data);
-    int error = c->node->backend
-                    ? fs_read(&c->node->backend->view, h->inode, 0, 16384, data, &length)
-                    : -EIO;
+    int error = c->node->backend ? read_file(c, h->inode, data, &length) : -EIO;
     *ret_count = length / PIECE;
     *ret_hash = 0;
     for (size_t at = 0; error == 0 && at < length; at += PIECE) {
@@ -413,7 +434,7 @@ static void look_up(struct caller *c, struct history *h)
     c->call.logs = false;
     int ret = barrier(c);
     if (ret == 0 && c->node->backend)
-        ret = fs_lookup(&c->node->backend->view, h->inode, &name, 1, &inode);
+        ret = find_name(c, h->inode, &name, 1, &inode);
     else if (ret == 0)
         ret = -EIO;
     if (ret == -ENOENT)

@@ -95,6 +95,7 @@ static void gone(struct sim_node *n)
     n->loop = NULL;
     n->endpoint = NULL;
     n->backend = NULL;
+    n->readers = 0;
     n->deferred = NULL;
     n->deferring = false;
     n->sections = 0;
@@ -116,6 +117,10 @@ static void *node_main(void *arg)
     story(ret < 0 ? "could not run: %s" : "ended%s", ret < 0 ? error : "");
     if (ret == -EBADMSG)
         n->refused = true;
+    /* Its program became too old while it was down. In the end its operator does what the
+     * message says. */
+    if (ret == -EPROTONOSUPPORT && !plan.faults)
+        n->version = WIRE_PROTOCOL_VERSION;
     if (n->removed) {
         story("is a member no more");
         n->gone = true;

@@ -312,6 +312,8 @@ int fs_mount_stop(struct fs_mount *m, bool force)
 {
     m->node->backend = NULL;
     m->node->serves = false;
+    while (m->node->readers > 0)
+        sim_wait(&m->node->readers, UINT64_MAX);
     return 0;
 }
 

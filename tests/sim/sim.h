@@ -213,6 +213,7 @@ struct sim_node {
     bool deferring;
     /* its end of the mount */
     const struct fs_backend *backend;
+    unsigned readers; /* threads of its mount that read */
     bool serves;
     uint64_t hang_until, down_until_us, down_us; /* down_us: since then */
     uint64_t proven; /* disk.c: the hint, a while ago, in that life */
