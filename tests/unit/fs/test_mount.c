@@ -1539,7 +1539,9 @@ static void test_removed_elsewhere_while_it_is_made(void **state)
     for (size_t i = 0; i < array_length(flags); i++) {
         struct fs_inode inode;
         unsigned before = backend_count(&backend, FS_MAKE);
+        pthread_mutex_lock(&backend.lock);
         backend.remove_made = "made";
+        pthread_mutex_unlock(&backend.lock);
         int fd = must_open("made", flags[i]);
         assert_int_equal(backend_count(&backend, FS_MAKE), before + 1);
         assert_removed(fd, 0);
