@@ -244,7 +244,7 @@ part_sim() {
     else
         fail_one 'a seed of the simulator gives two traces'
     fi
-    if run_limited 600 tests/sim/run.sh --seeds 10000 --jobs 2; then
+    if run_limited 1500 tests/sim/run.sh --seeds 10000 --jobs 2; then
         add 10000 0 0
     else
         fail_one 'the simulator'
