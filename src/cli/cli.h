@@ -100,6 +100,9 @@ void cli_json_status(struct buf *to, const struct node_status *s);
 /* members.c: the members of a status, as a table and as an array of JSON. */
 void cli_format_members(struct buf *to, const struct node_status *s);
 void cli_json_members(struct buf *to, const struct node_status *s);
+/* Asks the node, and prints what one of these makes of its answer. */
+typedef void cli_format_fn(struct buf *to, const struct node_status *s);
+int cli_show_status(const struct cli_call *call, cli_format_fn *text, cli_format_fn *json);
 
 /* json.c: `text` as a JSON string, quoted; bytes that are no UTF-8 become U+FFFD. */
 void cli_json_string(struct buf *to, const char *text);

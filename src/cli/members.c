@@ -59,29 +59,15 @@ void cli_format_members(struct buf *to, const struct node_status *s)
     }
 }
 
+static void json_line(struct buf *to, const struct node_status *s)
+{
+    cli_json_members(to, s);
+    buf_printf(to, "\n");
+}
+
 int cli_members(struct cli_call *call)
 {
-    char error[NODE_ERROR_BYTES] = "";
-    struct node_status *s = calloc(1, sizeof(*s));
-    struct buf to = {0};
-    int result = CLI_OK;
-    if (!s)
-        result = cli_fail("out of memory");
-    else if (node_call_status(call->data, s, error))
-        result = cli_fail("%s", error);
-    if (!result && call->given & CLI_JSON) {
-        cli_json_members(&to, s);
-        buf_printf(&to, "\n");
-    } else if (!result) {
-        cli_format_members(&to, s);
-    }
-    if (!result && !to.failed)
-        fwrite(to.data, 1, to.length, stdout);
-    if (!result)
-        result = to.failed ? cli_fail("out of memory") : cli_flush();
-    buf_release(&to);
-    free(s);
-    return result;
+    return cli_show_status(call, cli_format_members, json_line);
 }
 
 /* ---- Changes ---------------------------------------------------------------------- */

@@ -184,7 +184,14 @@ static void format_self(struct buf *to, const struct node_status *s)
                    (unsigned long long)s->refused);
 }
 
-int cli_status(struct cli_call *call)
+static void format_all(struct buf *to, const struct node_status *s)
+{
+    format_self(to, s);
+    buf_printf(to, "\n");
+    cli_format_members(to, s);
+}
+
+int cli_show_status(const struct cli_call *call, cli_format_fn *text, cli_format_fn *json)
 {
     char error[NODE_ERROR_BYTES] = "";
     struct node_status *s = calloc(1, sizeof(*s));
@@ -195,13 +202,7 @@ int cli_status(struct cli_call *call)
     else if (node_call_status(call->data, s, error))
         result = cli_fail("%s", error);
     if (!result) {
-        if (call->given & CLI_JSON) {
-            cli_json_status(&to, s);
-        } else {
-            format_self(&to, s);
-            buf_printf(&to, "\n");
-            cli_format_members(&to, s);
-        }
+        (call->given & CLI_JSON ? json : text)(&to, s);
         if (!to.failed)
             fwrite(to.data, 1, to.length, stdout);
         result = to.failed ? cli_fail("out of memory") : cli_flush();
@@ -209,4 +210,9 @@ int cli_status(struct cli_call *call)
     buf_release(&to);
     free(s);
     return result;
+}
+
+int cli_status(struct cli_call *call)
+{
+    return cli_show_status(call, format_all, cli_json_status);
 }
