@@ -255,3 +255,22 @@ int one_node_op(struct node *n, const struct node_op *op, struct fs_result *ret)
     node_op_encode(op, &c.op.op);
     return run_call(n, &c, ret);
 }
+
+uint64_t one_node_join(struct node *n, const char *address)
+{
+    uint8_t secret[NODE_SECRET_BYTES] = {9};
+    struct fs_result result;
+    struct node_op invite = {.type = NODE_OP_INVITE, .token_id = 500};
+    struct node_op op = {.type = NODE_OP_JOIN,
+                         .token_id = 500,
+                         .version = WIRE_PROTOCOL_VERSION,
+                         .next_token_id = 601,
+                         .name = "two"};
+    strcpy(op.address, address);
+    wire_hash(secret, sizeof(secret), invite.record.secret_hash);
+    invite.record.expires_us = op.record.expires_us = clock_real_us() + 1000000000;
+    memcpy(op.secret, secret, sizeof(secret));
+    assert_int_equal(one_node_op(n, &invite, NULL), 0);
+    assert_int_equal(one_node_op(n, &op, &result), 0);
+    return result.value;
+}

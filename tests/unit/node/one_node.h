@@ -14,6 +14,8 @@ void one_node_run(struct node *n, bool (*done)(struct node *n, void *arg), void 
 /* One operation through the node's own client; 0 or its errno. */
 int one_node_fs(struct node *n, const struct fs_op *op, struct fs_result *ret);
 int one_node_op(struct node *n, const struct node_op *op, struct fs_result *ret);
+/* A learner "two" at that address, which need not run; its id. */
+uint64_t one_node_join(struct node *n, const char *address);
 
 /* Stands for a connection that is not open: what is sent on it goes nowhere. */
 struct wire_connection *one_node_connection(void);

@@ -306,23 +306,6 @@ static void test_damage_that_nobody_can_repair_is_an_error_at_once(void **state)
     assert_int_equal(stats.unrepaired, 1);
 }
 
-static void join(struct node *n)
-{
-    uint8_t secret[NODE_SECRET_BYTES] = {9};
-    struct node_op invite = {.type = NODE_OP_INVITE, .token_id = 500};
-    struct node_op op = {.type = NODE_OP_JOIN,
-                         .token_id = 500,
-                         .version = WIRE_PROTOCOL_VERSION,
-                         .next_token_id = 601,
-                         .name = "two",
-                         .address = "127.0.0.1:1"};
-    wire_hash(secret, sizeof(secret), invite.record.secret_hash);
-    invite.record.expires_us = op.record.expires_us = clock_real_us() + 1000000000;
-    memcpy(op.secret, secret, sizeof(secret));
-    assert_int_equal(one_node_op(n, &invite, NULL), 0);
-    assert_int_equal(one_node_op(n, &op, NULL), 0);
-}
-
 /* Whoever else there is may be connected in a moment. */
 static void test_damage_waits_a_moment_for_a_connection(void **state)
 {
@@ -330,7 +313,7 @@ static void test_damage_waits_a_moment_for_a_connection(void **state)
     struct reading r = {.node = n, .inode = make(n, "f")};
     pthread_t thread;
     static const char value[] = "a value of more than sixteen bytes";
-    join(n);
+    one_node_join(n, "127.0.0.1:1");
     replace(n, r.inode, value, sizeof(value));
     spoil(n, value, sizeof(value));
     uint64_t begun = node_now();

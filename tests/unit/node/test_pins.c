@@ -66,25 +66,6 @@ static void merge_in_vain(struct pinning *t)
     one_node_run(t->node, is_at_rest, NULL);
 }
 
-static uint64_t join(struct node *n)
-{
-    uint8_t secret[NODE_SECRET_BYTES] = {9};
-    struct fs_result result;
-    struct node_op invite = {.type = NODE_OP_INVITE, .token_id = 500};
-    struct node_op op = {.type = NODE_OP_JOIN,
-                         .token_id = 500,
-                         .version = WIRE_PROTOCOL_VERSION,
-                         .next_token_id = 601,
-                         .name = "two",
-                         .address = "127.0.0.1:7371"};
-    wire_hash(secret, sizeof(secret), invite.record.secret_hash);
-    invite.record.expires_us = op.record.expires_us = clock_real_us() + 1000000000;
-    memcpy(op.secret, secret, sizeof(secret));
-    assert_int_equal(one_node_op(n, &invite, NULL), 0);
-    assert_int_equal(one_node_op(n, &op, &result), 0);
-    return result.value;
-}
-
 /* The other node tells that it has the log up to `match`. */
 static void tell_match(struct pinning *t, uint64_t match)
 {
@@ -115,7 +96,7 @@ static int setup(void **state)
     t = (struct pinning){.node = one_node_start()};
     assert_int_equal(one_node_fs(t.node, &op, &result), 0);
     t.inode = result.value;
-    t.peer = join(t.node);
+    t.peer = one_node_join(t.node, "127.0.0.1:7371");
     merge(&t);
     *state = &t;
     return 0;

@@ -321,3 +321,27 @@ void raw_close(struct raw *r)
     close(r->fd);
     ERR_clear_error();
 }
+
+/* ---- Two sides of a cluster, as a fixture ------------------------------------------ */
+
+int pair_setup(void **state)
+{
+    struct pair *p = calloc(1, sizeof(*p));
+    p->cl = cluster_new();
+    p->loop = loop_new();
+    p->a = side_new(p->cl, p->loop, 1);
+    p->b = side_new(p->cl, p->loop, 2);
+    *state = p;
+    return 0;
+}
+
+int pair_teardown(void **state)
+{
+    struct pair *p = *state;
+    side_free(p->a);
+    side_free(p->b);
+    loop_free(p->loop);
+    cluster_free(p->cl);
+    free(p);
+    return 0;
+}

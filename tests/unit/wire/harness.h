@@ -67,6 +67,15 @@ struct wire_connection *side_dial(struct side *from, const struct side *to);
 void connect_sides(struct side *from, struct side *to);
 const struct wire_counters *counters_of(const struct side *s);
 
+/* Nodes 1 and 2 of a cluster on one loop: a fixture of cmocka's, its state a pair. */
+struct pair {
+    struct cluster *cl;
+    struct event_base *loop;
+    struct side *a, *b;
+};
+int pair_setup(void **state);
+int pair_teardown(void **state);
+
 /* Runs the loop until the condition holds; the test's own alarm ends a wait in vain. */
 #define run_until(loop, condition)                                                       \
     do {                                                                                 \

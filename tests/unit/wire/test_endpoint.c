@@ -6,34 +6,6 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 
-struct pair {
-    struct cluster *cl;
-    struct event_base *loop;
-    struct side *a, *b;
-};
-
-static int setup(void **state)
-{
-    struct pair *p = calloc(1, sizeof(*p));
-    p->cl = cluster_new();
-    p->loop = loop_new();
-    p->a = side_new(p->cl, p->loop, 1);
-    p->b = side_new(p->cl, p->loop, 2);
-    *state = p;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct pair *p = *state;
-    side_free(p->a);
-    side_free(p->b);
-    loop_free(p->loop);
-    cluster_free(p->cl);
-    free(p);
-    return 0;
-}
-
 static void test_opens(void **state)
 {
     struct pair *p = *state;
@@ -576,7 +548,7 @@ static void test_ping_pong(void **state)
 
 int main(void)
 {
-#define with(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+#define with(test) cmocka_unit_test_setup_teardown(test, pair_setup, pair_teardown)
     const struct CMUnitTest tests[] = {
         with(test_opens),
         with(test_sizes),

@@ -9,7 +9,7 @@
 
 enum { OLD, NEW, CAS };
 
-struct pair {
+struct rotating {
     struct cluster *cl;
     char *ca_key[CAS], *ca[CAS]; /* the first is the cluster's */
     struct event_base *loop;
@@ -20,7 +20,7 @@ struct pair {
 
 static int setup(void **state)
 {
-    struct pair *p = calloc(1, sizeof(*p));
+    struct rotating *p = calloc(1, sizeof(*p));
     p->cl = cluster_new();
     p->ca_key[OLD] = p->cl->ca_key;
     p->ca[OLD] = p->cl->ca_cert;
@@ -36,7 +36,7 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
-    struct pair *p = *state;
+    struct rotating *p = *state;
     for (size_t i = 0; i < 2; i++) {
         side_free(p->sides[i]);
         free(p->keys[i]);
@@ -50,7 +50,7 @@ static int teardown(void **state)
 }
 
 /* Gives a side a certificate of one CA, and makes it believe these; both: CAS. */
-static int identify(struct pair *p, size_t side, int signer, int believed)
+static int identify(struct rotating *p, size_t side, int signer, int believed)
 {
     char *request, *cert, *cas;
     assert_int_equal(wire_pki_make_request(p->keys[side], &request), 0);
@@ -82,7 +82,7 @@ static bool is_signed_by(X509 *certificate, const char *ca_pem)
     return is;
 }
 
-static void exchange(struct pair *p, struct side *from, struct side *to)
+static void exchange(struct rotating *p, struct side *from, struct side *to)
 {
     unsigned had = to->frames;
     assert_int_equal(wire_send_bytes(from->last, WIRE_RAFT_VOTE, 0, "x", 1), 0);
@@ -91,7 +91,7 @@ static void exchange(struct pair *p, struct side *from, struct side *to)
 
 static void test_renewed(void **state)
 {
-    struct pair *p = *state;
+    struct rotating *p = *state;
     struct side *a = p->sides[0], *b = p->sides[1];
     connect_sides(a, b);
     X509 *before = shown_to(a);
@@ -110,7 +110,7 @@ static void test_renewed(void **state)
 static void test_ca_replaced(void **state)
 {
     static const int steps[][2] = {{OLD, CAS}, {NEW, CAS}, {NEW, NEW}};
-    struct pair *p = *state;
+    struct rotating *p = *state;
     struct side *a = p->sides[0], *b = p->sides[1];
     connect_sides(a, b);
     for (size_t i = 0; i < array_length(steps); i++)
@@ -127,7 +127,7 @@ static void test_ca_replaced(void **state)
 
 static void test_of_the_former_ca(void **state)
 {
-    struct pair *p = *state;
+    struct rotating *p = *state;
     struct side *a = p->sides[0], *b = p->sides[1];
     connect_sides(a, b);
     assert_int_equal(identify(p, 1, OLD, CAS), 0);
@@ -146,7 +146,7 @@ static void test_of_the_former_ca(void **state)
 
 static void test_replaced_in_the_handshake(void **state)
 {
-    struct pair *p = *state;
+    struct rotating *p = *state;
     struct side *a = p->sides[0], *b = p->sides[1];
     assert_int_equal(identify(p, 0, NEW, CAS), 0);
     assert_int_equal(identify(p, 1, OLD, CAS), 0);
@@ -161,7 +161,7 @@ static void test_replaced_in_the_handshake(void **state)
 
 static void test_unfit(void **state)
 {
-    struct pair *p = *state;
+    struct rotating *p = *state;
     struct side *a = p->sides[0], *b = p->sides[1];
     connect_sides(a, b);
     assert_int_equal(identify(p, 0, OLD, NEW), -EKEYREJECTED);
@@ -196,7 +196,7 @@ static void welcome(struct side *s, struct wire_connection *c,
     wire_close_after_sending(c);
 }
 
-static int join(struct pair *p, int ca, char error[WIRE_ERROR_BYTES])
+static int join(struct rotating *p, int ca, char error[WIRE_ERROR_BYTES])
 {
     struct side *s = p->sides[0];
     struct join j = {.address = s->address};
@@ -217,7 +217,7 @@ static int join(struct pair *p, int ca, char error[WIRE_ERROR_BYTES])
 
 static void test_tokens(void **state)
 {
-    struct pair *p = *state;
+    struct rotating *p = *state;
     char error[WIRE_ERROR_BYTES];
     assert_int_equal(identify(p, 0, NEW, CAS), 0);
     assert_int_equal(join(p, OLD, error), -EKEYREJECTED);
