@@ -147,12 +147,13 @@ static int (*const evaluators[])(struct eval *e) = {
     [FS_REPLACE] = evaluate_replace, [FS_BUILD] = evaluate_build,
     [FS_RESERVE] = evaluate_reserve, [FS_RECLAIM] = evaluate_reclaim,
     [FS_ABANDON] = evaluate_abandon, [FS_LINK] = evaluate_link,
+    [FS_XATTR] = evaluate_xattr,
 };
 
 int fs_evaluate(const struct fs_view *view, const struct fs_op *op,
                 struct fs_change *change, struct fs_result *ret)
 {
-    if (op->type < FS_MAKE || op->type > FS_OP_LAST)
+    if (op->type >= array_length(evaluators) || !evaluators[op->type])
         return -EPROTO;
     if (fs_ranges_slots(op->ranges, op->ranges_size) > FS_OP_SLOTS)
         return -E2BIG;

@@ -99,6 +99,13 @@ void eval_set(struct eval *e, struct fs_inode *inode);
 /* One name less leads to it; `gone` where that was the last. */
 int eval_unlink(struct eval *e, struct eval_inode *i);
 
+/* ---- evaluate_xattr.c ---- */
+
+/* Deletes all extended attributes of an inode that goes. */
+int xattrs_drop(struct eval *e, uint64_t inode);
+/* What a write, another size and another owner take away: security.capability. */
+int xattr_drop_privileges(struct eval *e, uint64_t inode);
+
 /* ---- evaluate_write.c ---- */
 
 /* Gives a regular file the value that op's content, ranges and size say; the content it
@@ -140,5 +147,6 @@ int evaluate_build(struct eval *e);
 int evaluate_reserve(struct eval *e);
 int evaluate_reclaim(struct eval *e);
 int evaluate_abandon(struct eval *e);
+int evaluate_xattr(struct eval *e);
 
 #endif

@@ -39,9 +39,11 @@ int evaluate_setattr(struct eval *e)
         i->inode.mtime_ns = e->now_ns;
         eval_settle(e, i->inode.inode);
     }
+    if (e->op->set & (FS_SET_SIZE | FS_SET_UID | FS_SET_GID))
+        error = xattr_drop_privileges(e, e->op->inode);
     eval_set(e, &i->inode);
     i->dirty = true;
-    return 0;
+    return error;
 }
 
 /* No record: the numbers are the timestamps below the entry's own, which the node sets

@@ -123,6 +123,8 @@ static int make_over(struct eval *e, uint64_t number)
     if (!S_ISREG(i->inode.mode))
         return -EEXIST;
     error = eval_value(e, &i->inode);
+    if (!error)
+        error = xattr_drop_privileges(e, number);
     if (error)
         return error;
     eval_settle(e, number);

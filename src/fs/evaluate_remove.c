@@ -13,8 +13,9 @@ int eval_unlink(struct eval *e, struct eval_inode *i)
         return 0;
     }
     i->gone = true;
-    if (inode->kind != FS_CONTENT_EXTENTS)
-        return 0;
+    int error = xattrs_drop(e, inode->inode);
+    if (error || inode->kind != FS_CONTENT_EXTENTS)
+        return error;
     return content_drop(e, inode->content, inode->trim_count > 0);
 }
 

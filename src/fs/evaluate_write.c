@@ -258,6 +258,8 @@ int evaluate_write(struct eval *e)
         error = write_at_end(e, &i->inode, &e->result.value);
     else
         error = write_ranges(e, &i->inode, &e->result.value);
+    if (!error)
+        error = xattr_drop_privileges(e, op->inode);
     if (error)
         return error;
     eval_settle(e, op->inode);
@@ -275,6 +277,8 @@ int evaluate_replace(struct eval *e)
         error = check_regular(&i->inode);
     if (!error)
         error = eval_value(e, &i->inode);
+    if (!error)
+        error = xattr_drop_privileges(e, e->op->inode);
     if (error)
         return error;
     eval_settle(e, e->op->inode);

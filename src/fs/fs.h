@@ -28,6 +28,7 @@ enum fs_class {
     FS_CLASS_EXTENT = 'B',  /* content id, offset -> bytes, at most LIMIT_EXTENT_BYTES */
     FS_CLASS_CONTENT = 'P', /* content id -> session that builds it; 0: to be reclaimed (or
                                trimmed, README E6) */
+    FS_CLASS_XATTR = 'X',   /* inode, name -> the value of an extended attribute */
     FS_CLASS_SESSION = 'S', /* kept by node */
     FS_CLASS_CLUSTER = 'C', /* kept by node */
 };
@@ -43,6 +44,7 @@ void fs_key_name(struct fs_key *key, uint64_t parent, const void *name, size_t n
 void fs_key_inode(struct fs_key *key, uint64_t inode);
 void fs_key_extent(struct fs_key *key, uint64_t content, uint64_t offset);
 void fs_key_content(struct fs_key *key, uint64_t content);
+void fs_key_xattr(struct fs_key *key, uint64_t inode, const void *name, size_t name_size);
 
 /* ---- The view: what this folder knows of a store ---------------------------------------- */
 
@@ -119,16 +121,26 @@ enum fs_op_type {
     FS_RECLAIM = 10, /* deletes some extents nobody refers to; nothing to do: no entry */
     FS_ABANDON = 11, /* content in progress of session `content` is to be reclaimed (S7) */
     FS_LINK = 12,    /* inode gets one name more: parent, name */
-    FS_OP_LAST = FS_LINK,
+    FS_XATTR = 13,   /* inode, name, value: an extended attribute; flags FS_XATTR_* */
 };
 
-enum { FS_LINKS_MOST = LIMIT_OF(65000, 4) }; /* names of one file: -EMLINK beyond */
+enum {
+    FS_LINKS_MOST = LIMIT_OF(65000, 4), /* names of one file: -EMLINK beyond */
+    FS_XATTRS_MOST = 256,               /* of one inode: -ENOSPC beyond */
+    FS_XATTR_BYTES = 64 << 10,          /* of a value: -E2BIG beyond */
+    FS_XATTR_LIST_BYTES = 64 << 10,     /* of all names of an inode, as listxattr(2) can give */
+};
+_Static_assert((size_t)FS_XATTRS_MOST * (LIMIT_NAME_BYTES + 1) <= FS_XATTR_LIST_BYTES,
+               "all names of an inode can be listed");
 
 enum fs_op_flags {
     FS_OVER = 1,      /* MAKE: an existing regular file gets the new value instead */
     FS_NOREPLACE = 2, /* RENAME */
     FS_APPEND = 4,    /* WRITE: at the end, decided here (one range) */
     FS_PARENTS = 8,   /* unused by evaluation; reserved */
+    FS_XATTR_CREATE = 16,  /* XATTR: it must not be there yet */
+    FS_XATTR_REPLACE = 32, /* XATTR: it must be there */
+    FS_XATTR_REMOVE = 64,  /* XATTR: it must be there, and goes */
     FS_EXCHANGE = 128, /* RENAME: both names exist, and change places */
 };
 
@@ -158,6 +170,8 @@ struct fs_op {
     int64_t atime_ns, mtime_ns;
     const uint8_t *target; /* MAKE of a symlink */
     uint16_t target_size;
+    const uint8_t *value; /* XATTR */
+    uint32_t value_size;
     /* Encoded ranges: { offset u64, length u32, bytes }*, ascending, not overlapping. */
     const uint8_t *ranges;
     uint32_t ranges_size;
@@ -167,6 +181,9 @@ void fs_op_encode(const struct fs_op *op, struct buf *to);
 /* `ret` points into `data`. -EPROTO unless every field is within its limits and they fill it
  * exactly. */
 int fs_op_decode(const void *data, size_t length, struct fs_op *ret);
+bool fs_op_known(uint32_t type);
+/* Another subject for an encoded operation that has one. */
+void fs_op_retarget(struct buf *op, uint64_t inode);
 /* One range more, at the end of `ranges`. */
 void fs_range_add(struct buf *ranges, uint64_t offset, const void *data, size_t length);
 /* The next range of encoded ranges; false at the end. */
@@ -237,6 +254,12 @@ int fs_list(const struct fs_view *view, uint64_t directory, const void *after,
             int (*each)(void *arg, const uint8_t *name, size_t name_size, uint64_t inode,
                         uint8_t type),
             void *arg);
+/* Appends the value of an extended attribute. -ENODATA: it has none of that name (or is
+ * gone); -EOPNOTSUPP, -EINVAL: no attribute has such a name. */
+int fs_xattr_get(const struct fs_view *view, uint64_t inode, const void *name,
+                 size_t name_size, struct buf *to);
+/* Appends the names of all, each with a NUL behind it. */
+int fs_xattr_list(const struct fs_view *view, uint64_t inode, struct buf *to);
 /* Walks an absolute or relative path from the root, not following symlinks, "." and ".."
  * refused (-EINVAL). On -ENOENT of the last part only, *ret_parent and *ret_name (into path)
  * are set and *ret_inode is 0, and the return is 0. */

@@ -29,6 +29,15 @@ void fs_key_extent(struct fs_key *key, uint64_t content, uint64_t offset)
     key->size += 8;
 }
 
+void fs_key_xattr(struct fs_key *key, uint64_t inode, const void *name, size_t name_size)
+{
+    ensure(name_size <= LIMIT_NAME_BYTES);
+    key_begin(key, FS_CLASS_XATTR, inode);
+    if (name_size)
+        memcpy(key->bytes + key->size, name, name_size);
+    key->size += (uint32_t)name_size;
+}
+
 void fs_key_content(struct fs_key *key, uint64_t content)
 {
     key_begin(key, FS_CLASS_CONTENT, content);

@@ -13,7 +13,7 @@
 
 /* READDIRPLUS always: `find` is an order of magnitude faster (K16). HANDLE_KILLPRIV is
  * not taken: the kernel clears set-user-id bits by a SETATTR of its own. Requests without
- * a handler are answered ENOSYS, and the kernel stops asking: extended attributes,
+ * a handler are answered ENOSYS, and the kernel stops asking:
  * FALLOCATE (EOPNOTSUPP to the caller), LSEEK (a file is all data), FSYNCDIR (success:
  * names are committed when they are made), locks (kept by the kernel, on this host). */
 static void on_init(void *mount, struct fuse_conn_info *conn)
@@ -56,6 +56,10 @@ const struct fuse_lowlevel_ops mount_operations = {
     .readdirplus = on_readdirplus,
     .releasedir = on_releasedir,
     .statfs = on_statfs,
+    .setxattr = on_setxattr,
+    .getxattr = on_getxattr,
+    .listxattr = on_listxattr,
+    .removexattr = on_removexattr,
 };
 
 /* ---- Checks ---- */

@@ -244,6 +244,27 @@ static struct pending *touched_pending(const struct mount_call *call)
     return NULL;
 }
 
+/* What the kernel's number stands for may have been made meanwhile, by this host or by another
+ * one, whose it is an alias of then. */
+static void subject_settle(struct mount_call *call)
+{
+    const struct file *file = file_find(call->mount, call->subject);
+    uint64_t inode = file ? file->inode : call->subject;
+    fs_op_retarget(&call->request.op, inode);
+    call->request.subject = inode;
+}
+
+/* What is buffered of its subject now is waited for, but not what is written meanwhile. */
+static struct overlay_layer *written_before(struct mount_call *call, struct file **ret)
+{
+    if (!call->after_writes)
+        return NULL;
+    call->after_writes = false;
+    *ret = file_find(call->mount, call->subject);
+    struct overlay_layer *l = *ret ? (*ret)->overlay.last : NULL;
+    return l && l != detached_layer(*ret) ? l : NULL;
+}
+
 /* With the lock held: waits for a pending name, or submits. */
 static void call_advance(struct mount_call *call);
 
@@ -263,20 +284,37 @@ static void call_advance(struct mount_call *call)
 {
     struct fs_mount *m = call->mount;
     struct pending *p = touched_pending(call);
-    if (p) {
-        struct overlay_layer *l = p->file->overlay.first;
+    struct file *file = p ? p->file : NULL;
+    struct overlay_layer *l = p ? file->overlay.first : written_before(call, &file);
+    if (l) {
         call->resume = call_resume;
-        call_wait(call, &l->waiting, p->file);
-        file_seal(p->file, l);
+        call_wait(call, &l->waiting, file);
+        file_seal(file, l);
         return;
     }
-    if (call->prepare)
-        call->prepare(call);
+    if (call->subject)
+        subject_settle(call);
     call->settled = false;
     call->submitted = true;
     m->backend.submit(m->backend.context, &call->request);
     if (call->interrupted)
         m->backend.interrupt(m->backend.context, &call->request, call->fatal);
+}
+
+/* A file that has no inode yet is made first, under the name it was opened by. */
+void call_subject(struct mount_call *call, uint64_t inode)
+{
+    struct fs_mount *m = call->mount;
+    call->subject = inode;
+    pthread_mutex_lock(&m->lock);
+    const struct file *file = file_find(m, inode);
+    const struct pending *p = file ? file->pending : NULL;
+    if (p) {
+        memcpy(call->names[1], p->name, p->name_size);
+        call->names[1][p->name_size] = '\0';
+        call_touch(call, p->parent, call->names[1]);
+    }
+    pthread_mutex_unlock(&m->lock);
 }
 
 void call_start(struct mount_call *call, const struct fs_op *op)

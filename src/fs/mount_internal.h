@@ -131,8 +131,6 @@ struct mount_call {
                          (K2) */
     struct file *waits_for; /* whose flight it waits for, NULL: its own operation's */
     void (*resume)(struct mount_call *call, int error); /* instead of the answer */
-    /* With the lock held, where it is set: the last moment to change the operation. */
-    void (*prepare)(struct mount_call *call);
     void (*answer)(struct mount_call *call, int error); /* replies; then it is freed */
     struct fs_request request;
     struct handle *handle;
@@ -140,7 +138,8 @@ struct mount_call {
     struct stat attr;
     size_t size;
     uint64_t detached; /* the inode it may remove, and has detached; 0: none */
-    uint64_t linked;   /* the kernel's number of what gets one name more */
+    uint64_t subject;  /* the kernel's number of what the operation is about; 0: none */
+    bool after_writes; /* what is buffered of the subject is committed first */
     /* Names and directories the operation touches: what is pending there is made first.
      */
     struct {
@@ -288,6 +287,8 @@ void mount_flush_all(struct fs_mount *m);
 struct mount_call *call_new(struct fs_mount *m, fuse_req_t req,
                             void (*answer)(struct mount_call *call, int error));
 void call_touch(struct mount_call *call, uint64_t parent, const char *name);
+/* The operation is about this inode, which may still have to be made, or be an alias. */
+void call_subject(struct mount_call *call, uint64_t inode);
 /* First makes what is pending where it touches, then submits its operation. -ENOMEM is
  * answered. Not on the loop. */
 void call_start(struct mount_call *call, const struct fs_op *op);
@@ -362,6 +363,12 @@ void on_getattr(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi);
 void on_setattr(fuse_req_t req, fuse_ino_t inode, struct stat *attr, int set,
                 struct fuse_file_info *fi);
 void on_statfs(fuse_req_t req, fuse_ino_t inode);
+
+void on_getxattr(fuse_req_t req, fuse_ino_t inode, const char *name, size_t size);
+void on_listxattr(fuse_req_t req, fuse_ino_t inode, size_t size);
+void on_setxattr(fuse_req_t req, fuse_ino_t inode, const char *name, const char *value,
+                 size_t size, int flags);
+void on_removexattr(fuse_req_t req, fuse_ino_t inode, const char *name);
 
 void on_open(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi);
 void on_read(fuse_req_t req, fuse_ino_t inode, size_t size, off_t offset,

@@ -201,44 +201,11 @@ static void answer_link(struct mount_call *call, int error)
 {
     struct fs_mount *m = call->mount;
     pthread_mutex_lock(&m->lock);
-    struct file *file = file_find(m, call->linked);
+    struct file *file = file_find(m, call->subject);
     if (file && !error)
         file_changed(file);
     pthread_mutex_unlock(&m->lock);
     answer_entry(call, error);
-}
-
-/* By now what was pending is made, or its number an alias of what another host made. */
-static void link_prepare(struct mount_call *call)
-{
-    const struct file *file = file_find(call->mount, call->linked);
-    const char *name = call->names[0];
-    struct fs_op op = {
-        .type = FS_LINK,
-        .inode = file ? file->inode : call->linked,
-        .parent = call->touches[0].parent,
-        .name = (const uint8_t *)name,
-        .name_size = (uint16_t)strlen(name),
-    };
-    buf_clear(&call->request.op);
-    fs_op_encode(&op, &call->request.op);
-    ensure(!call->request.op.failed); /* as long as it was before */
-    call->request.subject = fs_op_subject(&op);
-}
-
-/* A file that has no inode yet is made first, under the name it was opened by. */
-static void touch_pending(struct mount_call *call, uint64_t inode)
-{
-    struct fs_mount *m = call->mount;
-    pthread_mutex_lock(&m->lock);
-    const struct file *file = file_find(m, inode);
-    const struct pending *p = file ? file->pending : NULL;
-    if (p) {
-        memcpy(call->names[1], p->name, p->name_size);
-        call->names[1][p->name_size] = '\0';
-        call_touch(call, p->parent, call->names[1]);
-    }
-    pthread_mutex_unlock(&m->lock);
 }
 
 void on_link(fuse_req_t req, fuse_ino_t inode, fuse_ino_t parent, const char *name)
@@ -258,11 +225,9 @@ void on_link(fuse_req_t req, fuse_ino_t inode, fuse_ino_t parent, const char *na
     call->attr = attr;
     call->attr.st_nlink++;
     call->attr.st_ctim = ns_timespec(now_ns());
-    call->linked = inode;
-    call->prepare = link_prepare;
     strcpy(call->names[0], name);
     call_touch(call, parent, call->names[0]);
-    touch_pending(call, inode);
+    call_subject(call, inode);
     struct fs_op op = {.type = FS_LINK,
                        .inode = inode,
                        .parent = parent,

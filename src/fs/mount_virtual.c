@@ -168,6 +168,42 @@ static void virtual_setattr(fuse_req_t req, fuse_ino_t inode, struct stat *attr,
         on_setattr(req, inode, attr, set, fi);
 }
 
+static void virtual_getxattr(fuse_req_t req, fuse_ino_t inode, const char *name,
+                             size_t size)
+{
+    if (mount_is_virtual(inode))
+        fuse_reply_err(req, ENODATA);
+    else
+        on_getxattr(req, inode, name, size);
+}
+
+static void virtual_listxattr(fuse_req_t req, fuse_ino_t inode, size_t size)
+{
+    if (!mount_is_virtual(inode))
+        on_listxattr(req, inode, size);
+    else if (size)
+        fuse_reply_buf(req, NULL, 0);
+    else
+        fuse_reply_xattr(req, 0);
+}
+
+static void virtual_setxattr(fuse_req_t req, fuse_ino_t inode, const char *name,
+                             const char *value, size_t size, int flags)
+{
+    if (mount_is_virtual(inode))
+        fuse_reply_err(req, EROFS);
+    else
+        on_setxattr(req, inode, name, value, size, flags);
+}
+
+static void virtual_removexattr(fuse_req_t req, fuse_ino_t inode, const char *name)
+{
+    if (mount_is_virtual(inode))
+        fuse_reply_err(req, EROFS);
+    else
+        on_removexattr(req, inode, name);
+}
+
 /* ---- Files: an open one is its text ---- */
 
 struct text {
@@ -366,6 +402,10 @@ void virtual_route(struct fuse_lowlevel_ops *operations)
     o->lookup = virtual_lookup;
     o->getattr = virtual_getattr;
     o->setattr = virtual_setattr;
+    o->getxattr = virtual_getxattr;
+    o->listxattr = virtual_listxattr;
+    o->setxattr = virtual_setxattr;
+    o->removexattr = virtual_removexattr;
     o->mknod = virtual_mknod;
     o->mkdir = virtual_mkdir;
     o->symlink = virtual_symlink;

@@ -4,7 +4,7 @@
  *   op     = type u8 | flags u32 | set u32 | inode u64 | parent u64 | parent2 u64
  *            | name string | name2 string | mode u32 | uid u32 | gid u32 | rdev u32
  *            | size u64 | content u64 | atime i64 | mtime i64 | target string
- *            | ranges_size u32 | range*
+ *            | ranges_size u32 | range* | of XATTR: value_size u32 | value
  *   string = length u16 | bytes
  *   range  = offset u64 | length u32 | bytes
  *
@@ -16,17 +16,30 @@
 #include <errno.h>
 
 enum {
-    OP_FLAGS = FS_OVER | FS_NOREPLACE | FS_APPEND | FS_PARENTS | FS_EXCHANGE,
+    OP_FLAGS = FS_OVER | FS_NOREPLACE | FS_APPEND | FS_PARENTS | FS_EXCHANGE |
+               FS_XATTR_CREATE | FS_XATTR_REPLACE | FS_XATTR_REMOVE,
     OP_SET = FS_SET_MODE | FS_SET_UID | FS_SET_GID | FS_SET_SIZE | FS_SET_ATIME |
              FS_SET_MTIME | FS_SET_ATIME_NOW | FS_SET_MTIME_NOW | FS_SET_NO_SETID,
     OP_FIXED_BYTES = 91, /* all that is of one size */
+    OP_INODE = 9,        /* where the inode stands */
 };
+
+bool fs_op_known(uint32_t type)
+{
+    return type >= FS_MAKE && type <= FS_XATTR;
+}
+
+static bool has_value(uint32_t type)
+{
+    return type == FS_XATTR;
+}
 
 /* In as much memory as it is long: it waits in it until it is answered, and many do. */
 void fs_op_encode(const struct fs_op *op, struct buf *to)
 {
     size_t length = OP_FIXED_BYTES + op->name_size + op->name2_size + op->target_size +
-                    op->ranges_size,
+                    op->ranges_size +
+                    (has_value(op->type) ? sizeof(uint32_t) + op->value_size : 0),
            before = to->length;
     buf_reserve(to, length);
     buf_u8(to, (uint8_t)op->type);
@@ -48,6 +61,10 @@ void fs_op_encode(const struct fs_op *op, struct buf *to)
     buf_string(to, op->target, op->target_size);
     buf_u32(to, op->ranges_size);
     buf_bytes(to, op->ranges, op->ranges_size);
+    if (has_value(op->type)) {
+        buf_u32(to, op->value_size);
+        buf_bytes(to, op->value, op->value_size);
+    }
     ensure(to->failed || to->length == before + length);
 }
 
@@ -92,6 +109,12 @@ static void read_tail(struct reader *r, struct fs_op *op)
     op->ranges = reader_bytes(r, op->ranges_size);
 }
 
+static void read_value(struct reader *r, struct fs_op *op)
+{
+    op->value_size = reader_u32(r);
+    op->value = reader_bytes(r, op->value_size);
+}
+
 int fs_op_decode(const void *data, size_t length, struct fs_op *ret)
 {
     struct reader r = reader_of(data, length);
@@ -104,16 +127,24 @@ int fs_op_decode(const void *data, size_t length, struct fs_op *ret)
     op.parent2 = reader_u64(&r);
     read_strings(&r, &op);
     read_tail(&r, &op);
-    if (!reader_done(&r) || type < FS_MAKE || type > FS_OP_LAST)
+    if (has_value(type))
+        read_value(&r, &op);
+    if (!reader_done(&r) || !fs_op_known(type))
         return -EPROTO;
     if (op.flags & ~(uint32_t)OP_FLAGS || op.set & ~(uint32_t)OP_SET ||
         op.name_size > LIMIT_NAME_BYTES || op.name2_size > LIMIT_NAME_BYTES ||
-        op.target_size > LIMIT_PATH_BYTES || op.ranges_size > LIMIT_FRAME_BYTES ||
-        !ranges_valid(op.ranges, op.ranges_size))
+        op.target_size > LIMIT_PATH_BYTES || op.value_size > FS_XATTR_BYTES ||
+        op.ranges_size > LIMIT_FRAME_BYTES || !ranges_valid(op.ranges, op.ranges_size))
         return -EPROTO;
     op.type = (enum fs_op_type)type;
     *ret = op;
     return 0;
+}
+
+void fs_op_retarget(struct buf *op, uint64_t inode)
+{
+    ensure(!op->failed && op->length >= OP_FIXED_BYTES);
+    put_u64(op->data + OP_INODE, inode);
 }
 
 void fs_range_add(struct buf *ranges, uint64_t offset, const void *data, size_t length)

@@ -25,12 +25,17 @@ struct content_row {
     bool used;
 };
 
+struct xattr_row {
+    uint64_t inode;
+};
+
 struct all {
+    struct xattr_row *xattrs;
     struct name *names;
     struct node *nodes;
     struct extent_row *extents;
     struct content_row *contents;
-    size_t name_count, node_count, extent_count, content_count, void_count;
+    size_t name_count, node_count, extent_count, content_count, void_count, xattr_count;
 };
 
 #define GROW(array, count)                                                               \
@@ -70,6 +75,11 @@ static int add(void *arg, const struct fs_item *item)
         all->contents[all->content_count - 1] = (struct content_row){
             first, get_u64(item->value), get_u64(item->value + 8), 0};
         break;
+    case FS_CLASS_XATTR:
+        ensure(item->key_size > 9 && item->key_size <= 9 + LIMIT_NAME_BYTES);
+        GROW(all->xattrs, all->xattr_count);
+        all->xattrs[all->xattr_count - 1] = (struct xattr_row){first};
+        break;
     default:
         ensure(!"a class that fs does not write");
     }
@@ -106,6 +116,7 @@ static void unload(struct all *all)
     for (size_t i = 0; i < all->node_count; i++)
         buf_release(&all->nodes[i].value);
     free(all->names);
+    free(all->xattrs);
     free(all->nodes);
     free(all->extents);
     free(all->contents);
@@ -140,6 +151,16 @@ static void check_names(struct all *all)
             up = node_of(all, up->inode.parent);
             ensure(up && steps <= all->node_count); /* N3 */
         }
+    }
+}
+
+static void check_xattrs(struct all *all)
+{
+    size_t same = 0;
+    for (size_t i = 0; i < all->xattr_count; i++) {
+        same = i && all->xattrs[i].inode == all->xattrs[i - 1].inode ? same + 1 : 1;
+        ensure(node_of(all, all->xattrs[i].inode)); /* A1 */
+        ensure(same <= FS_XATTRS_MOST);             /* A1 */
     }
 }
 
@@ -233,6 +254,7 @@ struct check_counts check_count(const struct fs_view *view)
     struct all all;
     load(view, &all);
     check_names(&all);
+    check_xattrs(&all);
     check_extents(&all);
     struct check_counts counts = {
         .names = all.name_count,
@@ -240,6 +262,7 @@ struct check_counts check_count(const struct fs_view *view)
         .extents = all.extent_count,
         .void_extents = all.void_count,
         .contents = all.content_count,
+        .xattrs = all.xattr_count,
     };
     unload(&all);
     return counts;

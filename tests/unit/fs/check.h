@@ -1,4 +1,4 @@
-/* check.h - the invariants of src/fs/README.md, N1-N3 and E1-E6, over a whole view. */
+/* check.h - the invariants of src/fs/README.md, N1-N3, A1 and E1-E6, over a whole view. */
 #ifndef TIERCE_TEST_CHECK_H
 #define TIERCE_TEST_CHECK_H
 
@@ -8,7 +8,7 @@
 void check_view(const struct fs_view *view);
 
 struct check_counts {
-    uint64_t names, inodes, extents, void_extents, contents;
+    uint64_t names, inodes, extents, void_extents, contents, xattrs;
 };
 struct check_counts check_count(const struct fs_view *view);
 

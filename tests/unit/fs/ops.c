@@ -83,6 +83,17 @@ int op_rename(struct memory *m, uint64_t parent, const char *name, uint64_t pare
     return run(m, &op, NULL);
 }
 
+int op_xattr(struct memory *m, uint64_t inode, const char *name, const void *value,
+             size_t size, uint32_t flags)
+{
+    struct fs_op op = named(FS_XATTR, 0, name);
+    op.inode = inode;
+    op.flags = flags;
+    op.value = value;
+    op.value_size = (uint32_t)size;
+    return run(m, &op, NULL);
+}
+
 int op_write(struct memory *m, uint64_t inode, uint64_t offset, const void *data,
              size_t length)
 {

@@ -15,6 +15,9 @@ int op_rmdir(struct memory *m, uint64_t parent, const char *name);
 int op_link(struct memory *m, uint64_t inode, uint64_t parent, const char *name);
 int op_rename(struct memory *m, uint64_t parent, const char *name, uint64_t parent2,
               const char *name2, uint32_t flags);
+/* FS_XATTR_* in flags. */
+int op_xattr(struct memory *m, uint64_t inode, const char *name, const void *value,
+             size_t size, uint32_t flags);
 int op_write(struct memory *m, uint64_t inode, uint64_t offset, const void *data,
              size_t length);
 int op_append(struct memory *m, uint64_t inode, const void *data, size_t length,

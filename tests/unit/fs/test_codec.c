@@ -27,6 +27,9 @@ static void test_keys_sort(void **state)
     assert_true(key_order(&a, &b) < 0);
     assert_int_equal(a.size, 17);
     fs_key_inode(&a, 0x0102030405060708);
+    fs_key_xattr(&b, 9, "user.a", 6);
+    assert_int_equal(b.size, 15);
+    assert_memory_equal(b.bytes, "X\0\0\0\0\0\0\0\11user.a", 15);
     assert_memory_equal(a.bytes, "I\1\2\3\4\5\6\7\10", 9);
     fs_key_content(&a, 9);
     assert_int_equal(a.bytes[0], 'P');
@@ -211,7 +214,8 @@ static void test_op_round_trip(void **state)
     struct buf ranges = {0}, bytes = {0}, again = {0};
     struct fs_op op = sample(&ranges), got;
     fs_op_encode(&op, &bytes);
-    assert_int_equal(bytes.capacity, bytes.length); /* it waits in no more memory than that */
+    assert_int_equal(bytes.capacity,
+                     bytes.length); /* it waits in no more memory than that */
     assert_int_equal(fs_op_decode(bytes.data, bytes.length, &got), 0);
     fs_op_encode(&got, &again);
     assert_int_equal(bytes.length, again.length);
@@ -254,8 +258,8 @@ static void test_op_refused(void **state)
         uint8_t value;
     } wrong[] = {
         {0, 0},
-        {0, FS_OP_LAST + 1},
-        {FLAGS, 0x10},
+        {0, 63},
+        {FLAGS + 2, 0x80},
         {FLAGS + 3, 1},
         {SET + 1, 2},
         {NAME, 1},
@@ -291,6 +295,41 @@ static void test_op_refused(void **state)
     assert_int_equal(fs_op_decode(bytes.data, bytes.length, &got), -EPROTO);
     buf_release(&ranges);
     buf_release(&bytes);
+}
+
+/* A type with a part of its own: of nothing, and of as much as may be. */
+static void test_op_value(void **state)
+{
+    struct buf bytes = {0};
+    struct fs_op got, op = {.type = FS_XATTR,
+                            .flags = FS_XATTR_CREATE,
+                            .inode = 7,
+                            .name = (const uint8_t *)"user.a",
+                            .name_size = 6};
+    uint8_t *value = calloc(1, FS_XATTR_BYTES + 1);
+    fs_op_encode(&op, &bytes);
+    assert_int_equal(bytes.capacity, bytes.length);
+    assert_int_equal(fs_op_decode(bytes.data, bytes.length, &got), 0);
+    assert_int_equal(got.value_size, 0);
+    assert_int_equal(fs_op_decode(bytes.data, bytes.length - 1, &got), -EPROTO);
+    fs_op_retarget(&bytes, 0x1122334455667788);
+    assert_int_equal(fs_op_decode(bytes.data, bytes.length, &got), 0);
+    assert_int_equal(got.inode, 0x1122334455667788);
+    assert_int_equal(got.flags, FS_XATTR_CREATE);
+    buf_clear(&bytes);
+    op.value = value;
+    op.value_size = FS_XATTR_BYTES;
+    value[FS_XATTR_BYTES - 1] = 'x';
+    fs_op_encode(&op, &bytes);
+    assert_int_equal(fs_op_decode(bytes.data, bytes.length, &got), 0);
+    assert_int_equal(got.value_size, FS_XATTR_BYTES);
+    assert_memory_equal(got.value, value, FS_XATTR_BYTES);
+    buf_clear(&bytes);
+    op.value_size++;
+    fs_op_encode(&op, &bytes);
+    assert_int_equal(fs_op_decode(bytes.data, bytes.length, &got), -EPROTO);
+    buf_release(&bytes);
+    free(value);
 }
 
 static void test_slots(void **state)
@@ -334,8 +373,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_keys_sort),     cmocka_unit_test(test_inode_round_trip),
         cmocka_unit_test(test_inode_refused), cmocka_unit_test(test_op_round_trip),
-        cmocka_unit_test(test_op_refused),    cmocka_unit_test(test_slots),
-        cmocka_unit_test(test_result),        cmocka_unit_test(test_subject),
+        cmocka_unit_test(test_op_refused),    cmocka_unit_test(test_op_value),
+        cmocka_unit_test(test_slots),         cmocka_unit_test(test_result),
+        cmocka_unit_test(test_subject),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -20,6 +20,7 @@ enum {
     NODES = 24,
     NAMES = 6,      /* names in use in any directory: few, so that they meet */
     ALL_NAMES = 40, /* of all nodes together */
+    XATTRS = 4,     /* of a node */
     FILE_BYTES = 1 << 20,
     STEPS = 1500,
     SEEDS = 6,
@@ -31,6 +32,7 @@ struct node {
     uint32_t mode;
     int parent; /* of a directory: a place in nodes; the root's is itself */
     unsigned names;
+    uint8_t xattrs[XATTRS]; /* the value of user.N; 0: none */
     uint8_t *bytes; /* FILE_BYTES, for a file */
     size_t size;
 };
@@ -163,10 +165,24 @@ static int compare_name(void *arg, const uint8_t *name, size_t name_size, uint64
     return 0;
 }
 
+static void compare_xattrs(struct model *m, const struct node *n)
+{
+    for (unsigned i = 0; i < XATTRS; i++) {
+        char name[16];
+        struct buf value = {0};
+        snprintf(name, sizeof(name), "user.%u", i);
+        int error = fs_xattr_get(&m->view, n->inode, name, strlen(name), &value);
+        assert_int_equal(error, n->xattrs[i] ? 0 : -ENODATA);
+        assert_true(error || (value.length == 1 && value.data[0] == n->xattrs[i]));
+        buf_release(&value);
+    }
+}
+
 static void compare_node(struct model *m, int i)
 {
     struct node *n = &m->nodes[i];
     struct fs_inode inode;
+    compare_xattrs(m, n);
     assert_int_equal(op_stat(&m->memory, n->inode, &inode), 0);
     assert_int_equal(inode.mode, n->mode);
     if (!S_ISDIR(n->mode)) {
@@ -256,6 +272,30 @@ static void step_link(struct model *m)
     n->names++;
     compare_node(m, i);
     compare_node(m, parent);
+}
+
+/* The number of a name that it has, or of one that it has not. */
+static void step_xattr(struct model *m)
+{
+    int i = some_node(m, below(m, 3) == 0);
+    if (i < 0)
+        return;
+    struct node *n = &m->nodes[i];
+    unsigned name = (unsigned)below(m, XATTRS);
+    uint32_t flags = 1u << (3 + below(m, 4)); /* none, CREATE, REPLACE, REMOVE */
+    bool there = n->xattrs[name], removes = flags == FS_XATTR_REMOVE;
+    char text[16];
+    snprintf(text, sizeof(text), "user.%u", name);
+    uint8_t value = (uint8_t)(1 + below(m, 255));
+    int expected = there && flags == FS_XATTR_CREATE ? -EEXIST
+                   : !there && flags > FS_XATTR_CREATE ? -ENODATA
+                                                       : 0;
+    assert_int_equal(op_xattr(&m->memory, n->inode, text, &value, !removes,
+                              flags < FS_XATTR_CREATE ? 0 : flags),
+                     expected);
+    if (!expected)
+        n->xattrs[name] = removes ? 0 : value;
+    compare_node(m, i);
 }
 
 static void step_make(struct model *m)
@@ -524,6 +564,7 @@ static void (*const steps[])(struct model *m) = {
     step_make,   step_make,   step_write,    step_write,   step_write, step_write_ranges,
     step_append, step_append, step_truncate, step_replace, step_build, step_remove,
     step_remove, step_rename, step_rename,   step_reclaim, step_link,  step_link,
+    step_xattr,  step_xattr,
 };
 
 static void run_seed(uint64_t seed, unsigned step_count)

@@ -31,7 +31,7 @@ struct backend {
     _Atomic unsigned texts; /* how many it gave */
     unsigned queued_count; /* submitted, not done */
     unsigned interrupts, fatal_interrupts;
-    unsigned counts[16], total; /* done, without those that failed by fail_type */
+    unsigned counts[32], total; /* done, without those that failed by fail_type */
     unsigned failed;
     uint64_t next_inode, last_inode;
     void (*_Atomic after_get)(void); /* called after each get of the view, by who asked */

@@ -1,0 +1,196 @@
+/* test_mount_xattr.c - a real mount over a name space in memory: extended attributes of files
+ * that are not made yet, or written to. */
+#include "test_mount_backend.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static struct backend backend;
+static struct fs_mount *mount_;
+static char directory[] = "/tmp/tierce-mount-XXXXXX";
+
+static const char *at(const char *name)
+{
+    static char path[4][400];
+    static unsigned turn;
+    char *to = path[turn++ % array_length(path)];
+    snprintf(to, sizeof(path[0]), "%s/%s", directory, name);
+    return to;
+}
+
+static int set_up(void **state)
+{
+    char error[FS_ERROR_BYTES] = "";
+    struct fs_mount_options options = {.mountpoint = directory, .source = "test"};
+    backend_start(&backend);
+    int result = fs_mount_start(&mount_, &options, &backend.table, error);
+    if (result)
+        print_error("%s\n", error);
+    return result;
+}
+
+static int tear_down(void **state)
+{
+    if (mount_ && fs_mount_stop(mount_, true) != 0)
+        return -1;
+    fs_mount_free(mount_);
+    mount_ = NULL;
+    backend_stop(&backend);
+    return 0;
+}
+
+static void must(int result)
+{
+    if (result < 0)
+        fail_msg("%s", strerror(errno));
+}
+
+static void assert_fails(ssize_t result, int error)
+{
+    int got = errno;
+    assert_int_equal(result, -1);
+    assert_int_equal(got, error);
+}
+
+static int must_open(const char *name, int flags)
+{
+    int fd = open(at(name), flags | O_CLOEXEC, 0644);
+    must(fd);
+    return fd;
+}
+
+static void assert_is(ssize_t length, const char *got, const char *expected)
+{
+    if (length < 0)
+        fail_msg("%s", strerror(errno));
+    assert_int_equal(length, strlen(expected));
+    assert_memory_equal(got, expected, (size_t)length);
+}
+
+static void test_set_get_list(void **state)
+{
+    char got[64];
+    backend_put(&backend, "f", "value", 5);
+    assert_fails(getxattr(at("f"), "user.a", got, sizeof(got)), ENODATA);
+    assert_int_equal(listxattr(at("f"), got, sizeof(got)), 0);
+    must(setxattr(at("f"), "user.a", "one", 3, 0));
+    assert_is(getxattr(at("f"), "user.a", got, sizeof(got)), got, "one");
+    assert_int_equal(getxattr(at("f"), "user.a", NULL, 0), 3);
+    assert_fails(getxattr(at("f"), "user.a", got, 2), ERANGE);
+    assert_int_equal(listxattr(at("f"), NULL, 0), 7);
+    assert_fails(listxattr(at("f"), got, 6), ERANGE);
+    assert_int_equal(listxattr(at("f"), got, sizeof(got)), 7);
+    assert_memory_equal(got, "user.a", 7);
+    assert_fails(setxattr(at("f"), "user.a", "x", 1, XATTR_CREATE), EEXIST);
+    assert_fails(setxattr(at("f"), "user.b", "x", 1, XATTR_REPLACE), ENODATA);
+    must(setxattr(at("f"), "user.a", "", 0, XATTR_REPLACE));
+    assert_int_equal(getxattr(at("f"), "user.a", got, sizeof(got)), 0);
+    must(removexattr(at("f"), "user.a"));
+    assert_fails(removexattr(at("f"), "user.a"), ENODATA);
+    assert_fails(setxattr(at("f"), "my.own", "x", 1, 0), EOPNOTSUPP);
+    assert_fails(getxattr(at("f"), "my.own", got, sizeof(got)), EOPNOTSUPP);
+}
+
+/* What is not made yet is made first; who reads need not wait for it. */
+static void test_pending(void **state)
+{
+    char got[64];
+    size_t size;
+    int fd = must_open("f", O_RDWR | O_CREAT | O_TRUNC);
+    assert_int_equal(write(fd, "value", 5), 5);
+    assert_int_equal(backend_total(&backend), 0);
+    assert_fails(fgetxattr(fd, "user.a", got, sizeof(got)), ENODATA);
+    assert_int_equal(flistxattr(fd, got, sizeof(got)), 0);
+    assert_int_equal(backend_total(&backend), 0);
+    must(fsetxattr(fd, "user.a", "one", 3, 0));
+    assert_int_equal(backend_count(&backend, FS_MAKE), 1);
+    assert_int_equal(backend_count(&backend, FS_XATTR), 1);
+    assert_is(fgetxattr(fd, "user.a", got, sizeof(got)), got, "one");
+    char *value = backend_value(&backend, "f", &size);
+    assert_string_equal(value, "value");
+    free(value);
+    close(fd);
+}
+
+/* Made first by another host: the attribute is given to what the name leads to. */
+static void test_pending_made_elsewhere(void **state)
+{
+    char got[64];
+    int fd = must_open("f", O_RDWR | O_CREAT | O_TRUNC);
+    backend_put(&backend, "f", "theirs", 6);
+    must(fsetxattr(fd, "user.a", "one", 3, 0));
+    assert_is(fgetxattr(fd, "user.a", got, sizeof(got)), got, "one");
+    close(fd);
+    assert_is(getxattr(at("f"), "user.a", got, sizeof(got)), got, "one");
+}
+
+/* A capability that is given after a write is not taken away by that write's commit. */
+static void test_capability_after_a_write(void **state)
+{
+    static const uint8_t all[20] = {0, 0, 0, 2, 1}; /* VFS_CAP_REVISION_2 */
+    char got[64];
+    backend_put(&backend, "f", "value", 5);
+    int fd = must_open("f", O_RDWR);
+    assert_int_equal(write(fd, "V", 1), 1);
+    must(fsetxattr(fd, "security.capability", all, sizeof(all), 0));
+    assert_int_equal(backend_count(&backend, FS_WRITE), 1);
+    assert_int_equal(fgetxattr(fd, "security.capability", got, sizeof(got)), sizeof(all));
+    close(fd);
+    assert_int_equal(getxattr(at("f"), "security.capability", got, sizeof(got)),
+                     sizeof(all));
+    fd = must_open("f", O_RDWR);
+    assert_int_equal(write(fd, "W", 1), 1); /* and one that comes after it takes it */
+    close(fd);
+    assert_fails(getxattr(at("f"), "security.capability", got, sizeof(got)), ENODATA);
+    fd = must_open("g", O_RDWR | O_CREAT | O_TRUNC);
+    assert_int_equal(write(fd, "V", 1), 1);
+    must(fsetxattr(fd, "security.capability", all, sizeof(all), 0));
+    close(fd);
+    assert_int_equal(getxattr(at("g"), "security.capability", got, sizeof(got)),
+                     sizeof(all));
+}
+
+static void test_virtual(void **state)
+{
+    char got[64];
+    assert_int_equal(listxattr(at(".tierce/status"), got, sizeof(got)), 0);
+    assert_fails(getxattr(at(".tierce/status"), "user.a", got, sizeof(got)), ENODATA);
+    assert_fails(setxattr(at(".tierce/status"), "trusted.a", "x", 1, 0), EROFS);
+    assert_fails(removexattr(at(".tierce"), "trusted.a"), EROFS);
+}
+
+static void on_test_alarm(int signal_number)
+{
+    umount2(directory, MNT_FORCE);
+    umount2(directory, MNT_DETACH);
+    _exit(3);
+}
+
+#define mounted(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        mounted(test_set_get_list),
+        mounted(test_pending),
+        mounted(test_pending_made_elsewhere),
+        mounted(test_capability_after_a_write),
+        mounted(test_virtual),
+    };
+    if (!mkdtemp(directory))
+        return 1;
+    signal(SIGALRM, on_test_alarm);
+    alarm(100);
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    rmdir(directory);
+    return failed;
+}
