@@ -99,7 +99,26 @@ void eval_set(struct eval *e, struct fs_inode *inode);
 /* One name less leads to it; `gone` where that was the last. */
 int eval_unlink(struct eval *e, struct eval_inode *i);
 
+/* ---- evaluate_acl.c ---- */
+
+/* XATTR of an ACL: the mode changes with it. */
+int acl_set(struct eval *e, struct eval_inode *i);
+/* op->set has changed the mode: the access ACL, if there is one, says the same from now on. */
+int acl_follow_mode(struct eval *e, const struct fs_inode *inode);
+/* What is made gets of its directory's default ACL; {0} is valid, and nothing. */
+struct acl_made {
+    struct buf given, access;
+};
+/* Before the inode is put: its mode is what the ACL, or else the umask, leaves of it. */
+int acl_begin(struct eval *e, struct fs_inode *inode, struct acl_made *ret);
+/* After it: puts its ACLs. */
+void acl_end(struct eval *e, const struct fs_inode *inode, const struct acl_made *made);
+void acl_release(struct acl_made *made);
+
 /* ---- evaluate_xattr.c ---- */
+
+/* -ENOSPC: it has as many attributes as may be. */
+int xattr_room(struct eval *e, uint64_t inode);
 
 /* Deletes all extended attributes of an inode that goes. */
 int xattrs_drop(struct eval *e, uint64_t inode);

@@ -43,7 +43,7 @@ int evaluate_setattr(struct eval *e)
         error = xattr_drop_privileges(e, e->op->inode);
     eval_set(e, &i->inode);
     i->dirty = true;
-    return error;
+    return error ? error : acl_follow_mode(e, &i->inode);
 }
 
 /* No record: the numbers are the timestamps below the entry's own, which the node sets

@@ -90,22 +90,28 @@ static int make_new(struct eval *e, struct eval_inode *parent)
 {
     const struct fs_op *op = e->op;
     struct fs_inode inode;
+    struct acl_made acls = {0};
     int error = check_number(e);
     if (error)
         return error;
     make_attributes(e, &parent->inode, &inode);
-    error = make_value(e, &inode);
+    error = acl_begin(e, &inode, &acls);
+    if (!error)
+        error = make_value(e, &inode);
     if (error)
-        return error;
+        goto out;
     inode.inode = op->inode ? op->inode : eval_next(e);
     eval_put_inode(e, &inode);
+    acl_end(e, &inode, &acls);
     eval_settle(e, inode.inode);
     eval_put_name(e, op->parent, op->name, op->name_size, inode.inode, inode.mode);
     parent->inode.size++;
     parent->inode.nlink += S_ISDIR(inode.mode) ? 1 : 0;
     eval_touch(e, parent);
     e->result.value = inode.inode;
-    return 0;
+out:
+    acl_release(&acls);
+    return error;
 }
 
 static int make_over(struct eval *e, uint64_t number)
@@ -133,8 +139,9 @@ static int make_over(struct eval *e, uint64_t number)
     i->inode.mtime_ns = e->now_ns;
     eval_set(e, &i->inode);
     i->dirty = true;
+    error = acl_follow_mode(e, &i->inode);
     e->result = (struct fs_result){.value = number, .more = 1};
-    return 0;
+    return error;
 }
 
 int evaluate_make(struct eval *e)

@@ -266,7 +266,7 @@ int evaluate_write(struct eval *e)
     i->inode.mtime_ns = e->now_ns;
     eval_set(e, &i->inode);
     i->dirty = true;
-    return 0;
+    return acl_follow_mode(e, &i->inode);
 }
 
 int evaluate_replace(struct eval *e)
@@ -286,7 +286,7 @@ int evaluate_replace(struct eval *e)
     eval_set(e, &i->inode);
     i->dirty = true;
     e->result.value = e->op->inode;
-    return 0;
+    return acl_follow_mode(e, &i->inode);
 }
 
 int evaluate_build(struct eval *e)

@@ -6,14 +6,18 @@
 #include <errno.h>
 #include <sys/stat.h>
 
+enum {
+    XATTR_FLAGS =
+        FS_XATTR_CREATE | FS_XATTR_REPLACE | FS_XATTR_REMOVE | FS_XATTR_NO_SETGID
+};
+
 static int count_name(void *arg, const uint8_t *name, size_t size)
 {
     ++*(unsigned *)arg;
     return 0;
 }
 
-/* Room for one more. */
-static int check_count(struct eval *e, uint64_t inode)
+int xattr_room(struct eval *e, uint64_t inode)
 {
     unsigned count = 0;
     int error = xattr_each(e->view, inode, count_name, &count);
@@ -22,10 +26,9 @@ static int check_count(struct eval *e, uint64_t inode)
 
 static int check_fields(const struct fs_op *op)
 {
-    const uint32_t flags = FS_XATTR_CREATE | FS_XATTR_REPLACE | FS_XATTR_REMOVE;
     bool removes = op->flags & FS_XATTR_REMOVE;
-    if (op->flags & ~flags || op->set || (removes && op->flags != FS_XATTR_REMOVE) ||
-        (removes && op->value_size))
+    if (op->flags & ~(uint32_t)XATTR_FLAGS || op->set ||
+        (removes && (op->flags != FS_XATTR_REMOVE || op->value_size)))
         return -EINVAL;
     if (op->value_size > FS_XATTR_BYTES)
         return -E2BIG;
@@ -49,19 +52,14 @@ static int check_there(struct eval *e)
         return op->flags & FS_XATTR_CREATE ? -EEXIST : 0;
     if (op->flags & (FS_XATTR_REPLACE | FS_XATTR_REMOVE))
         return -ENODATA;
-    return check_count(e, op->inode);
+    return xattr_room(e, op->inode);
 }
 
-int evaluate_xattr(struct eval *e)
+static int set(struct eval *e, struct eval_inode *i)
 {
     const struct fs_op *op = e->op;
-    struct eval_inode *i;
     struct fs_key key;
-    int error = check_fields(op);
-    if (!error)
-        error = eval_inode(e, op->inode, &i);
-    if (!error)
-        error = check_kind(op, &i->inode);
+    int error = op->flags & FS_XATTR_NO_SETGID ? -EINVAL : check_kind(op, &i->inode);
     if (!error)
         error = check_there(e);
     if (error)
@@ -74,6 +72,17 @@ int evaluate_xattr(struct eval *e)
                  op->value_size);
     eval_change(e, i);
     return 0;
+}
+
+int evaluate_xattr(struct eval *e)
+{
+    struct eval_inode *i;
+    int error = check_fields(e->op);
+    if (!error)
+        error = eval_inode(e, e->op->inode, &i);
+    if (error)
+        return error;
+    return xattr_name_is_acl(e->op->name, e->op->name_size) ? acl_set(e, i) : set(e, i);
 }
 
 int xattr_drop_privileges(struct eval *e, uint64_t inode)

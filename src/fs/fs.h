@@ -142,6 +142,8 @@ enum fs_op_flags {
     FS_XATTR_REPLACE = 32, /* XATTR: it must be there */
     FS_XATTR_REMOVE = 64,  /* XATTR: it must be there, and goes */
     FS_EXCHANGE = 128, /* RENAME: both names exist, and change places */
+    FS_UMASK = 4096,   /* MAKE: `umask` counts, where the directory has no default ACL */
+    FS_XATTR_NO_SETGID = 8192, /* XATTR, an access ACL: of who may not keep set-group-id */
 };
 
 enum fs_set { /* which attributes an operation sets besides; also of FS_MAKE (times) */
@@ -172,6 +174,7 @@ struct fs_op {
     uint16_t target_size;
     const uint8_t *value; /* XATTR */
     uint32_t value_size;
+    uint32_t umask; /* with FS_UMASK */
     /* Encoded ranges: { offset u64, length u32, bytes }*, ascending, not overlapping. */
     const uint8_t *ranges;
     uint32_t ranges_size;

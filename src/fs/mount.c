@@ -23,7 +23,8 @@ static void on_init(void *mount, struct fuse_conn_info *conn)
                     FUSE_CAP_HANDLE_KILLPRIV | FUSE_CAP_EXPLICIT_INVAL_DATA |
                     FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
     conn->want |= conn->capable & (FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_AUTO_INVAL_DATA |
-                                   FUSE_CAP_READDIRPLUS | FUSE_CAP_PARALLEL_DIROPS);
+                                   FUSE_CAP_READDIRPLUS | FUSE_CAP_PARALLEL_DIROPS |
+                                   FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK);
     conn->max_write = MOUNT_WRITE_BYTES;
     conn->max_background = conn->congestion_threshold = MOUNT_BACKGROUND;
     conn->time_gran = 1;

@@ -1,6 +1,8 @@
 /* mount_names.c - requests about names: look-ups from the view and the pending names,
  * changes as operations. */
+#include "acl.h"
 #include "mount_internal.h"
+#include "xattr.h"
 
 static bool name_refused(fuse_req_t req, const char *name)
 {
@@ -123,6 +125,7 @@ static void answer_entry(struct mount_call *call, int error)
     struct fuse_entry_param entry;
     call->attr.st_ino = call->request.result.value;
     entry_of(call->mount, &call->attr, &entry);
+    entry.attr_timeout = 0; /* a directory's too: its own may say otherwise */
     fuse_reply_entry(call->req, &entry);
 }
 
@@ -154,13 +157,16 @@ static void make(fuse_req_t req, uint64_t parent, const char *name, mode_t mode,
     if (!call)
         return;
     size_t target_size = target ? strlen(target) : 0;
-    make_attributes(mode, who, target_size, rdev, &call->attr);
+    make_attributes(mode & ~(S_ISLNK(mode) ? 0 : who->umask), who, target_size, rdev,
+                    &call->attr);
     if (fi)
         call->fi = *fi;
     strcpy(call->names[0], name);
     call_touch(call, parent, call->names[0]);
     struct fs_op op = {
         .type = FS_MAKE,
+        .flags = FS_UMASK,
+        .umask = who->umask & 0777,
         .parent = parent,
         .name = (const uint8_t *)name,
         .name_size = (uint16_t)strlen(name),
@@ -314,6 +320,12 @@ static int pending_open(struct fs_mount *m, struct file *file, int flags,
     return 0;
 }
 
+/* Whether what is made there gets an ACL, and with it another mode: by its MAKE. -ENODATA. */
+static int hands_down_acl(struct fs_mount *m, uint64_t parent)
+{
+    return xattr_find(&m->backend.view, parent, ACL_DEFAULT, strlen(ACL_DEFAULT), NULL);
+}
+
 /* The group of what is made there: the directory's, if it is set-group-id. */
 static int group_in(struct fs_mount *m, uint64_t parent, gid_t gid, gid_t *ret)
 {
@@ -338,6 +350,9 @@ static int create_pending(struct fs_mount *m, fuse_req_t req, uint64_t parent,
     int error = fs_lookup(&m->backend.view, parent, name, strlen(name), &existing);
     if (error != -ENOENT && may)
         return error ? error : -ESTALE;
+    error = hands_down_acl(m, parent);
+    if (error != -ENODATA)
+        return error ? error : 1;
     error = group_in(m, parent, who->gid, &gid);
     if (error)
         return error;
@@ -346,7 +361,8 @@ static int create_pending(struct fs_mount *m, fuse_req_t req, uint64_t parent,
     struct file *file = p && !(flags & O_EXCL) ? p->file : NULL;
     error = file ? 0 : 1;
     if (!file && may && (number = m->backend.take_inode(m->backend.context)))
-        error = pending_new(m, number, parent, name, mode, who->uid, gid, &file);
+        error = pending_new(m, number, parent, name, mode & ~who->umask, who->uid, gid,
+                            &file);
     if (!error)
         error = pending_open(m, file, flags, attr, ret);
     if (error < 0 && number && file) {

@@ -1,4 +1,5 @@
 /* mount_xattr.c - extended attributes: read from the view, set by operations of their own. */
+#include "acl.h"
 #include "mount_internal.h"
 #include "xattr.h"
 
@@ -13,6 +14,17 @@ static bool committed_number(struct fs_mount *m, uint64_t inode, uint64_t *ret)
     *ret = file ? file->inode : inode;
     pthread_mutex_unlock(&m->lock);
     return made;
+}
+
+static bool name_is_acl(const char *name)
+{
+    return xattr_name_is_acl((const uint8_t *)name, strlen(name));
+}
+
+/* uid=, gid=, umask= are what the kernel checks permissions by, and nothing else (M12). */
+static bool hides_acls(const struct fs_mount *m)
+{
+    return m->shown.has_uid || m->shown.has_gid || m->shown.has_umask;
 }
 
 /* ---- Reading ---- */
@@ -35,6 +47,8 @@ void on_getxattr(fuse_req_t req, fuse_ino_t inode, const char *name, size_t size
     struct buf value = {0};
     uint64_t number;
     int error = xattr_name_check((const uint8_t *)name, strlen(name));
+    if (!error && hides_acls(m) && name_is_acl(name))
+        error = -ENODATA;
     if (!error && !committed_number(m, inode, &number))
         error = -ENODATA;
     if (!error)
@@ -44,13 +58,14 @@ void on_getxattr(fuse_req_t req, fuse_ino_t inode, const char *name, size_t size
 }
 
 /* Names of trusted. are nobody's business but root's (CAP_SYS_ADMIN is not told). */
-static void hide_trusted(struct buf *names)
+static void hide(struct buf *names, bool trusted, bool acls)
 {
     size_t kept = 0;
     for (size_t at = 0, size; at < names->length; at += size) {
         const uint8_t *name = names->data + at;
         size = strlen((const char *)name) + 1;
-        if (xattr_name_begins(name, size, "trusted."))
+        if ((trusted && xattr_name_begins(name, size, "trusted.")) ||
+            (acls && name_is_acl((const char *)name)))
             continue;
         memmove(names->data + kept, name, size);
         kept += size;
@@ -66,8 +81,8 @@ void on_listxattr(fuse_req_t req, fuse_ino_t inode, size_t size)
     int error = 0;
     if (committed_number(m, inode, &number))
         error = fs_xattr_list(&m->backend.view, number, &names);
-    if (!error && fuse_req_ctx(req)->uid != 0)
-        hide_trusted(&names);
+    if (!error)
+        hide(&names, fuse_req_ctx(req)->uid != 0, hides_acls(m));
     reply_bytes(req, &names, size, error);
     buf_release(&names);
 }
@@ -116,6 +131,23 @@ static void change(fuse_req_t req, uint64_t inode, const char *name, const char 
     call_start(call, &op);
 }
 
+/* Whether the caller keeps set-group-id, which goes with a foreign group's ACL. */
+static bool keeps_setgid(fuse_req_t req, uint64_t inode)
+{
+    enum { GROUPS = 256 };
+    gid_t groups[GROUPS];
+    struct stat attr;
+    const struct fuse_ctx *who = fuse_req_ctx(req);
+    if (who->uid == 0 || mount_attributes(fuse_req_userdata(req), inode, &attr) != 0 ||
+        !(attr.st_mode & S_ISGID) || attr.st_gid == who->gid)
+        return true;
+    int count = fuse_req_getgroups(req, GROUPS, groups);
+    for (int i = 0; i < count && i < GROUPS; i++)
+        if (groups[i] == attr.st_gid)
+            return true;
+    return false;
+}
+
 static bool name_refused(fuse_req_t req, const char *name)
 {
     int error = xattr_name_check((const uint8_t *)name, strlen(name));
@@ -134,7 +166,10 @@ void on_setxattr(fuse_req_t req, fuse_ino_t inode, const char *name, const char 
     else
         change(req, inode, name, value, size,
                (flags & XATTR_CREATE ? FS_XATTR_CREATE : 0) |
-                   (flags & XATTR_REPLACE ? FS_XATTR_REPLACE : 0));
+                   (flags & XATTR_REPLACE ? FS_XATTR_REPLACE : 0) |
+                   (!strcmp(name, ACL_ACCESS) && !keeps_setgid(req, inode)
+                        ? FS_XATTR_NO_SETGID
+                        : 0));
 }
 
 void on_removexattr(fuse_req_t req, fuse_ino_t inode, const char *name)

@@ -5,6 +5,7 @@
  *            | name string | name2 string | mode u32 | uid u32 | gid u32 | rdev u32
  *            | size u64 | content u64 | atime i64 | mtime i64 | target string
  *            | ranges_size u32 | range* | of XATTR: value_size u32 | value
+ *            | with flag UMASK: umask u32
  *   string = length u16 | bytes
  *   range  = offset u64 | length u32 | bytes
  *
@@ -17,7 +18,8 @@
 
 enum {
     OP_FLAGS = FS_OVER | FS_NOREPLACE | FS_APPEND | FS_PARENTS | FS_EXCHANGE |
-               FS_XATTR_CREATE | FS_XATTR_REPLACE | FS_XATTR_REMOVE,
+               FS_XATTR_CREATE | FS_XATTR_REPLACE | FS_XATTR_REMOVE | FS_XATTR_NO_SETGID |
+               FS_UMASK,
     OP_SET = FS_SET_MODE | FS_SET_UID | FS_SET_GID | FS_SET_SIZE | FS_SET_ATIME |
              FS_SET_MTIME | FS_SET_ATIME_NOW | FS_SET_MTIME_NOW | FS_SET_NO_SETID,
     OP_FIXED_BYTES = 91, /* all that is of one size */
@@ -39,7 +41,8 @@ void fs_op_encode(const struct fs_op *op, struct buf *to)
 {
     size_t length = OP_FIXED_BYTES + op->name_size + op->name2_size + op->target_size +
                     op->ranges_size +
-                    (has_value(op->type) ? sizeof(uint32_t) + op->value_size : 0),
+                    (has_value(op->type) ? sizeof(uint32_t) + op->value_size : 0) +
+                    (op->flags & FS_UMASK ? sizeof(uint32_t) : 0),
            before = to->length;
     buf_reserve(to, length);
     buf_u8(to, (uint8_t)op->type);
@@ -65,6 +68,8 @@ void fs_op_encode(const struct fs_op *op, struct buf *to)
         buf_u32(to, op->value_size);
         buf_bytes(to, op->value, op->value_size);
     }
+    if (op->flags & FS_UMASK)
+        buf_u32(to, op->umask);
     ensure(to->failed || to->length == before + length);
 }
 
@@ -109,10 +114,15 @@ static void read_tail(struct reader *r, struct fs_op *op)
     op->ranges = reader_bytes(r, op->ranges_size);
 }
 
-static void read_value(struct reader *r, struct fs_op *op)
+/* What only some operations have. */
+static void read_parts(struct reader *r, struct fs_op *op, uint8_t type)
 {
-    op->value_size = reader_u32(r);
-    op->value = reader_bytes(r, op->value_size);
+    if (has_value(type)) {
+        op->value_size = reader_u32(r);
+        op->value = reader_bytes(r, op->value_size);
+    }
+    if (op->flags & FS_UMASK)
+        op->umask = reader_u32(r);
 }
 
 int fs_op_decode(const void *data, size_t length, struct fs_op *ret)
@@ -127,14 +137,14 @@ int fs_op_decode(const void *data, size_t length, struct fs_op *ret)
     op.parent2 = reader_u64(&r);
     read_strings(&r, &op);
     read_tail(&r, &op);
-    if (has_value(type))
-        read_value(&r, &op);
+    read_parts(&r, &op, type);
     if (!reader_done(&r) || !fs_op_known(type))
         return -EPROTO;
     if (op.flags & ~(uint32_t)OP_FLAGS || op.set & ~(uint32_t)OP_SET ||
         op.name_size > LIMIT_NAME_BYTES || op.name2_size > LIMIT_NAME_BYTES ||
         op.target_size > LIMIT_PATH_BYTES || op.value_size > FS_XATTR_BYTES ||
-        op.ranges_size > LIMIT_FRAME_BYTES || !ranges_valid(op.ranges, op.ranges_size))
+        op.umask > 0777 || op.ranges_size > LIMIT_FRAME_BYTES ||
+        !ranges_valid(op.ranges, op.ranges_size))
         return -EPROTO;
     op.type = (enum fs_op_type)type;
     *ret = op;

@@ -1,6 +1,8 @@
 /* xattr.c - reading extended attributes, and what their names may be. */
 #include "xattr.h"
 
+#include "acl.h"
+
 #include <errno.h>
 
 static const char *const prefixes[] = {"user.", "trusted.", "security."};
@@ -16,6 +18,12 @@ bool xattr_name_is(const uint8_t *name, size_t size, const char *known)
     return size == strlen(known) && xattr_name_begins(name, size, known);
 }
 
+bool xattr_name_is_acl(const uint8_t *name, size_t size)
+{
+    return xattr_name_is(name, size, ACL_ACCESS) ||
+           xattr_name_is(name, size, ACL_DEFAULT);
+}
+
 int xattr_name_check(const uint8_t *name, size_t size)
 {
     if (size > LIMIT_NAME_BYTES || (size && memchr(name, 0, size)))
@@ -23,7 +31,7 @@ int xattr_name_check(const uint8_t *name, size_t size)
     for (size_t i = 0; i < array_length(prefixes); i++)
         if (xattr_name_begins(name, size, prefixes[i]))
             return size == strlen(prefixes[i]) ? -EINVAL : 0;
-    return -EOPNOTSUPP;
+    return xattr_name_is_acl(name, size) ? 0 : -EOPNOTSUPP;
 }
 
 struct find {

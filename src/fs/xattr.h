@@ -9,6 +9,7 @@
 /* 0; -EOPNOTSUPP: no name space of ours; -EINVAL: nothing behind it. */
 int xattr_name_check(const uint8_t *name, size_t size);
 bool xattr_name_is(const uint8_t *name, size_t size, const char *known);
+bool xattr_name_is_acl(const uint8_t *name, size_t size);
 bool xattr_name_begins(const uint8_t *name, size_t size, const char *prefix);
 /* The value, if `to` is not NULL. -ENODATA: there is none. */
 int xattr_find(const struct fs_view *view, uint64_t inode, const void *name,

@@ -332,6 +332,22 @@ static void test_op_value(void **state)
     free(value);
 }
 
+static void test_op_umask(void **state)
+{
+    struct buf bytes = {0};
+    struct fs_op got, op = {.type = FS_MAKE, .flags = FS_UMASK, .umask = 0777};
+    fs_op_encode(&op, &bytes);
+    assert_int_equal(bytes.capacity, bytes.length);
+    assert_int_equal(fs_op_decode(bytes.data, bytes.length, &got), 0);
+    assert_int_equal(got.umask, 0777);
+    assert_int_equal(fs_op_decode(bytes.data, bytes.length - 4, &got), -EPROTO);
+    op.umask = 01000;
+    buf_clear(&bytes);
+    fs_op_encode(&op, &bytes);
+    assert_int_equal(fs_op_decode(bytes.data, bytes.length, &got), -EPROTO);
+    buf_release(&bytes);
+}
+
 static void test_slots(void **state)
 {
     struct buf ranges = {0};
@@ -374,8 +390,8 @@ int main(void)
         cmocka_unit_test(test_keys_sort),     cmocka_unit_test(test_inode_round_trip),
         cmocka_unit_test(test_inode_refused), cmocka_unit_test(test_op_round_trip),
         cmocka_unit_test(test_op_refused),    cmocka_unit_test(test_op_value),
-        cmocka_unit_test(test_slots),         cmocka_unit_test(test_result),
-        cmocka_unit_test(test_subject),
+        cmocka_unit_test(test_op_umask),      cmocka_unit_test(test_slots),
+        cmocka_unit_test(test_result),        cmocka_unit_test(test_subject),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
