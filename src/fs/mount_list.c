@@ -1,16 +1,17 @@
 /*
- * mount_list.c - directories. A handle keeps the names it has handed out, and is extended
- * in batches, each a range of names in key order after the last one: so a name that stays
- * is neither lost nor repeated, whatever happens to others; one that leads to another file
- * by the time it is shown is shown with that. A name's offset is its ordinal. Pending
- * names are merged in at their place; they are looked at before the view is, so that one
- * that is made meanwhile is seen here or there.
+ * mount_list.c - directories. A handle holds the next names, a batch of them, read from
+ * the view in key order behind the last one shown: so a name that stays is neither lost nor
+ * repeated, whatever happens to others; one that leads to another file by the time it is
+ * shown is shown with that. A name's offset is a place (position.h), which outlives the
+ * name and the batch. Pending names are merged in where they belong; they are looked at before
+ * the view is, so that one that is made meanwhile is seen here or there.
  */
 #include "mount_internal.h"
+#include "position.h"
 
 #include <dirent.h>
 
-enum { LISTING_BATCH = 1024, LISTING_DOTS = 2 };
+enum { LISTING_BATCH = 512, LISTING_DOTS = 2 };
 
 struct listed {
     uint64_t inode;
@@ -22,15 +23,18 @@ struct listed {
 struct listing {
     pthread_mutex_t lock;
     uint64_t inode;
-    struct buf names, entries; /* of struct listed */
-    bool ended;
+    struct buf names, entries; /* of struct listed: the batch */
+    size_t next;               /* of it: to be shown next */
+    struct position end;       /* behind its last name: where it is continued */
+    bool ended;                /* nothing is there */
+    off_t shown;               /* what the last one shown was shown with */
+    struct positions positions;
 };
 
 struct batch {
     struct listing *listing;
-    struct buf pending; /* type u8, inode u64, string: ascending, after the last name */
+    struct buf pending; /* struct pending, ascending, behind the listing's end */
     struct reader left;
-    size_t count;
 };
 
 static size_t listing_count(const struct listing *l)
@@ -43,10 +47,20 @@ static const struct listed *listing_at(const struct listing *l, size_t i)
     return (const struct listed *)(const void *)l->entries.data + i;
 }
 
+static const char *listing_name(const struct listing *l, const struct listed *e)
+{
+    return (const char *)l->names.data + e->name;
+}
+
 static int name_compare(const void *a, size_t a_size, const void *b, size_t b_size)
 {
     int order = memcmp(a, b, min_u64(a_size, b_size));
     return order ? order : (a_size > b_size) - (a_size < b_size);
+}
+
+static bool listing_is_full(const struct listing *l)
+{
+    return listing_count(l) >= LISTING_BATCH;
 }
 
 static void listing_add(struct listing *l, const void *name, size_t size, uint64_t inode,
@@ -61,14 +75,27 @@ static void listing_add(struct listing *l, const void *name, size_t size, uint64
     buf_bytes(&l->entries, &one, sizeof(one));
 }
 
-static const void *listing_last(const struct listing *l, size_t *ret_size)
+static void listing_clear(struct listing *l)
 {
-    *ret_size = 0;
-    if (!listing_count(l))
-        return NULL;
-    const struct listed *last = listing_at(l, listing_count(l) - 1);
-    *ret_size = last->name_size;
-    return l->names.data + last->name;
+    buf_clear(&l->names);
+    buf_clear(&l->entries);
+    l->next = 0;
+}
+
+/* The names that were shown go. The batch was shown but for its last name, at most. */
+static void listing_drop_shown(struct listing *l)
+{
+    size_t count = listing_count(l);
+    if (l->next < count) {
+        ensure(l->next + 1 == count);
+        struct listed last = *listing_at(l, l->next);
+        uint8_t name[LIMIT_NAME_BYTES];
+        memcpy(name, listing_name(l, &last), last.name_size);
+        listing_clear(l);
+        listing_add(l, name, last.name_size, last.inode, last.type);
+    } else {
+        listing_clear(l);
+    }
 }
 
 /* ---- Pending names ---- */
@@ -79,16 +106,14 @@ static int pending_compare(const void *a, const void *b)
     return name_compare(p->name, p->name_size, q->name, q->name_size);
 }
 
-/* Copies of the pending names after the last one handed out. */
+/* Copies of the pending names that come next. */
 static void batch_collect(struct fs_mount *m, struct batch *b)
 {
-    size_t size;
     struct buf found = {0};
-    const void *last = listing_last(b->listing, &size);
     pthread_mutex_lock(&m->lock);
     for (struct pending *p = m->pendings; p; p = p->next)
         if (p->parent == b->listing->inode &&
-            (!last || name_compare(p->name, p->name_size, last, size) > 0)) {
+            position_is_before(&b->listing->end, p->name, p->name_size)) {
             struct pending copy = *p;
             copy.parent = p->file->inode;
             buf_bytes(&found, &copy, sizeof(copy));
@@ -105,7 +130,7 @@ static void batch_collect(struct fs_mount *m, struct batch *b)
  * made meanwhile. */
 static void batch_merge(struct batch *b, const void *name, size_t size)
 {
-    while (reader_left(&b->left)) {
+    while (reader_left(&b->left) && !listing_is_full(b->listing)) {
         const struct pending *p = (const void *)b->left.at;
         int order = name ? name_compare(p->name, p->name_size, name, size) : -1;
         if (order > 0)
@@ -120,31 +145,66 @@ static int batch_each(void *arg, const uint8_t *name, size_t size, uint64_t inod
                       uint8_t type)
 {
     struct batch *b = arg;
+    if (!position_is_before(&b->listing->end, name, size))
+        return 0; /* the place is behind all that begin as this one does */
     batch_merge(b, name, size);
+    if (listing_is_full(b->listing))
+        return 1;
     listing_add(b->listing, name, size, inode, type);
-    return ++b->count == LISTING_BATCH;
+    return 0;
+}
+
+/* Reads the names that come next into the batch. */
+static int batch_fill(struct fs_mount *m, struct batch *b)
+{
+    struct listing *l = b->listing;
+    batch_collect(m, b);
+    if (b->pending.failed)
+        return -ENOMEM;
+    int end =
+        fs_list(&m->backend.view, l->inode, l->end.bytes, l->end.size, batch_each, b);
+    if (end < 0)
+        return end;
+    if (end == 0)
+        batch_merge(b, NULL, 0);
+    if (l->names.failed || l->entries.failed)
+        return -ENOMEM;
+    l->ended = end == 0 && !reader_left(&b->left);
+    return 0;
 }
 
 static int listing_extend(struct fs_mount *m, struct listing *l)
 {
     struct batch b = {.listing = l};
-    struct buf after = {0};
-    size_t size;
-    const void *last = listing_last(l, &size);
-    if (last)
-        buf_bytes(&after, last, size);
-    batch_collect(m, &b);
-    int end =
-        fs_list(&m->backend.view, l->inode, after.data, after.length, batch_each, &b);
-    if (end == 0) {
-        batch_merge(&b, NULL, 0);
-        l->ended = true;
-    }
-    buf_release(&after);
+    listing_drop_shown(l);
+    size_t names = l->names.length, entries = l->entries.length;
+    int error = batch_fill(m, &b);
     buf_release(&b.pending);
-    if (l->names.failed || l->entries.failed)
-        return -ENOMEM;
-    return end < 0 ? end : 0;
+    if (error) { /* whole, or as it was: it goes on at its end */
+        l->names.length = names;
+        l->entries.length = entries;
+    } else if (listing_count(l)) {
+        const struct listed *last = listing_at(l, listing_count(l) - 1);
+        position_set(&l->end, listing_name(l, last), last->name_size);
+    }
+    return error;
+}
+
+/* To where a program wants to go on, if that is elsewhere. */
+static int listing_seek(struct listing *l, off_t offset)
+{
+    if (offset && offset == l->shown)
+        return 0;
+    struct position to = {0};
+    int error =
+        offset > LISTING_DOTS ? positions_find(&l->positions, (uint64_t)offset, &to) : 0;
+    if (error)
+        return error;
+    listing_clear(l);
+    l->end = to;
+    l->ended = false;
+    l->shown = offset;
+    return 0;
 }
 
 /* ---- Requests ---- */
@@ -159,6 +219,7 @@ static void listing_free(struct listing *l)
     pthread_mutex_destroy(&l->lock);
     buf_release(&l->names);
     buf_release(&l->entries);
+    positions_release(&l->positions);
     free(l);
 }
 
@@ -216,11 +277,10 @@ static void pending_looked_up(struct fs_mount *m, uint64_t inode)
     pthread_mutex_unlock(&m->lock);
 }
 
-static bool page_add_listed(struct page *p, struct fs_mount *m, const struct listing *l,
-                            size_t i)
+static bool page_add_listed(struct page *p, struct fs_mount *m, struct listing *l,
+                            const struct listed *e, off_t number)
 {
-    const struct listed *e = listing_at(l, i);
-    const char *name = (const char *)l->names.data + e->name;
+    const char *name = listing_name(l, e);
     struct fuse_entry_param entry = {0};
     if (mount_is_virtual_name(l->inode, name))
         return true; /* made by a command, not through a mount: it cannot be reached */
@@ -228,17 +288,18 @@ static bool page_add_listed(struct page *p, struct fs_mount *m, const struct lis
     if (error == -ESTALE) /* the name may be there still: of what took its place */
         error = mount_attributes_of_name(m, l->inode, name, &entry.attr);
     if (error)
-        return true; /* gone since: its ordinal stays unused */
+        return true; /* gone since */
     entry.ino = p->plus ? entry.attr.st_ino : 0;
     mount_show(m, &entry.attr);
     if (!p->plus) {
         entry.attr.st_ino = e->inode;
         entry.attr.st_mode = DTTOIF(e->type);
     }
-    if (!page_add(p, name, &entry, (off_t)i + LISTING_DOTS + 1))
+    if (!page_add(p, name, &entry, number))
         return false;
     if (p->plus)
         pending_looked_up(m, entry.ino);
+    l->shown = number;
     return true;
 }
 
@@ -259,25 +320,43 @@ static bool page_add_dot(struct page *p, struct fs_mount *m, uint64_t inode, off
     return page_add(p, at == 0 ? "." : "..", &entry, at + 1);
 }
 
+/* The next name of the batch. Its place is before the one after it, so that has to be
+ * known. *ret_more is false where there is no room, or no name. */
+static int page_add_next(struct page *p, struct fs_mount *m, struct listing *l,
+                         bool *ret_more)
+{
+    while (l->next + 1 >= listing_count(l) && !l->ended) {
+        int error = listing_extend(m, l);
+        if (error)
+            return error;
+    }
+    *ret_more = l->next < listing_count(l);
+    if (!*ret_more)
+        return 0;
+    const struct listed *e = listing_at(l, l->next);
+    bool last = l->next + 1 == listing_count(l);
+    uint64_t number;
+    int error = positions_number(&l->positions, listing_name(l, e), e->name_size,
+                                 last ? NULL : listing_name(l, e + 1),
+                                 last ? 0 : e[1].name_size, &number);
+    if (error)
+        return error;
+    *ret_more = page_add_listed(p, m, l, e, (off_t)number);
+    l->next += *ret_more;
+    return 0;
+}
+
 static int page_fill(struct page *p, struct fs_mount *m, struct listing *l, off_t offset)
 {
-    if (offset == 0) { /* rewinddir */
-        buf_clear(&l->names);
-        buf_clear(&l->entries);
-        l->ended = false;
-    }
-    for (; offset < LISTING_DOTS; offset++)
+    int error = listing_seek(l, offset);
+    for (; !error && offset < LISTING_DOTS; offset++) {
         if (!page_add_dot(p, m, l->inode, offset))
             return 0;
-    for (size_t i = (size_t)offset - LISTING_DOTS;; i++) {
-        while (i >= listing_count(l) && !l->ended) {
-            int error = listing_extend(m, l);
-            if (error)
-                return error;
-        }
-        if (i >= listing_count(l) || !page_add_listed(p, m, l, i))
-            return 0;
+        l->shown = offset + 1;
     }
+    for (bool more = true; !error && more;)
+        error = page_add_next(p, m, l, &more);
+    return error;
 }
 
 static void list(fuse_req_t req, size_t size, off_t offset, struct fuse_file_info *fi,

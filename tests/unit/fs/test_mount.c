@@ -1182,6 +1182,81 @@ static void test_large_directory(void **state)
     free(seen);
 }
 
+/* Three neighbours differ in their last byte only. */
+static void titled_name(int i, char to[64])
+{
+    snprintf(to, 64, "%04d of one and the same title, part %c", i / 3, 'a' + i % 3);
+}
+
+static int titled_number(const char *name)
+{
+    int number;
+    char part;
+    bool good =
+        sscanf(name, "%d of one and the same title, part %c", &number, &part) == 2;
+    return good ? number * 3 + part - 'a' : -1;
+}
+
+/* A place that telldir gave stays where it was, between the names that stay, when the
+ * name that it is behind has gone, and others have come. */
+static void test_places_outlive_names(void **state)
+{
+    enum { COUNT = 2000 };
+    long places[COUNT];
+    char name[80];
+    for (int i = 0; i < COUNT; i++) {
+        titled_name(i, name);
+        backend_put(&backend, name, "v", 1);
+    }
+    DIR *dir = opendir(directory);
+    int entries = 0;
+    for (struct dirent *d; (d = readdir(dir));)
+        if (titled_number(d->d_name) >= 0) {
+            assert_int_equal(titled_number(d->d_name), entries);
+            places[entries++] = telldir(dir);
+        }
+    assert_int_equal(entries, COUNT);
+    for (int i = 0; i < COUNT; i++) {
+        struct fs_result result;
+        titled_name(i, name);
+        struct fs_op op = {.type = FS_UNLINK,
+                           .parent = FS_ROOT_INODE,
+                           .name = (const uint8_t *)name,
+                           .name_size = (uint16_t)strlen(name)};
+        if (i % 5)
+            assert_int_equal(backend_do(&backend, &op, &result), 0);
+        strcat(name, "z"); /* right behind it */
+        if (i % 7 == 0)
+            backend_put(&backend, name, "w", 1);
+    }
+    for (int i = COUNT - 1; i >= 0; i--) {
+        int next = (i / 5 + 1) * 5; /* the first behind it that is still there */
+        seekdir(dir, places[i]);
+        for (struct dirent *d; (d = readdir(dir)) && next < i + 50;)
+            if (!strchr(d->d_name, 'z') && titled_number(d->d_name) >= 0) {
+                assert_int_equal(titled_number(d->d_name), next);
+                next += 5;
+            }
+        assert_true(next >= (i + 50 < COUNT ? i + 50 : COUNT));
+    }
+    closedir(dir);
+}
+
+/* What an open directory takes does not grow with what is in it. */
+static void test_an_open_directory_takes_little(void **state)
+{
+    enum { COUNT = 20000 };
+    make_names(0, COUNT);
+    for (int pass = 0; pass < 2; pass++) { /* the kernel knows all files by the second */
+        size_t before = mallinfo2().uordblks;
+        DIR *dir = opendir(directory);
+        for (int i = 0; readdir(dir); i++)
+            if (pass && i % (COUNT / 4) == 100)
+                assert_true(mallinfo2().uordblks < before + 256 * KiB);
+        closedir(dir);
+    }
+}
+
 static void test_pending_names_are_listed_once(void **state)
 {
     make_names(0, 3000);
@@ -2167,6 +2242,8 @@ int main(int argc, char **argv)
         mounted(test_removed_while_open),
         mounted(test_dots),
         mounted(test_replaced_while_listing),
+        mounted(test_places_outlive_names),
+        mounted(test_an_open_directory_takes_little),
         mounted(test_large_directory),
         mounted(test_pending_names_are_listed_once),
         mounted(test_pending_made_while_listing),
