@@ -353,6 +353,14 @@ part_bench() {
     else
         fail_one "bench of failover (exit code $status, $lines JSON lines)"
     fi
+    run_limited 180 tests/bench/fs/run.sh --smoke
+    status=$?
+    lines=$(grep -c '^{"row":' "$work/output")
+    if [ $status -eq 0 ] && [ "$lines" -eq 18 ]; then
+        add 1 0 0
+    else
+        fail_one "bench of files (exit code $status, $lines JSON lines)"
+    fi
 }
 
 part_mutations() {
