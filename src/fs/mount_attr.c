@@ -291,6 +291,19 @@ enum outcome {
     PLAIN,   /* an operation of its own */
 };
 
+/* Set by hand while nothing is written yet: if nothing will be, the commit of the empty value is to
+ * leave it as it was set. A write after it undoes that (file_touch). */
+static void mtime_keep(struct file *file, struct overlay_layer *l,
+                       const struct overlay_attributes *a)
+{
+    if (!(a->set & (FS_SET_MTIME | FS_SET_MTIME_NOW)))
+        return;
+    l->attributes.set &= ~(uint32_t)FS_SET_MTIME;
+    l->attributes.set |= a->set & FS_SET_MTIME;
+    l->attributes.mtime_ns = a->mtime_ns;
+    file->shown_mtime_ns = 0;
+}
+
 /* A value that is being replaced, unseen: its size is nobody else's business yet. */
 static enum outcome setattr_replacing(struct mount_call *call, struct file *file,
                                       const struct overlay_attributes *a,
@@ -318,7 +331,11 @@ static enum outcome setattr_replacing(struct mount_call *call, struct file *file
         wait_for_layer(call, file, l);
         return WAITING;
     }
-    return a->set && !file->pending ? PLAIN : DONE;
+    if (a->set && !file->pending) {
+        mtime_keep(file, l, a);
+        return PLAIN;
+    }
+    return DONE;
 }
 
 static void attributes_add(struct overlay_attributes *to,

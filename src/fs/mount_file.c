@@ -121,6 +121,9 @@ void file_touch(struct file *file)
 {
     struct pending *p = file->pending;
     bool by_hand = p && p->set & FS_SET_MTIME;
+    struct overlay_layer *l = overlay_open(&file->overlay);
+    if (l)
+        l->attributes.set &= ~(uint32_t)FS_SET_MTIME;
     if (file->shown_mtime_ns && !by_hand)
         return;
     file->shown_mtime_ns = now_ns();

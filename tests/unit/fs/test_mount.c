@@ -693,6 +693,36 @@ static void test_times_are_kept(void **state)
     assert_reads("f", "DAta\n");
 }
 
+/* tar does so with an empty file that was there: the commit of the empty value comes after. */
+static void test_times_of_an_emptied_file(void **state)
+{
+    struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = 2, .tv_nsec = 3}};
+    struct stat st;
+    for (int writes_after = 0; writes_after < 2; writes_after++) {
+        backend_put(&backend, "f", "old", 3);
+        int fd = must_open("f", O_WRONLY | O_TRUNC);
+        must(futimens(fd, times));
+        must(fchown(fd, 1, 1));
+        must(fstat(fd, &st));
+        assert_int_equal(st.st_mtim.tv_sec, 2);
+        if (writes_after)
+            must_write(fd, "new", 3);
+        must(fstat(fd, &st));
+        assert_int_equal(st.st_mtim.tv_sec == 2, !writes_after);
+        must(close(fd));
+        must(stat(at("f"), &st));
+        assert_int_equal(st.st_mtim.tv_sec == 2, !writes_after);
+        assert_int_equal(st.st_mtim.tv_nsec == 3, !writes_after);
+        assert_value("f", writes_after ? "new" : "");
+    }
+    int fd = must_open("f", O_WRONLY | O_TRUNC);
+    must(futimens(fd, times));
+    must(close(must_open("f", O_WRONLY | O_TRUNC)));
+    must(close(fd));
+    must(stat(at("f"), &st));
+    assert_int_not_equal(st.st_mtim.tv_sec, 2);
+}
+
 /* K16: shown constant while it is buffered, so that the kernel keeps its pages. */
 static void test_mtime_is_constant_while_buffered(void **state)
 {
@@ -2223,6 +2253,7 @@ int main(int argc, char **argv)
         mounted(test_replacing_is_shared_here),
         mounted(test_attributes_of_unwritten_replacement),
         mounted(test_times_are_kept),
+        mounted(test_times_of_an_emptied_file),
         mounted(test_mtime_is_constant_while_buffered),
         mounted(test_appends),
         mounted(test_append_lands_elsewhere),
