@@ -601,7 +601,7 @@ static void open_gate(struct node *n)
 static void take(struct node *n, struct operation *o)
 {
     struct leader *l = &n->leader;
-    peers_watch_clock(n);
+    eligible_watch_clock(n);
     if (!node_is_leader(n) || n->clock_wild) {
         refuse(n, o, WIRE_NOT_LEADER);
         return;
@@ -709,9 +709,9 @@ void leader_begin(struct node *n)
     n->leader.since_us = node_now();
     n->leader.noop_index = 0;
     n->leader.proposed = store_last_index(n->store);
-    peers_watch_clock(n);
+    eligible_watch_clock(n);
     if (store_has_room(n->store, STORE_ENTRY_HEADER) != 0)
-        peers_judge_eligibility(n);
+        eligible_judge(n);
     else if (!n->clock_wild)
         leader_enter(n);
 }
@@ -868,7 +868,7 @@ static void promote(struct node *n)
 void leader_tick(struct node *n)
 {
     if (node_is_leader(n))
-        peers_watch_clock(n);
+        eligible_watch_clock(n);
     if (node_is_leader(n) && n->leader.noop_index == 0 &&
         !raft_transferring(n->driver.raft))
         leader_begin(n);

@@ -109,5 +109,5 @@ void log_thread_tick(struct node *n, uint64_t now_us)
                   n->directory.path, NODE_HUNG_US / 1000000);
     else
         log_info("the disk of %s answers again", n->directory.path);
-    peers_judge_eligibility(n);
+    eligible_judge(n);
 }

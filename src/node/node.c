@@ -444,7 +444,7 @@ static void tick_second(struct node *n, uint64_t now_us)
                  n->directory.path);
     n->was_low = low;
     client_note_room(n);
-    peers_judge_eligibility(n);
+    eligible_judge(n);
     n->second_us = now_us;
 }
 
@@ -716,7 +716,7 @@ static int start(struct node *n)
     n->base = recovery.base_index;
     gate_set(n, store_is_ready(n->store));
     n->eligible = true;
-    peers_judge_eligibility(n); /* before it may be elected */
+    eligible_judge(n); /* before it may be elected */
     mount_init(n);
     note_space(n);
     peers_refresh(n);

@@ -433,12 +433,26 @@ void peers_drained(struct node *n, struct wire_connection *c);
 void peers_forget(struct node *n, const struct wire_connection *c);
 void peers_lead(struct node *n); /* a leadership begins */
 void peers_frame(struct node *n, struct wire_connection *c, const struct wire_frame *f);
-void peers_judge_eligibility(struct node *n); /* G2, and a full disk */
-void peers_watch_clock(struct node *n); /* ... at once, where this host's clock was set */
+/* A leader has more for it than was sent: RAFT_SENT 0 asks for that. */
+void peers_ask_again(struct node *n, uint64_t peer_id);
+void peers_note_sent(struct node *n, const struct peer *p); /* for the queue's metric */
 void peers_release(struct node *n);
+
+/* ---- entries.c: entries, to a peer and from one --------------------------------------- */
+
+void entries_send(struct node *n, struct peer *p, const struct raft_message *m);
+void entries_receive(struct node *n, struct wire_connection *c,
+                    const struct raft_message *m, const uint8_t *data, size_t length);
 /* The membership an entry carries, if it is a change of it. */
 bool entry_config(const uint8_t *data, size_t length, struct members *ret);
 void members_to_raft(const struct members *members, struct raft_config *ret);
+
+/* ---- eligible.c: whether this node may lead -------------------------------------------- */
+
+void eligible_judge(struct node *n); /* G2, and a full disk */
+void eligible_watch_clock(struct node *n); /* ... at once, where this host's clock was set */
+/* What a peer has said of its own. `p` is to be found anew afterwards. */
+void eligible_note_clock(struct node *n, struct peer *p, uint64_t clock_us);
 
 /* ---- messages.c: consensus messages as bytes (docs/protocol.md) -------------------- */
 

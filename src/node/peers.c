@@ -169,7 +169,7 @@ static void dial_later(struct peer *p, uint64_t now_us)
     p->backoff_us = min_u64(2 * p->backoff_us, NODE_DIAL_MOST_US);
 }
 
-static void ask_again(struct node *n, uint64_t peer_id)
+void peers_ask_again(struct node *n, uint64_t peer_id)
 {
     driver_step(n, &(struct raft_event){.type = RAFT_SENT, .peer = peer_id, .index = 0});
 }
@@ -185,7 +185,7 @@ static void read_again(struct node *n)
             ids[count++] = n->peers[i].id;
         }
     for (size_t i = 0; i < count; i++)
-        ask_again(n, ids[i]);
+        peers_ask_again(n, ids[i]);
 }
 
 void peers_dial_due(struct node *n, uint64_t now_us)
@@ -238,86 +238,6 @@ static void dial_at_once(struct node *n, struct peer *p)
     peers_dial_due(n, now_us);
 }
 
-static int64_t own_clock_gap(void)
-{
-    return (int64_t)(clock_real_us() - clock_boot_us());
-}
-
-static int compare_i64(const void *a, const void *b)
-{
-    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-    return x < y ? -1 : x > y;
-}
-
-/* G2: a clock far ahead of the others' would put its time into the log for ever. A node
- * without a vote has none here either: one that joins could else stop a cluster of one. */
-static bool is_clock_sane(struct node *n)
-{
-    int64_t gaps[LIMIT_MEMBERS];
-    size_t count = 0;
-    for (size_t i = 0; i < n->peer_count; i++) {
-        const struct member *m = members_find(&n->members, n->peers[i].id);
-        if (n->peers[i].has_clock && m && m->voter)
-            gaps[count++] = n->peers[i].clock_gap_us;
-    }
-    if (count == 0)
-        return true;
-    qsort(gaps, count, sizeof(gaps[0]), compare_i64);
-    return n->clock_gap_us - gaps[count / 2] < NODE_CLOCK_AHEAD_US;
-}
-
-/* This host's clock was set. A leader's messages do not say its clock, and a follower that
- * takes its own for wild by a former one could not be led to: it would stay so for as long
- * as connections live. A pre-vote of the term that is does say it, and is refused. */
-static void tell_clock(struct node *n)
-{
-    for (size_t i = 0; i < n->peer_count; i++) {
-        struct peer *p = &n->peers[i];
-        if (!p->open || p->full ||
-            llabs(n->clock_gap_us - p->told_gap_us) <= NODE_CLOCK_SET_US)
-            continue;
-        p->told_gap_us = n->clock_gap_us;
-        peers_send(n, &(struct raft_message){.type = RAFT_VOTE,
-                                             .to = p->id,
-                                             .term = raft_term(n->driver.raft),
-                                             .pre = true});
-    }
-}
-
-void peers_judge_eligibility(struct node *n)
-{
-    n->clock_gap_us = own_clock_gap();
-    tell_clock(n);
-    bool sane = is_clock_sane(n);
-    n->clock_wild = !sane;
-    bool room = store_has_room(n->store, LIMIT_ENTRY_BYTES) == 0;
-    bool eligible = sane && room && !n->log.hung;
-    if (eligible == n->eligible)
-        return;
-    n->eligible = eligible;
-    if (!sane)
-        log_error(
-            "this host's clock is more than an hour ahead of the other nodes': it will "
-            "not lead until the clock is set right");
-    else if (!room)
-        log_error("the disk of %s is full: this node will not lead until there is room",
-                  n->directory.path);
-    driver_step(n, &(struct raft_event){.type = RAFT_ELIGIBLE, .eligible = eligible});
-}
-
-/* By the clock that is never set: when ours is, that shows at once, whoever is silent.
- * What is news is judged before anything else comes of the message; that may step the core,
- * and so end in other peers: `p` is to be found anew. */
-static void note_clock(struct node *n, struct peer *p, uint64_t clock_us)
-{
-    int64_t gap_us = (int64_t)(clock_us - clock_boot_us());
-    bool news = !p->has_clock || llabs(gap_us - p->clock_gap_us) > NODE_CLOCK_SET_US;
-    p->clock_gap_us = gap_us;
-    p->has_clock = true;
-    if (news)
-        peers_judge_eligibility(n);
-}
-
 /* The peer where it is now; NULL: it is none any more. */
 static struct peer *note_hello(struct node *n, struct peer *p,
                                const struct wire_hello *hello)
@@ -325,14 +245,8 @@ static struct peer *note_hello(struct node *n, struct peer *p,
     uint64_t id = p->id;
     p->version = hello->version;
     p->refused = false;
-    note_clock(n, p, hello->clock_us);
+    eligible_note_clock(n, p, hello->clock_us);
     return peers_find(n, id);
-}
-
-void peers_watch_clock(struct node *n)
-{
-    if (llabs(own_clock_gap() - n->clock_gap_us) > NODE_CLOCK_SET_US)
-        peers_judge_eligibility(n);
 }
 
 static void peer_came(struct node *n, const struct wire_hello *hello)
@@ -396,7 +310,7 @@ void peers_drained(struct node *n, struct wire_connection *c)
     if (!p || !p->full)
         return;
     p->full = false;
-    ask_again(n, p->id);
+    peers_ask_again(n, p->id);
     client_pump(n);
 }
 
@@ -424,164 +338,14 @@ static void note_answer(struct node *n, uint64_t peer_id)
     if (!p->flight.waits || !flight_has_room(&p->flight))
         return;
     p->flight.waits = false;
-    ask_again(n, peer_id);
+    peers_ask_again(n, peer_id);
 }
 
-/* ---- Entries for a peer: from memory, or read in for it ---------------------------- */
-
-struct block_task {
-    struct pager_task task;
-    struct node *node;
-    uint64_t peer_id, first, last;
-    uint64_t term; /* of the leader that asked: later ones may have other entries */
-    struct store_read *read;
-    struct store_bytes *bytes;
-    int error;
-};
-
-/* It is tried again at each tick. */
-static void log_unread(struct peer *p, uint64_t first, int error)
-{
-    uint64_t now_us = node_now();
-    if (p->unread_logged_us && now_us - p->unread_logged_us < NODE_LOG_AGAIN_US)
-        return;
-    p->unread_logged_us = now_us;
-    log_error("entries from %llu on cannot be read for node %016llx: %s",
-              (unsigned long long)first, (unsigned long long)p->id, strerror(-error));
-}
-
-static void block_read(struct pager_task *task)
-{
-    struct block_task *t = container_of(task, struct block_task, task);
-    t->error = store_read_run(t->read, &t->bytes, &t->last);
-}
-
-static void block_done(struct pager_task *task)
-{
-    struct block_task *t = container_of(task, struct block_task, task);
-    struct node *n = t->node;
-    struct peer *p = peers_find(n, t->peer_id);
-    if (p) {
-        if (t->error < 0)
-            log_unread(p, t->first, t->error);
-        p->reading = false;
-        p->read_failed = t->error < 0; /* tried again at the next tick */
-        if (t->error == 0 && t->term == raft_term(n->driver.raft) && p->open) {
-            store_bytes_unref(p->block);
-            p->block = store_bytes_ref(t->bytes);
-            p->block_first = t->first;
-            p->block_last = t->last;
-        }
-        if (t->error == 0 && p->open)
-            ask_again(n, p->id);
-    }
-    store_bytes_unref(t->bytes);
-    store_read_free(t->read);
-    free(t);
-}
-
-static void block_ask(struct node *n, struct peer *p, uint64_t first)
-{
-    if (p->reading)
-        return;
-    struct block_task *t = calloc(1, sizeof(*t));
-    node_must(t ? 0 : -ENOMEM, "reading entries");
-    t->task.work = block_read;
-    t->task.done = block_done;
-    t->node = n;
-    t->peer_id = p->id;
-    t->term = raft_term(n->driver.raft);
-    t->first = first;
-    int ret = store_read_plan(n->store, first, LIMIT_APPEND_BYTES, &t->read);
-    if (ret < 0) {
-        log_unread(p, first, ret);
-        free(t);
-        p->read_failed = true;
-        return;
-    }
-    p->reading = true;
-    pager_submit(n, &t->task);
-}
-
-static void release_bytes(void *owner)
-{
-    store_bytes_unref(owner);
-}
-
-struct append_parts {
-    struct wire_part parts[1 + NODE_APPEND_ENTRIES];
-    size_t count;
-    size_t bytes;
-    uint64_t last;
-};
-
-static void add_part(struct append_parts *a, struct store_bytes *b)
-{
-    a->parts[a->count++] = (struct wire_part){b->data, b->length, release_bytes, b};
-    a->bytes += b->length;
-}
-
-/* As many entries from prev + 1 on as are in memory and fit. */
-static void collect_entries(struct node *n, struct peer *p, uint64_t prev, uint64_t last,
-                            struct append_parts *a)
-{
-    a->last = prev;
-    if (p->block && p->block_first == prev + 1 && p->block_last <= last) {
-        add_part(a, store_bytes_ref(p->block));
-        a->last = p->block_last;
-        return;
-    }
-    while (a->last < last && a->count < array_length(a->parts)) {
-        struct store_bytes *b = store_entry_cached(n->store, a->last + 1);
-        if (!b)
-            return;
-        if (a->bytes > 0 && a->bytes + b->length > LIMIT_APPEND_BYTES) {
-            store_bytes_unref(b);
-            return;
-        }
-        add_part(a, b);
-        a->last++;
-    }
-}
-
-static void note_send_queue(struct node *n, const struct peer *p)
+void peers_note_sent(struct node *n, const struct peer *p)
 {
     queue_note(n, QUEUE_SEND, wire_queued_bytes(p->connection));
     if (p->full)
         queue_wait(n, QUEUE_SEND);
-}
-
-static void send_append(struct node *n, struct peer *p, const struct raft_message *m)
-{
-    struct append_parts a = {.count = 1};
-    struct raft_event sent = {.type = RAFT_SENT, .peer = p->id, .index = m->prev_index};
-    flight_settle(&p->flight, 0, m->prev_index + 1);
-    p->flight.waits = !flight_has_room(&p->flight);
-    if (p->flight.waits)
-        queue_wait(n, QUEUE_FLIGHT);
-    bool may_send = p->open && !p->full && !p->flight.waits;
-    if (may_send)
-        collect_entries(n, p, m->prev_index, m->last, &a);
-    if (a.count == 1) {
-        if (may_send)
-            block_ask(n, p, m->prev_index + 1);
-        driver_step(n, &sent);
-        return;
-    }
-    struct raft_message prefix = *m;
-    prefix.last = a.last;
-    struct buf head = {0};
-    uint8_t type = message_encode(&prefix, &head);
-    node_must(head.failed ? -ENOMEM : 0, "sending entries");
-    a.parts[0] = (struct wire_part){head.data, head.length, NULL, NULL};
-    int ret = wire_send(p->connection, type, 0, a.parts, a.count);
-    buf_release(&head);
-    p->full = ret == -ENOBUFS;
-    flight_add(&p->flight, a.last, a.bytes);
-    queue_note(n, QUEUE_FLIGHT, p->flight.bytes);
-    note_send_queue(n, p);
-    sent.index = a.last;
-    driver_step(n, &sent);
 }
 
 void peers_send(struct node *n, const struct raft_message *m)
@@ -589,7 +353,7 @@ void peers_send(struct node *n, const struct raft_message *m)
     struct peer *p = peers_find(n, m->to);
     if (m->type == RAFT_APPEND && m->last > m->prev_index) {
         if (p)
-            send_append(n, p, m);
+            entries_send(n, p, m);
         return;
     }
     if (!p || !p->open)
@@ -599,171 +363,11 @@ void peers_send(struct node *n, const struct raft_message *m)
     node_must(bytes.failed ? -ENOMEM : 0, "sending a message");
     if (wire_send_bytes(p->connection, type, 0, bytes.data, bytes.length) == -ENOBUFS)
         p->full = true;
-    note_send_queue(n, p);
+    peers_note_sent(n, p);
     buf_release(&bytes);
 }
 
 /* ---- What comes -------------------------------------------------------------------- */
-
-enum { RECEIVED_ENTRIES = 65536 };
-
-/* By the chain, and in time (G2): each record has a timestamp of its own. */
-static bool follows(const struct store_entry *before, const struct store_entry *entry)
-{
-    return entry->prev_crc == before->crc &&
-           entry->timestamp_us > before->timestamp_us + before->record_count;
-}
-
-/* Entries of a frame: each whole and right, one chain. -EPROTO. */
-static int parse_entries(const struct raft_message *m, const uint8_t *data, size_t length,
-                         struct received_entry **ret, size_t *ret_count)
-{
-    uint64_t count = m->last - m->prev_index;
-    if (count == 0 || count > RECEIVED_ENTRIES)
-        return count ? -EPROTO : 0;
-    struct received_entry *list = calloc(count, sizeof(*list));
-    if (!list)
-        return -ENOMEM;
-    uint64_t term = m->prev_term;
-    int ret_error = 0;
-    for (uint64_t i = 0; i < count && ret_error == 0; i++) {
-        struct received_entry *e = &list[i];
-        e->data = data;
-        ret_error = store_entry_verify(data, length, &e->entry);
-        if (ret_error < 0 || e->entry.index != m->prev_index + 1 + i ||
-            e->entry.prev_term != term || e->entry.term < term ||
-            e->entry.term > m->term ||
-            (i > 0 && !follows(&list[i - 1].entry, &e->entry))) {
-            ret_error = -EPROTO;
-            break;
-        }
-        term = e->entry.term;
-        data += e->entry.length;
-        length -= e->entry.length;
-    }
-    if (ret_error == 0 && length > 0)
-        ret_error = -EPROTO;
-    if (ret_error < 0) {
-        free(list);
-        return ret_error;
-    }
-    *ret = list;
-    *ret_count = count;
-    return 0;
-}
-
-struct received_configs {
-    struct members last_members, previous_members;
-    struct raft_config last, previous;
-};
-
-void members_to_raft(const struct members *members, struct raft_config *ret)
-{
-    ret->count = members->count;
-    for (uint32_t i = 0; i < members->count; i++)
-        ret->members[i] =
-            (struct raft_member){members->list[i].id, members->list[i].voter};
-}
-
-struct config_search {
-    struct fs_key key;
-    struct members *members;
-    bool found;
-};
-
-static int look_for_config(void *arg, const struct store_record *record, uint32_t offset)
-{
-    struct config_search *search = arg;
-    if (record->value && record->key_size == search->key.size &&
-        memcmp(record->key, search->key.bytes, search->key.size) == 0)
-        search->found =
-            members_decode(record->value, record->value_size, search->members) == 0;
-    return 1; /* a membership change has it first */
-}
-
-bool entry_config(const uint8_t *data, size_t length, struct members *ret)
-{
-    struct config_search search = {.members = ret};
-    cluster_key_config(&search.key);
-    store_entry_each(data, length, look_for_config, &search);
-    return search.found;
-}
-
-static void find_configs(const struct received_entry *list, size_t count,
-                         struct raft_event *ev, struct received_configs *c)
-{
-    for (size_t i = 0; i < count; i++) {
-        struct members members;
-        if (!entry_config(list[i].data, list[i].entry.length, &members))
-            continue;
-        if (ev->config) {
-            c->previous = c->last;
-            ev->previous_config = &c->previous;
-            ev->previous_config_index = ev->config_index;
-        }
-        members_to_raft(&members, &c->last);
-        ev->config = &c->last;
-        ev->config_index = list[i].entry.index;
-    }
-}
-
-/* At most one run an entry; freed by the caller. */
-static struct raft_run *make_runs(const struct received_entry *list, size_t count,
-                                  size_t *ret_count)
-{
-    struct raft_run *runs = calloc(count + 1, sizeof(*runs));
-    node_must(runs ? 0 : -ENOMEM, "receiving entries");
-    size_t n = 0;
-    for (size_t i = 0; i < count; i++) {
-        const struct store_entry *e = &list[i].entry;
-        if (n == 0 || runs[n - 1].term != e->term)
-            runs[n++].term = e->term;
-        runs[n - 1].last = e->index;
-    }
-    *ret_count = n;
-    return runs;
-}
-
-/* A leader sends less ahead than this (LIMIT_FLIGHT_BYTES), but several may, one after
- * another, while this disk hangs. */
-static bool may_wait_for_disk(struct node *n, size_t length)
-{
-    bool may = store_unwritten_bytes(n->store) + length <= LIMIT_UNWRITTEN_BYTES;
-    if (!may)
-        queue_wait(n, QUEUE_LOG);
-    return may;
-}
-
-static void receive_append(struct node *n, struct wire_connection *c,
-                           const struct raft_message *m, const uint8_t *data,
-                           size_t length)
-{
-    struct received_entry *list = NULL;
-    size_t count = 0;
-    int ret = parse_entries(m, data, length, &list, &count);
-    node_must(ret == -ENOMEM ? ret : 0, "receiving entries");
-    if (ret < 0) {
-        wire_refuse(c, "entries that are damaged, or not one chain");
-        return;
-    }
-    struct received_configs configs;
-    struct raft_event ev = {.type = RAFT_RECEIVE, .message = m};
-    struct raft_run *runs = make_runs(list, count, &ev.run_count);
-    ev.runs = runs;
-    find_configs(list, count, &ev, &configs);
-    /* A full disk here must not stop the others, nor a slow one take all memory: what does
-     * not fit has not been received. */
-    if (count == 0 || (store_has_room(n->store, length + LIMIT_ENTRY_BYTES) == 0 &&
-                       may_wait_for_disk(n, length))) {
-        n->driver.received = list;
-        n->driver.received_count = count;
-        driver_step(n, &ev);
-        n->driver.received = NULL;
-        n->driver.received_count = 0;
-    }
-    free(runs);
-    free(list);
-}
 
 /* While a snapshot is installed nothing may change what it is installed upon (snapshot.c).
  * A heartbeat of the leader that is known does not: it brings no entry and no term, and
@@ -805,13 +409,13 @@ void peers_frame(struct node *n, struct wire_connection *c, const struct wire_fr
         return;
     }
     if (clock_us)
-        note_clock(n, p, clock_us);
+        eligible_note_clock(n, p, clock_us);
     if (!peers_find(n, m.from))
         return; /* as if lost: what it sends next closes the connection */
     if (snapshot_is_installing(n) && !is_harmless(n, &m))
         return; /* as if lost */
     if (m.type == RAFT_APPEND)
-        receive_append(n, c, &m, rest, rest_length);
+        entries_receive(n, c, &m, rest, rest_length);
     else
         driver_step(n, &(struct raft_event){.type = RAFT_RECEIVE, .message = &m});
     if (m.type == RAFT_APPEND_REPLY)
