@@ -382,9 +382,10 @@ static void read_here(struct caller *c, struct history *h, unsigned at)
 
 static void change_names(struct caller *c, struct history *h)
 {
-    static const unsigned kinds[] = {
-        NAMES_MAKE,  NAMES_MAKE,   NAMES_MKDIR,  NAMES_UNLINK,
-        NAMES_RMDIR, NAMES_RENAME, NAMES_RENAME, NAMES_RENAME_NOREPLACE};
+    static const unsigned kinds[] = {NAMES_MAKE,   NAMES_MAKE,    NAMES_MKDIR,
+                                     NAMES_UNLINK, NAMES_RMDIR,   NAMES_RENAME,
+                                     NAMES_RENAME, NAMES_LINK,    NAMES_RENAME_NOREPLACE,
+                                     NAMES_LINK,   NAMES_EXCHANGE};
     unsigned kind = kinds[chance_below(CHANCE_CLIENT, array_length(kinds))];
     uint64_t a = chance_below(CHANCE_CLIENT, NAMES);
     uint64_t b = (a + 1 + chance_below(CHANCE_CLIENT, NAMES - 1)) % NAMES;
@@ -395,12 +396,10 @@ static void change_names(struct caller *c, struct history *h)
     case NAMES_MAKE:
         op.type = FS_MAKE;
         op.mode = S_IFREG | 0644;
-        op.inode = take_inode(c);
         break;
     case NAMES_MKDIR:
         op.type = FS_MAKE;
         op.mode = S_IFDIR | 0755;
-        op.inode = take_inode(c);
         break;
     case NAMES_UNLINK:
         op.type = FS_UNLINK;
@@ -410,14 +409,29 @@ static void change_names(struct caller *c, struct history *h)
         break;
     case NAMES_RENAME:
     case NAMES_RENAME_NOREPLACE:
+    case NAMES_EXCHANGE:
         op.type = FS_RENAME;
         op.parent2 = h->inode;
         op.name2 = &name2;
         op.name2_size = 1;
-        op.flags = kind == NAMES_RENAME ? 0 : FS_NOREPLACE;
+        op.flags = kind == NAMES_RENAME     ? 0
+                   : kind == NAMES_EXCHANGE ? FS_EXCHANGE
+                                            : FS_NOREPLACE;
+        break;
+    case NAMES_LINK: /* of what this node has at the name, as the kernel would find it */
+        op.type = FS_LINK;
+        op.name = &name2;
+        if (!c->node->backend || find_name(c, h->inode, &name, 1, &op.inode) < 0)
+            return;
+        a = op.inode;
         break;
     case NAMES_LOOKUP:
         break;
+    }
+    if (op.type == FS_MAKE) { /* by its number, nobody needs to be told */
+        op.inode = b = take_inode(c);
+        if (!op.inode)
+            return; /* none are reserved yet */
     }
     begin(c, h, kind, a, b);
     c->call.logs = true;

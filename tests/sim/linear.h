@@ -52,15 +52,17 @@ enum linear_list { LIST_APPEND, LIST_READ };
 extern const struct linear_model linear_list;
 uint64_t linear_list_hash(uint64_t hash, uint64_t value);
 
-enum { NAMES = 6 };
+enum { NAMES = 6, NAMES_LINKS_MOST = LIMIT_OF(65000, 4) };
 enum linear_names {
-    NAMES_MAKE,   /* a: name; r1: inode */
+    NAMES_MAKE,   /* a: name; b: inode asked for, 0: any; r1: inode */
     NAMES_MKDIR,  /* likewise */
     NAMES_UNLINK, /* a: name; r1: the inode that went */
     NAMES_RMDIR,
-    NAMES_RENAME, /* a, b: names; r1: inode moved, r2: whose place it took */
+    NAMES_RENAME, /* a, b: names; r1: inode moved, r2: the one that lost its last name */
     NAMES_RENAME_NOREPLACE,
-    NAMES_LOOKUP, /* a: name; r1: inode, 0: none */
+    NAMES_LOOKUP,   /* a: name; r1: inode, 0: none */
+    NAMES_LINK,     /* a: inode; b: its new name */
+    NAMES_EXCHANGE, /* a, b: names; r1: inode that was at a */
 };
 /* Errors are negative errno. Directories stay empty. */
 extern const struct linear_model linear_names;

@@ -74,22 +74,34 @@ static void names_begin(void *state)
     memset(state, 0, sizeof(struct names_state));
 }
 
-/* A number is what the file system gave, or this: nobody was told. */
+/* A number is what was asked for, what the file system gave, or this: nobody was told. */
 static uint64_t number_of_made(const struct linear_call *c, bool answered)
 {
+    if (c->b)
+        return c->b;
     return answered && c->r1 != LINEAR_NOT_TOLD ? c->r1 : UNKNOWN | c->invoked;
 }
 
-/* `shown` of a place whose number is not known yet tells it. */
+static unsigned count_names(const struct names_state *s, uint64_t inode)
+{
+    unsigned count = 0;
+    for (unsigned i = 0; i < NAMES; i++)
+        count += s->inodes[i] == inode;
+    return count;
+}
+
+/* `shown` of a place whose number is not known yet tells it, for all names it has. */
 static bool is_inode(struct names_state *s, unsigned at, uint64_t shown)
 {
+    uint64_t known = s->inodes[at];
     if (shown == LINEAR_NOT_TOLD)
-        return s->inodes[at] != 0;
-    if ((s->inodes[at] & UNKNOWN) && shown) {
+        return known != 0;
+    if ((known & UNKNOWN) && shown) {
+        if (count_names(s, shown))
+            return false;
         for (unsigned i = 0; i < NAMES; i++)
-            if (s->inodes[i] == shown)
-                return false;
-        s->inodes[at] = shown;
+            if (s->inodes[i] == known)
+                s->inodes[i] = shown;
     }
     return s->inodes[at] == shown;
 }
@@ -116,8 +128,35 @@ static bool make(struct names_state *s, const struct linear_call *c, bool answer
     int64_t error = make_error(s, (unsigned)c->a);
     if (answered && error != c->error)
         return false;
+    if (error)
+        return true;
+    uint64_t number = number_of_made(c, answered);
+    set(s, (unsigned)c->a, number, c->kind == NAMES_MKDIR);
+    return !answered || c->r1 == LINEAR_NOT_TOLD || c->r1 == number;
+}
+
+static int64_t link_error(const struct names_state *s, unsigned from, unsigned to)
+{
+    if (from == NAMES)
+        return -ENOENT;
+    if (s->inodes[to])
+        return -EEXIST;
+    if (is_directory(s, from))
+        return -EPERM;
+    return count_names(s, s->inodes[from]) < NAMES_LINKS_MOST ? 0 : -EMLINK;
+}
+
+/* By its number, as the kernel asks for it: under which name it was found is long past. */
+static bool link_inode(struct names_state *s, const struct linear_call *c, bool answered)
+{
+    unsigned from = 0, to = (unsigned)c->b;
+    while (from < NAMES && s->inodes[from] != c->a)
+        from++;
+    int64_t error = link_error(s, from, to);
+    if (answered && error != c->error)
+        return false;
     if (error == 0)
-        set(s, (unsigned)c->a, number_of_made(c, answered), c->kind == NAMES_MKDIR);
+        set(s, to, c->a, false);
     return true;
 }
 
@@ -157,10 +196,10 @@ static int64_t rename_error(const struct names_state *s, unsigned from, unsigned
     return is_directory(s, to) ? -EISDIR : -ENOTDIR;
 }
 
-/* Whether `shown` is whose place a rename to `at` took. */
+/* Whether `shown` is what lost its last name when a rename took its place at `at`. */
 static bool is_replaced(struct names_state *s, unsigned at, uint64_t shown)
 {
-    if (s->inodes[at])
+    if (s->inodes[at] && count_names(s, s->inodes[at]) == 1)
         return is_inode(s, at, shown);
     return shown == 0 || shown == LINEAR_NOT_TOLD;
 }
@@ -175,8 +214,28 @@ static bool rename_name(struct names_state *s, const struct linear_call *c, bool
         return true;
     if (answered && (!is_inode(s, from, c->r1) || !is_replaced(s, to, c->r2)))
         return false;
+    if (s->inodes[from] == s->inodes[to])
+        return true; /* two names of one file: both stay */
     set(s, to, s->inodes[from], is_directory(s, from));
     set(s, from, 0, false);
+    return true;
+}
+
+static bool exchange_names(struct names_state *s, const struct linear_call *c,
+                           bool answered)
+{
+    unsigned a = (unsigned)c->a, b = (unsigned)c->b;
+    int64_t error = s->inodes[a] && s->inodes[b] ? 0 : -ENOENT;
+    if (answered && error != c->error)
+        return false;
+    if (error)
+        return true;
+    if (answered && !is_inode(s, a, c->r1))
+        return false;
+    uint64_t inode = s->inodes[a];
+    bool directory = is_directory(s, a);
+    set(s, a, s->inodes[b], is_directory(s, b));
+    set(s, b, inode, directory);
     return true;
 }
 
@@ -193,6 +252,10 @@ static bool names_step(void *state, const struct linear_call *c, bool answered)
     case NAMES_RENAME:
     case NAMES_RENAME_NOREPLACE:
         return rename_name(s, c, answered);
+    case NAMES_LINK:
+        return link_inode(s, c, answered);
+    case NAMES_EXCHANGE:
+        return exchange_names(s, c, answered);
     case NAMES_LOOKUP:
         if (!answered)
             return true;

@@ -20,7 +20,7 @@ expect() { # CODE WHAT IN-THE-OUTPUT; the file is standard input
     fi
 }
 
-expect 0 'a good file' '3 histories, 8 calls, 0 undecided, 0 not linearizable' <<'END'
+expect 0 'a good file' '3 histories, 10 calls, 0 undecided, 0 not linearizable' <<'END'
 history register r1
 100 200 1 write 7 0 0 - -
 300 400 2 read 0 0 0 7 0
@@ -32,6 +32,8 @@ history names d3
 100 200 1 make 0 0 0 55 -
 300 400 2 make 0 0 -17 - -
 500 600 2 lookup 0 0 0 55 0
+700 800 2 link 55 1 0 - -
+900 999 2 exchange 0 1 0 - -
 END
 expect 1 'a write that was acknowledged and is lost' '-> 500 600 3 read 0 0 0 7 0' <<'END'
 history register r1

@@ -131,6 +131,65 @@ static void test_names(void **state)
     bad(&linear_names, kind);
 }
 
+static void test_links(void **state)
+{
+    const struct linear_call right[] = {
+        NAME(1, 2, NAMES_MAKE, 0, 11, 0, 11, 0),
+        NAME(3, 4, NAMES_LINK, 11, 1, 0, 11, 0),
+        NAME(5, 6, NAMES_RENAME, 0, 1, 0, 11, 0), /* the same file: both stay */
+        NAME(7, 8, NAMES_LOOKUP, 0, 0, 0, 11, 0),
+        NAME(9, 10, NAMES_MAKE, 2, 12, 0, 12, 0),
+        NAME(11, 12, NAMES_RENAME, 2, 0, 0, 12, 0), /* 11 has a name left */
+        NAME(13, 14, NAMES_RENAME, 0, 1, 0, 12, 11),
+        NAME(15, 16, NAMES_LINK, 11, 3, -ENOENT, 0, 0),
+        NAME(17, 18, NAMES_MKDIR, 4, 13, 0, 13, 0),
+        NAME(19, 20, NAMES_LINK, 13, 5, -EPERM, 0, 0),
+        NAME(21, 22, NAMES_LINK, 12, 4, -EEXIST, 0, 0)};
+    const struct linear_call lost[] = {/* the second name went with the first */
+                                       NAME(1, 2, NAMES_MAKE, 0, 11, 0, 11, 0),
+                                       NAME(3, 4, NAMES_LINK, 11, 1, 0, 11, 0),
+                                       NAME(5, 6, NAMES_UNLINK, 0, 0, 0, 11, 0),
+                                       NAME(7, 8, NAMES_LOOKUP, 1, 0, 0, 0, 0)};
+    const struct linear_call gone[] = {/* it had another name, and was said to be gone */
+                                       NAME(1, 2, NAMES_MAKE, 0, 11, 0, 11, 0),
+                                       NAME(3, 4, NAMES_LINK, 11, 1, 0, 11, 0),
+                                       NAME(5, 6, NAMES_MAKE, 2, 12, 0, 12, 0),
+                                       NAME(7, 8, NAMES_RENAME, 2, 0, 0, 12, 11)};
+    const struct linear_call raised[] = {/* a name for what no longer has one */
+                                         NAME(1, 2, NAMES_MAKE, 0, 11, 0, 11, 0),
+                                         NAME(3, 4, NAMES_UNLINK, 0, 0, 0, 11, 0),
+                                         NAME(5, 6, NAMES_LINK, 11, 1, 0, 11, 0)};
+    const struct linear_call learned[] = {/* under one name, and so under the other */
+                                          NAME(1, NEVER, NAMES_MAKE, 0, 11, 0, 0, 0),
+                                          NAME(2, 3, NAMES_LINK, 11, 1, 0, 11, 0),
+                                          NAME(4, 5, NAMES_LOOKUP, 0, 0, 0, 12, 0)};
+    good(&linear_names, right);
+    bad(&linear_names, lost);
+    bad(&linear_names, gone);
+    bad(&linear_names, raised);
+    bad(&linear_names, learned);
+}
+
+static void test_exchanges(void **state)
+{
+    const struct linear_call right[] = {
+        NAME(1, 2, NAMES_MAKE, 0, 11, 0, 11, 0),
+        NAME(3, 4, NAMES_MKDIR, 1, 12, 0, 12, 0),
+        NAME(5, 6, NAMES_EXCHANGE, 0, 1, 0, 11, 0),
+        NAME(7, 8, NAMES_LOOKUP, 0, 0, 0, 12, 0),
+        NAME(9, 10, NAMES_UNLINK, 0, 0, -EISDIR, 0, 0),
+        NAME(11, 12, NAMES_UNLINK, 1, 0, 0, 11, 0),
+        NAME(13, 14, NAMES_EXCHANGE, 0, 1, -ENOENT, 0, 0)};
+    const struct linear_call half[] = {/* both names led to one of them, in between */
+                                       NAME(1, 2, NAMES_MAKE, 0, 11, 0, 11, 0),
+                                       NAME(3, 4, NAMES_MAKE, 1, 12, 0, 12, 0),
+                                       NAME(5, 20, NAMES_EXCHANGE, 0, 1, 0, 11, 0),
+                                       NAME(6, 7, NAMES_LOOKUP, 0, 0, 0, 12, 0),
+                                       NAME(8, 9, NAMES_LOOKUP, 1, 0, 0, 12, 0)};
+    good(&linear_names, right);
+    bad(&linear_names, half);
+}
+
 /* The seed that found it: EEXIST was answered, late, and the copy sent again made the
  * file. */
 static void test_an_errno_whose_copy_is_executed(void **state)
@@ -230,6 +289,8 @@ int main(void)
         cmocka_unit_test(test_a_call_without_an_answer),
         cmocka_unit_test(test_lists),
         cmocka_unit_test(test_names),
+        cmocka_unit_test(test_links),
+        cmocka_unit_test(test_exchanges),
         cmocka_unit_test(test_an_errno_whose_copy_is_executed),
         cmocka_unit_test(test_a_number_nobody_was_told),
         cmocka_unit_test(test_what_is_not_told),
