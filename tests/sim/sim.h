@@ -13,7 +13,8 @@
  *   check.c    invariants (numbered), beside every step; check_*.c
  *   client.c   what calls, and the history of it
  *   linear.c   the checker of histories
- *   plan.c     a seed's options, its faults, its phases
+ *   plan.c     a seed's options, its phases
+ *   faults.c   its faults
  *   scenario.c plays a script, for golden traces
  *   main.c     seeds, reports
  */
