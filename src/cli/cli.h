@@ -104,6 +104,12 @@ void cli_json_members(struct buf *to, const struct node_status *s);
 typedef void cli_format_fn(struct buf *to, const struct node_status *s);
 int cli_show_status(const struct cli_call *call, cli_format_fn *text, cli_format_fn *json);
 
+/* rotate.c: the step of a replacement of the CA that is under way, from 1; 0: there is none. */
+enum { CLI_ROTATION_STEPS = 3 };
+unsigned cli_rotation_step(const struct node_status *s);
+/* Who has not taken it, each with a blank or a comma before it. */
+void cli_format_behind(struct buf *to, const struct node_status *s);
+
 /* json.c: `text` as a JSON string, quoted; bytes that are no UTF-8 become U+FFFD. */
 void cli_json_string(struct buf *to, const char *text);
 

@@ -96,8 +96,8 @@ static const struct cli_command commands[] = {
      .summary = "show the members of the cluster",
      .help = "A line for each: a voter counts for a majority, a learner will be a voter when "
              "it\n"
-             "has caught up, an observer never will. APPLIED is known of others only by the\n"
-             "node that leads.\n",
+             "has caught up, an observer never will. Only the node that leads knows APPLIED of\n"
+             "others, and that one hangs: elsewhere REACHABLE is whether there is a connection.\n",
      .options = CLI_DATA | CLI_JSON,
      .run = cli_members},
     {.name = "remove",

@@ -7,7 +7,7 @@
 enum {
     ROTATE_LOOK_MS = 100,
     ROTATE_HELD_UP_MS = 3000, /* so long without a step: who holds it up is said */
-    ROTATE_STEPS = 3,
+    ROTATE_STEPS = CLI_ROTATION_STEPS,
 };
 
 static const char *const step_names[ROTATE_STEPS] = {
@@ -33,27 +33,50 @@ static uint32_t lowest_step(const struct node_status *s)
     return lowest;
 }
 
+unsigned cli_rotation_step(const struct node_status *s)
+{
+    uint32_t lowest = s->member_count ? lowest_step(s) : 0, highest = 0;
+    for (uint32_t i = 0; i < s->member_count; i++)
+        highest = (uint32_t)max_u64(highest, s->members[i].ca);
+    /* Who has just joined has not told its own yet. */
+    bool rests = lowest % ROTATE_STEPS == 0 && highest % ROTATE_STEPS == 0;
+    return rests ? 0 : lowest % ROTATE_STEPS + 1;
+}
+
+/* Who has not taken the step `due`. */
+static void format_who(struct buf *to, const struct node_status *s, uint32_t due)
+{
+    const char *between = " ";
+    for (uint32_t i = 0; i < s->member_count; i++) {
+        const struct node_member *m = &s->members[i];
+        if (m->ca >= due)
+            continue;
+        buf_printf(to, "%s%s%s", between, m->name,
+                   m->reachable ? "" : " (cannot be reached)");
+        between = ", ";
+    }
+}
+
+void cli_format_behind(struct buf *to, const struct node_status *s)
+{
+    format_who(to, s, lowest_step(s) + 1);
+}
+
 static uint32_t steps_done(const struct rotation *r)
 {
     uint32_t lowest = lowest_step(r->status), before = r->last - ROTATE_STEPS;
     return lowest <= before ? 0 : (uint32_t)min_u64(lowest - before, ROTATE_STEPS);
 }
 
-/* Who has not taken the step that others have. */
 static void tell_who(const struct rotation *r)
 {
-    uint32_t due = r->last - ROTATE_STEPS + r->done + 1;
-    printf("waiting for");
-    const char *between = " ";
-    for (uint32_t i = 0; i < r->status->member_count; i++) {
-        const struct node_member *m = &r->status->members[i];
-        if (m->ca >= due)
-            continue;
-        printf("%s%s%s", between, m->name, m->reachable ? "" : " (cannot be reached)");
-        between = ", ";
-    }
-    printf(": start it; or, if it will never come back, end its membership with `tierce "
-           "remove`\n");
+    struct buf who = {0};
+    format_who(&who, r->status, r->last - ROTATE_STEPS + r->done + 1);
+    printf(
+        "waiting for%.*s: start it; or, if it will never come back, end its membership "
+        "with `tierce remove`\n",
+        (int)who.length, (const char *)who.data);
+    buf_release(&who);
 }
 
 static int tell_progress(struct rotation *r)

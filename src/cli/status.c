@@ -10,6 +10,15 @@ static const char *const role_names[] = {
     [NODE_LEARNER] = "learner",
 };
 
+/* Which role the core gives it; a learner that is to stay one is called as `members` does. */
+static const char *role_name(const struct node_status *s)
+{
+    for (uint32_t i = 0; s->role == NODE_LEARNER && i < s->member_count; i++)
+        if (s->members[i].id == s->id && s->members[i].observer)
+            return "observer";
+    return role_names[s->role];
+}
+
 static const char *leader_name(const struct node_status *s)
 {
     for (uint32_t i = 0; s->leader && i < s->member_count; i++)
@@ -75,7 +84,7 @@ void cli_json_status(struct buf *to, const struct node_status *s)
     buf_printf(to, ", ");
     json_text(to, "cluster", cluster);
     buf_printf(to, ", ");
-    json_text(to, "role", role_names[s->role]);
+    json_text(to, "role", role_name(s));
     json_number(to, "term", s->term);
     buf_printf(to, ", ");
     json_text(to, "leader", leader_name(s));
@@ -94,6 +103,7 @@ void cli_json_status(struct buf *to, const struct node_status *s)
     json_number(to, "disk_free_bytes", s->disk_free_bytes);
     json_disk(to, s);
     json_number(to, "certificate_end", s->certificate_end_s);
+    json_number(to, "ca_rotation", cli_rotation_step(s));
     json_number(to, "refused", s->refused);
     json_number(to, "protocol", s->cluster_version);
     buf_printf(to, ", \"members\": ");
@@ -160,13 +170,25 @@ static void format_certificate(struct buf *to, const struct node_status *s)
         buf_printf(to, "renewal  of the certificate before %s\n", end);
 }
 
+/* Who has taken the step that is due is not told: it waits for the others. */
+static void format_rotation(struct buf *to, const struct node_status *s)
+{
+    unsigned step = cli_rotation_step(s);
+    if (!step)
+        return;
+    buf_printf(to, "CA       is being replaced, step %u of %d: waits for", step,
+               CLI_ROTATION_STEPS);
+    cli_format_behind(to, s);
+    buf_printf(to, "\n");
+}
+
 static void format_self(struct buf *to, const struct node_status *s)
 {
     char cluster[33];
     hex_format(cluster, s->cluster, sizeof(s->cluster));
     const char *leader = leader_name(s);
     buf_printf(to, "node     %s (id %016llx), %s, pid %u, tierce %s\n", s->name,
-               (unsigned long long)s->id, role_names[s->role], s->pid, s->version);
+               (unsigned long long)s->id, role_name(s), s->pid, s->version);
     buf_printf(to, "cluster  %s, term %llu, leader %s, protocol version %u\n", cluster,
                (unsigned long long)s->term, leader ? leader : "unknown",
                s->cluster_version);
@@ -179,6 +201,7 @@ static void format_self(struct buf *to, const struct node_status *s)
     format_disk(to, s);
     format_trouble(to, s);
     format_certificate(to, s);
+    format_rotation(to, s);
     if (s->refused)
         buf_printf(to, "refused  %llu connections and frames from strangers\n",
                    (unsigned long long)s->refused);

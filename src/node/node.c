@@ -180,10 +180,30 @@ static void enter(struct node *n, enum node_phase phase)
     n->phase_us = node_now();
 }
 
-/* NULL: nothing. */
-static const char *warning_at_start(struct node *n)
+/* One that is there, and from which nothing comes: what it says it says where it dials. */
+static const struct peer *find_who_does_not_come(const struct node *n)
 {
-    if (!n->client.session && !node_has_quorum(n))
+    for (size_t i = 0; i < n->peer_count; i++)
+        if (n->peers[i].open && !n->peers[i].came)
+            return &n->peers[i];
+    return NULL;
+}
+
+/* NULL: nothing. */
+static const char *warning_at_start(struct node *n, char text[NODE_ERROR_BYTES])
+{
+    bool alone = !n->client.session && !node_has_quorum(n);
+    const struct peer *p = alone ? find_who_does_not_come(n) : NULL;
+    if (p) {
+        snprintf(
+            text, NODE_ERROR_BYTES,
+            "the node at %s can be reached from here, and has not dialed %s, where "
+            "%.300s/%s says that this node is: correct advertise there, or let others "
+            "reach that address. Until then reads may be old, and writes answer EROFS",
+            p->address, n->directory.advertise, n->directory.path, DIRECTORY_CONF);
+        return text;
+    }
+    if (alone)
         return "no majority of the cluster is reachable: reads may be old, and writes "
                "answer EROFS until it is";
     uint64_t here, total; /* of a snapshot that is fetched; 0: none is */
@@ -201,7 +221,8 @@ static const char *warning_at_start(struct node *n)
 static void run_now(struct node *n)
 {
     enter(n, NODE_RUNNING);
-    const char *warning = warning_at_start(n);
+    char text[NODE_ERROR_BYTES];
+    const char *warning = warning_at_start(n, text);
     log_info("node %s (%016llx) serves%s%s", n->directory.name,
              (unsigned long long)n->directory.node_id,
              n->options->mountpoint ? " at " : "",
@@ -265,9 +286,13 @@ void node_removed(struct node *n)
         log_warn("this node was removed from the cluster: it stops, and cannot be "
                  "started again");
     if (n->phase == NODE_STARTING)
-        n->exit_error = node_error(n->error, -ESHUTDOWN,
-                                   "this node was removed from the cluster, which turned "
-                                   "it away");
+        n->exit_error =
+            node_error(n->error, -ESHUTDOWN,
+                       "this node was removed from the cluster, which turned "
+                       "it away: it cannot come back. To join again as another "
+                       "node remove %s, or give another --data, and run "
+                       "`tierce join TOKEN`",
+                       n->directory.path);
     client_fail_all(n, -EIO); /* the leave that brought this about, too */
     node_stop(n, true, NULL, NULL);
 }

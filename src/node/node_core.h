@@ -399,6 +399,7 @@ struct peer {
     unsigned dials;
     struct wire_connection *connection; /* dialed from here; NULL: none */
     bool open;
+    bool came; /* it has dialed this node, since the start */
     uint64_t dial_at_us, backoff_us;
     uint64_t dialed_us; /* when that connection was */
     uint16_t version;       /* the newest it speaks, by its last HELLO; 0: none came */

@@ -258,6 +258,7 @@ static void peer_came(struct node *n, const struct wire_hello *hello)
         p = note_hello(n, p, hello);
     if (!p)
         return;
+    p->came = true;
     note_address(n, p, hello);
     dial_at_once(n, p);
 }
