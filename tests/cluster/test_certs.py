@@ -9,10 +9,13 @@ import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
-from cluster import (Worker, check, check_equal, free_port, limit, main,  # noqa: E402
+from cluster import (WAIT_SECONDS, Worker, check, check_equal, free_port, main,  # noqa: E402
                      wait_for)
 
 LIFE_SECONDS = 20
+LINES = 10  # of each writer, and more
+ROTATIONS = 6  # in each of which a node is killed
+QUICK_SECONDS = 0.05  # a third of the shortest election timeout
 
 
 class Writer:
@@ -40,6 +43,7 @@ class Writer:
             self.error = error
 
     def stop(self):
+        wait_for(lambda: self.count > LINES or self.error, f'{LINES} lines in {self.path}')
         self.stopping.set()
         self.thread.join()
         return self
@@ -49,7 +53,6 @@ def check_written(c, writers):
     """Each wrote without an error, and what it wrote is on every mount."""
     for w in writers:
         check(w.error is None, f'writing to {w.path} failed: {w.error}')
-        check(w.count > 10, f'only {w.count} lines were written')
         expected = ''.join(f'{k}\n' for k in range(w.count))
         for i in c.up():
             with open(c.path(i, os.path.basename(w.path))) as f:
@@ -78,29 +81,51 @@ def terms(c):
     return {c.status(i)['term'] for i in c.up()}
 
 
-def check_nobody_was_elected(t, c, term):
-    """Under a sanitizer, which is slow, leaders are lost for other reasons."""
-    if t.patience == 1:
+class Pulse(threading.Thread):
+    """How long this machine lets one that sleeps wait for its turn, at the worst."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.worst, self.ended = 0.0, False
+        self.start()
+
+    def run(self):
+        while not self.ended:
+            begun = time.monotonic()
+            time.sleep(0.01)
+            self.worst = max(self.worst, time.monotonic() - begun - 0.01)
+
+    def stop(self):
+        self.ended = True
+        self.join()
+        return self.worst
+
+
+def check_nobody_was_elected(t, c, term, pulse):
+    """Where nodes get their turn in time; they lose leaders for that alone otherwise, as they do
+    under a sanitizer."""
+    worst = pulse.stop()
+    if t.patience == 1 and worst < QUICK_SECONDS:
         check_equal(terms(c), term, 'the term')
+    else:
+        print(f'# terms {term}, then {terms(c)}; a turn came {worst * 1000:.0f} ms late')
 
 
-@limit(240)
 def test_certificates_are_renewed_under_writes(t):
     c = t.cluster(3, conf={'certificate_life': f'{LIFE_SECONDS}s'})
     # That of `init` was for a year: it is renewed in the time that is asked for now.
     before, certificates = ends(c), [shown(c, i) for i in range(3)]
-    term = terms(c)
+    term, pulse = terms(c), Pulse()
     writers = [Writer(c, i) for i in range(3)]
     wait_for(lambda: all(now != was for now, was in zip(ends(c), before)),
-             'every node has renewed its certificate', 3 * LIFE_SECONDS)
+             'every node has renewed its certificate')
     first = ends(c)
     wait_for(lambda: all(now > was for now, was in zip(ends(c), first)),
-             'every node has renewed it again', 3 * LIFE_SECONDS)
+             'every node has renewed it again')
     # What was valid when the connections were opened is not any more.
-    wait_for(lambda: time.time() > max(first), 'the first of them have ended',
-             3 * LIFE_SECONDS)
+    wait_for(lambda: time.time() > max(first), 'the first of them have ended')
     check_written(c, [w.stop() for w in writers])
-    check_nobody_was_elected(t, c, term)
+    check_nobody_was_elected(t, c, term, pulse)
     for i in range(3):
         check(shown(c, i) != certificates[i], f'node {i} shows its first certificate')
     # Who connects anew is let in, and lets in.
@@ -110,14 +135,13 @@ def test_certificates_are_renewed_under_writes(t):
     check_equal(c.tierce('get', 'lines-0', data=1).text.splitlines()[0], '0', 'a line')
 
 
-@limit(240)
 def test_certificates_that_ended_meanwhile(t):
     c = t.cluster(3, mounted=False, conf={'certificate_life': f'{LIFE_SECONDS}s'})
     c.tierce('put', 'k', data=0, input=b'before')
     # One node is off until its certificate has ended.
     c.kill9(2)
     end = time.time() + LIFE_SECONDS + 1
-    wait_for(lambda: time.time() > end, 'its certificate has ended', 2 * LIFE_SECONDS)
+    wait_for(lambda: time.time() > end, 'its certificate has ended')
     c.tierce('put', 'k', data=0, input=b'between')
     c.start(2)
     c.wait_ready()
@@ -126,13 +150,12 @@ def test_certificates_that_ended_meanwhile(t):
     # All of them are: nobody is there who could sign.
     c.kill9(0, 1, 2)
     end = time.time() + LIFE_SECONDS + 1
-    wait_for(lambda: time.time() > end, 'all certificates have ended', 2 * LIFE_SECONDS)
+    wait_for(lambda: time.time() > end, 'all certificates have ended')
     c.start_all(range(3))
     c.wait_ready()
     check_equal(c.tierce('get', 'k', data=1).text, 'between', 'the value')
 
 
-@limit(240)
 def test_a_full_disk_only_delays_it(t):
     c = t.cluster(1, mounted=False, disk='224m',
                   conf={'certificate_life': f'{LIFE_SECONDS}s', 'segment_mib': 16})
@@ -144,10 +167,10 @@ def test_a_full_disk_only_delays_it(t):
                 pass
         except OSError:
             pass
-    wait_for(lambda: 'cannot be renewed' in open(log).read(), 'it is said', 3 * LIFE_SECONDS)
+    wait_for(lambda: 'cannot be renewed' in open(log).read(), 'it is said')
     check_equal(c.status(0)['certificate_end'], end, 'the end of the certificate')
     os.unlink(filler)
-    wait_for(lambda: c.status(0)['certificate_end'] != end, 'it is renewed', 60)
+    wait_for(lambda: c.status(0)['certificate_end'] != end, 'it is renewed')
     c.check_running()
 
 
@@ -173,14 +196,13 @@ def ca_of(c, i):
         return f.read()
 
 
-@limit(240)
 def test_the_ca_is_replaced_under_writes(t):
     """By followers and the leader, again and again; and while nodes are killed."""
     c = t.cluster(3)
     old_ca, cert = ca_of(c, 0), shown(c, 1)
     check(is_signed_by(c, cert, old_ca), 'the first certificate is not of the first CA')
     token = c.tierce('invite', data=0).text.strip()
-    term = terms(c)
+    term, pulse = terms(c), Pulse()
     writers = [Writer(c, i) for i in range(3)]
     for i in (c.leader(), (c.leader() + 1) % 3):
         text = c.tierce('rotate-ca', data=i).text
@@ -189,7 +211,7 @@ def test_the_ca_is_replaced_under_writes(t):
         check(len({ca_of(c, i) for i in range(3)}) == 1, 'the nodes believe different CAs')
         check(ca_of(c, 0).count('BEGIN') == 1, 'more than one CA is believed')
     check_written(c, [w.stop() for w in writers])
-    check_nobody_was_elected(t, c, term)
+    check_nobody_was_elected(t, c, term, pulse)
     for i in range(3):
         check(is_signed_by(c, shown(c, i), ca_of(c, 0)), f'the certificate of node {i}')
         check(not is_signed_by(c, shown(c, i), old_ca), f'the certificate of node {i}')
@@ -208,7 +230,6 @@ def test_the_ca_is_replaced_under_writes(t):
     check_equal(open(f'{new}/ca.crt').read(), ca_of(c, 0), 'what a new node believes')
 
 
-@limit(240)
 def test_a_node_that_is_off_holds_the_rotation_up(t):
     c = t.cluster(3, mounted=False)
     c.kill9(2)
@@ -216,6 +237,9 @@ def test_a_node_that_is_off_holds_the_rotation_up(t):
     leader = c.leader([0, 1])
     steps = lambda: [m['ca_step'] for m in c.status(leader)['members'][:2]]  # noqa: E731
     wait_for(lambda: steps() == [1, 1], 'two have taken the first step')
+    check_equal(c.status(0)['ca_rotation'], 1, 'the step that is under way')
+    text = c.tierce('status', data=0).text
+    check('step 1 of 3: waits for n2' in text, text)
     c.tierce('put', 'k', data=1, input=b'while it waits')
     # Its certificate is of the former CA, which is believed still.
     c.kill9(0, 1)
@@ -229,9 +253,10 @@ def test_a_node_that_is_off_holds_the_rotation_up(t):
     c.wait_ready()
     check_equal(c.tierce('get', 'k', data=2).text, 'while it waits', 'the value')
     check_equal([m['ca_step'] for m in c.status(2)['members']], [3, 3, 3], 'the steps')
+    check_equal(c.status(2)['ca_rotation'], 0, 'no step is under way')
+    check('is being replaced' not in c.tierce('status', data=2).text, 'status')
 
 
-@limit(240)
 def test_who_holds_it_up_is_named_and_may_be_removed(t):
     c = t.cluster(3, mounted=False)
     c.kill9(1)
@@ -240,24 +265,29 @@ def test_who_holds_it_up_is_named_and_may_be_removed(t):
     line = process.stdout.readline()
     check('n1 (cannot be reached)' in line and 'tierce remove' in line, line)
     c.tierce('remove', 'n1', data=2)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=WAIT_SECONDS)
     check(process.returncode == 0 and 'is replaced' in out, out)
 
 
-@limit(240)
 def test_killed_in_the_rotation(t):
     """A node that is killed at any moment of it comes back, and it ends."""
     c = t.cluster(3, mounted=False)
-    for k in range(6):
+    begun = time.monotonic()
+    c.tierce('rotate-ca', data=0)
+    takes, caught = time.monotonic() - begun, 0
+    for k in range(ROTATIONS):
         victim = t.random.randrange(3)
         process = subprocess.Popen([c.binary, 'rotate-ca', '--data',
                                     c.nodes[(victim + 1) % 3].data], stdout=subprocess.DEVNULL)
-        time.sleep(t.random.random() * 0.6)  # no event tells these moments
+        # No event tells these moments: from the first to the usual end, whatever that is here.
+        time.sleep(takes * (k + t.random.random() * (k > 0)) / ROTATIONS)
+        caught += process.poll() is None
         c.kill9(victim)
         c.start(victim)
-        check_equal(process.wait(60), 0, 'rotate-ca')
+        check_equal(process.wait(WAIT_SECONDS), 0, 'rotate-ca')
         c.wait_ready()
         check_equal(len({ca_of(c, i) for i in range(3)}), 1, 'believed CAs')
+    check(caught > 0, 'no rotation was going on when a node was killed')
 
 
 if __name__ == '__main__':

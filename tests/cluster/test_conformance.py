@@ -11,10 +11,11 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 import protocol as p  # noqa: E402
-from cluster import Failure, check, check_equal, limit, main, wait_for  # noqa: E402
+from cluster import Failure, check, check_equal, main, wait_for  # noqa: E402
 
 CONNECTIONS = 1000
-QUIET_SECONDS = 1.0  # longer than two election timeouts
+QUIET_SECONDS = 1.0  # how long an answer is waited for that need not come
+FAR = 1000  # terms ahead: no election gets there by itself
 ELECTIONS = 10  # of a test that must hit the moment
 
 
@@ -26,7 +27,7 @@ class Outside:
         c = self.cluster
         self.place = next(i for i in range(3) if i != c.leader())
         c.stop(self.place)
-        self.address = c.nodes[self.place].address
+        self.name, self.address = c.nodes[self.place].name, c.nodes[self.place].address
         self.identity = p.Identity(c.nodes[self.place].data)
         self.member = p.Member(self.identity, self.address)
         self.nodes = [i for i in range(3) if i != self.place]
@@ -65,7 +66,6 @@ def outside(function):
         finally:
             o.close()
     run.__name__, run.__doc__ = function.__name__, function.__doc__
-    run.seconds = getattr(function, 'seconds', 180)
     return run
 
 
@@ -104,7 +104,7 @@ def test_hello_that_is_refused(t, o):
         check_equal(last.value[0], reason, f'the reason why a HELLO {label} is refused')
         check(struct.unpack_from('<H', last.value, 1)[0] == len(last.value) - 3,
               f'{label}: the text fills the frame')
-    wait_for(lambda: o.status(i)['refused'] >= refused + 4, 'all four are counted', 10)
+    wait_for(lambda: o.status(i)['refused'] >= refused + 4, 'all four are counted')
 
 
 @outside
@@ -173,7 +173,6 @@ def good_frames(o):
             ('error', p.ERROR, b'\xee')]
 
 
-@limit(300)
 @outside
 def test_truncated_and_overlong_frames(t, o):
     """Fields that do not fill their frame end the connection; the same frame, whole, does not."""
@@ -210,10 +209,10 @@ def test_oversized_frames(t, o):
     connection = o.dial(i)
     connection.tls.sendall(p.header(p.HELLO, 0, p.LIMIT_UNPROVEN + 1))
     connection.wait_closed()
-    wait_for(lambda: o.status(i)['refused'] >= refused + 4, 'all four are counted', 10)
+    wait_for(lambda: o.status(i)['refused'] >= refused + 4, 'all four are counted')
     connection = o.connect(i)
     connection.send(0xee, bytes(p.LIMIT), stream=5)
-    check_equal(connection.expect(p.ERROR, 30).stream, 5, 'a frame of the largest size')
+    check_equal(connection.expect(p.ERROR).stream, 5, 'a frame of the largest size')
     connection.close()
 
 
@@ -243,7 +242,7 @@ def test_certificates_that_are_not_the_clusters(t, o):
         except (ssl.SSLError, ConnectionError):
             pass
         check(not frames, f'a certificate of {label} got frames: {frames}')
-        wait_for(lambda: o.status(i)['refused'] > refused, f'{label} is counted', 15)
+        wait_for(lambda: o.status(i)['refused'] > refused, f'{label} is counted')
 
 
 # ---- Consensus ---------------------------------------------------------------------------------
@@ -274,17 +273,20 @@ def test_a_lower_term_is_told(t, o):
         connection.close()
         check(got, f'node {i} answers an APPEND of an old term')
         term, ok = struct.unpack_from('<QB', got[1])
-        check_equal((term, ok), (status['term'], 0), f'term and ok in the answer of {i}')
-        check_equal(o.status(i)['leader'], status['leader'], 'the leader afterwards')
+        after = o.status(i)
+        check(status['term'] <= term <= after['term'] and ok == 0,
+              f'term {term}, ok {ok} in the answer of {i}: its terms {status["term"]} to'
+              f' {after["term"]}')
+        check(after['leader'] != o.name, 'who sent it is followed')
 
 
-def ask_vote(o, i, term, last_index, last_term, flags):
+def ask_vote(o, i, term, last_index, last_term, flags, seconds=p.WAIT_SECONDS):
     """(term, granted) of the answer; None: there was none."""
     o.member.forget()
     peer = int(o.status(i)['id'], 16)
     connection = o.connect(i)
     connection.send(p.VOTE, p.vote(term, last_index, last_term, flags))
-    got = o.member.wait_frame(p.VOTE_REPLY, lambda node, _: node == peer, QUIET_SECONDS)
+    got = o.member.wait_frame(p.VOTE_REPLY, lambda node, _: node == peer, seconds)
     connection.close()
     if got is None:
         return None
@@ -295,16 +297,16 @@ def ask_vote(o, i, term, last_index, last_term, flags):
 @outside
 def test_a_leader_that_lives_is_not_voted_out(t, o):
     """Stickiness: a candidate nobody asked for moves no term, however current its log."""
-    status = {i: o.status(i) for i in o.nodes}
-    term, last = max(s['term'] for s in status.values()), 1 << 40
+    o.leader()
+    term, last = max(o.status(i)['term'] for i in o.nodes), 1 << 40
     for flags in (p.PRE, 0):
         for i in o.nodes:
-            got = ask_vote(o, i, term + 1, last, term, flags)
+            got = ask_vote(o, i, term + FAR, last, term, flags, QUIET_SECONDS)
             check(got is None or not got[1], f'node {i} votes against a leader that lives')
     for i in o.nodes:
         after = o.status(i)
-        check_equal((after['term'], after['leader']), (term, status[i]['leader']),
-                    f'term and leader of node {i} afterwards')
+        check(after['term'] < term + FAR, f'the term of node {i} is {after["term"]}')
+        check(after['leader'] != o.name, f'node {i} follows the candidate')
 
 
 @outside
@@ -324,7 +326,7 @@ def test_a_stale_candidate_is_refused(t, o):
         term = max(o.status(i)['term'] for i in o.nodes) + 1
         got = ask_vote(o, follower, term, 1 << 40, term - 1, p.TRANSFER)
         if got and got[1] and got[0] == term:
-            again = ask_vote(o, follower, term, 1 << 40, term - 1, p.TRANSFER)
+            again = ask_vote(o, follower, term, 1 << 40, term - 1, p.TRANSFER, QUIET_SECONDS)
             check(again is None or again[1] or again[0] > term,
                   'the same candidate is told otherwise')
             return
@@ -357,7 +359,7 @@ class Session:
 
     def answer(self):
         while True:
-            got = self.connection.receive(20)
+            got = self.connection.receive()
             if got.type == p.ANSWER:
                 return p.parse_answer(got)
 
@@ -446,7 +448,6 @@ def test_operations_where_nobody_leads_or_in_another_term(t, o):
 # ---- Many --------------------------------------------------------------------------------------
 
 
-@limit(300)
 @outside
 def test_a_thousand_connections(t, o):
     """All open at once, each answered; the node serves others, and gives all back."""
@@ -478,7 +479,7 @@ def test_a_thousand_connections(t, o):
     finally:
         for connection in connections:
             connection.close()
-    wait_for(lambda: descriptors() <= before + 5, 'their descriptors are given back', 30)
+    wait_for(lambda: descriptors() <= before + 5, 'their descriptors are given back')
     print(f'# {CONNECTIONS} connections: {grown} MiB more')
     check(grown < 256, f'{CONNECTIONS} connections took {grown} MiB')
 

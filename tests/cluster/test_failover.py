@@ -9,11 +9,11 @@ import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
-from cluster import (Failure, Worker, check, check_equal, in_parallel, limit,  # noqa: E402
-                     main, wait_for)
+from cluster import (WAIT_SECONDS, Failure, Worker, at_most, check, check_equal,  # noqa: E402
+                     in_parallel, main, wait_for)
 
 KILLS = 20
-MEDIAN_SECONDS = 1.5
+MEDIAN_SECONDS = 1.5  # where a change takes next to nothing
 DEAD_MOUNT = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO, errno.EINTR)
 
 
@@ -149,7 +149,7 @@ class Stream(threading.Thread):
     def end(self):
         self.ending = True
         self.resumed.set()
-        self.join(60)
+        self.join(WAIT_SECONDS)
         check(not self.is_alive(), f'a change through mount {self.node} does not return')
         self.check()
 
@@ -188,7 +188,6 @@ def check_streams(cluster, streams, i):
               f'links of stream {s.node} on mount {i}: {links}, expected {allowed}')
 
 
-@limit(400)
 def test_leader_killed_in_a_stream_of_writes(t):
     c = t.cluster()
     streams = [Stream(c, i) for i in range(3)]
@@ -201,17 +200,17 @@ def test_leader_killed_in_a_stream_of_writes(t):
                 for s in streams:
                     s.check()
                 return all(len(s.log) >= mark + 10 for s, mark in zip(streams, marks))
-            wait_for(all_write, f'all streams make progress before kill {turn}', 30)
+            wait_for(all_write, f'all streams make progress before kill {turn}')
             leader = c.leader()
             survivors = [s for s in streams if s.node != leader]
             before = streams[leader].unacknowledged
             streams[leader].expect_death()
             at = c.kill9(leader)
             wait_for(lambda: all(s.first_after(at) for s in survivors),
-                     f'writes go on after kill {turn}', 30)
+                     f'writes go on after kill {turn}')
             gaps.append(max(s.first_after(at) for s in survivors) - at)
             wait_for(lambda: streams[leader].resting.is_set() or streams[leader].error,
-                     'the stream of the killed node notices', 30)
+                     'the stream of the killed node notices')
             streams[leader].check()
             interrupted += streams[leader].unacknowledged - before
             c.start(leader)
@@ -231,8 +230,10 @@ def test_leader_killed_in_a_stream_of_writes(t):
     c.wait_caught_up([0, 1, 2])
     for i in range(3):
         check_streams(c, streams, i)
-    check(statistics.median(gaps) < MEDIAN_SECONDS,
-          f'writes went on after {statistics.median(gaps):.2f} s in the median')
+    usual = statistics.median(ended - begun for s in streams for begun, ended in s.log)
+    check(statistics.median(gaps) < at_most(MEDIAN_SECONDS, usual),
+          f'writes went on after {statistics.median(gaps):.2f} s in the median, where a change'
+          f' takes {usual:.4f} s')
 
 
 class FsyncedWriter:
@@ -277,7 +278,6 @@ class FsyncedWriter:
         check(len(lines) <= len(self.lines) + 1, f'{self.name}-log has lines twice: {lines}')
 
 
-@limit(240)
 def test_all_killed_at_once(t):
     c = t.cluster()
     for turn in range(3):
@@ -286,12 +286,12 @@ def test_all_killed_at_once(t):
         workers = [Worker(w.write_on) for w in writers]
         goal = t.random.randrange(20, 60)
         wait_for(lambda: all(len(w.files) >= goal or w.error for w in writers),
-                 f'{goal} files of each writer', 60)
+                 f'{goal} files of each writer')
         for w in writers:
             check(w.error is None, f'a write failed before the kill: {w.error}')
         c.kill9(0, 1, 2)
         for worker in workers:
-            worker.result(30)
+            worker.result()
         for w in writers:
             check(w.error and w.error.errno in DEAD_MOUNT, f'the kill gave {w.error}')
         c.start_all([0, 1, 2])
@@ -306,7 +306,6 @@ def test_all_killed_at_once(t):
             f.write(b'fine')
 
 
-@limit(300)
 def test_node_down_for_10000_writes(t):
     c = t.cluster()
     down = t.random.choice([i for i in range(3) if i != c.leader()])
@@ -323,10 +322,10 @@ def test_node_down_for_10000_writes(t):
             with open(c.path(through, name), 'wb', 0) as f:
                 f.write(data)
             expected[name] = data
-    in_parallel(write, [(s, others[s % 2]) for s in range(16)], 240)
+    in_parallel(write, [(s, others[s % 2]) for s in range(16)])
     check_equal(len(expected), 1600, 'names')
     c.start(down)
-    c.wait_caught_up([down], 120)
+    c.wait_caught_up([down])
     check_equal(sorted(os.listdir(c.path(down))), sorted(expected), 'names after catching up')
     for name, data in expected.items():
         with open(c.path(down, name), 'rb', 0) as f:
@@ -337,7 +336,6 @@ def test_node_down_for_10000_writes(t):
         check_equal(f.read(), b'from the one that was down', 'its own write, elsewhere')
 
 
-@limit(240)
 def test_follower_killed_does_not_stop_writes(t):
     """Each follower in turn, several times: the streams of the others see no error at all."""
     c = t.cluster()
@@ -348,9 +346,9 @@ def test_follower_killed_does_not_stop_writes(t):
             streams[follower].expect_death()
             at = c.kill9(follower)
             wait_for(lambda: all(s.first_after(at) for s in streams if s.node != follower),
-                     'writes go on', 30)
+                     'writes go on')
             wait_for(lambda: streams[follower].resting.is_set() or streams[follower].error,
-                     'the stream of the killed node notices', 30)
+                     'the stream of the killed node notices')
             streams[follower].check()
             c.start(follower)
             c.wait_caught_up([follower])

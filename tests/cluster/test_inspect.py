@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
-from cluster import check, check_equal, main, wait_for  # noqa: E402
+from cluster import WAIT_SECONDS, check, check_equal, main, wait_for  # noqa: E402
 
 SMALL_SEGMENTS = {'segment_mib': 16}
 
@@ -141,7 +141,7 @@ def merge(c, t, merges=2):
         c.tierce('put', f'small/{i % 50}', f'value {i}', data=0)
         if c.status(0)['merges'] >= merges:
             return
-    check(False, f'{c.status(0)["merges"]} merges after 600 MiB')
+    wait_for(lambda: c.status(0)['merges'] >= merges, f'{merges} merges after 600 MiB')
 
 
 def test_what_was_merged(t):
@@ -228,7 +228,7 @@ def test_a_node_may_start_meanwhile(t):
         check(begin, 'it says something')
         c.start(0)
         wait_for(lambda: c.status(0), 'the node answers')
-        _, error = look.communicate(timeout=60)
+        _, error = look.communicate(timeout=WAIT_SECONDS)
         check_equal(look.returncode, 1, 'its exit code')
         check(b'meanwhile' in error, f'it says: {error!r}')
     finally:

@@ -5,14 +5,17 @@ import contextlib
 import json
 import os
 import shutil
+import statistics
 import sys
 import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 import protocol  # noqa: E402
-from cluster import (TOKEN, Failure, Node, Worker, check, check_equal, free_port,  # noqa: E402
-                     is_mounted, limit, main, wait_for)
+from cluster import (TOKEN, WAIT_SECONDS, Failure, Node, Worker, at_most, check,  # noqa: E402
+                     check_equal, free_port, is_mounted, main, wait_for)
+
+PAUSE_SECONDS = 3  # of writes, at the worst, while another takes the lead
 
 
 class Writer(threading.Thread):
@@ -22,7 +25,7 @@ class Writer(threading.Thread):
         super().__init__(daemon=True)
         self.path = cluster.path(node, name)
         self.acknowledged, self.error, self.ending = 0, None, False
-        self.worst_s = 0
+        self.seconds = []
         self.start()
 
     def run(self):
@@ -32,7 +35,7 @@ class Writer(threading.Thread):
                 begun = time.monotonic()
                 os.write(fd, f'{self.acknowledged + 1}\n'.encode())
                 os.fsync(fd)
-                self.worst_s = max(self.worst_s, time.monotonic() - begun)
+                self.seconds.append(time.monotonic() - begun)
                 self.acknowledged += 1
             os.close(fd)
         except BaseException as e:
@@ -47,10 +50,14 @@ class Writer(threading.Thread):
 
     def stop(self):
         self.ending = True
-        self.join(60)
+        self.join(WAIT_SECONDS)
         check(not self.is_alive(), 'the writer ends')
         if self.error:
             raise Failure(f'line {self.acknowledged + 1}: {self.error}')
+
+    def check_pauses(self):
+        worst, usual = max(self.seconds), statistics.median(self.seconds)
+        check(worst < at_most(PAUSE_SECONDS, usual), f'a write took {worst:.1f} s')
 
     def check_seen_by(self, cluster, nodes):
         """Every line once and in order, on each of these mounts."""
@@ -115,7 +122,7 @@ def test_a_member_is_removed_while_it_writes(t):
     c.tierce('remove', f'n{gone}', data=stays)
     c.wait_ended(gone)
     check(not is_mounted(c.nodes[gone].mount), 'the mount of a removed node goes')
-    doomed.join(30)
+    doomed.join(WAIT_SECONDS)
     check(doomed.error, 'a writer on a removed node hears of it')
     for i in (leader, stays):
         wait_members(c, i, {f'n{leader}', f'n{stays}'}, 'voter')
@@ -143,7 +150,7 @@ def test_a_leader_is_removed(t):
     writer.wait_progress()
     writer.stop()
     writer.check_seen_by(c, (first, second))
-    check(writer.worst_s < 3, f'a write took {writer.worst_s:.1f} s')
+    writer.check_pauses()
     check_refuses_to_start(c, leader)
 
 
@@ -172,7 +179,8 @@ def test_a_removed_node_that_was_down_is_turned_away(t):
     c.tierce('remove', f'n{gone}', data=leader)
     wait_members(c, stays, {f'n{leader}', f'n{stays}'})
     result = c.tierce(*c.start_arguments(gone), data=gone, code=1)
-    check('removed from the cluster' in result.error, f'{result}')
+    check('removed from the cluster' in result.error and 'tierce join' in result.error,
+          f'{result}')
     check_refuses_to_start(c, gone)
     check('removed from its cluster' in c.tierce('join', invite(c, leader), data=gone, code=1).error,
           'join does not take the directory of a removed node')
@@ -240,14 +248,14 @@ def test_leave(t):
     result = c.tierce('leave', data=leaver)
     check('has left the cluster' in result.text, f'{result}')
     check(not is_mounted(c.nodes[leaver].mount), 'the mount of a node that leaves goes')
-    c.wait_ended(leaver, 1)
+    c.wait_ended(leaver)
     check_refuses_to_start(c, leaver)
     wait_members(c, stays, {f'n{leader}', f'n{stays}'}, 'voter')
     writer.wait_progress()
     writer.stop()
     # The leader leaves: it hands over, then goes.
     c.tierce('leave', data=leader)
-    c.wait_ended(leader, 1)
+    c.wait_ended(leader)
     wait_members(c, stays, {f'n{stays}'})
     writer.check_seen_by(c, (stays,))
     with open(c.path(stays, 'after'), 'w') as f:
@@ -296,7 +304,6 @@ def test_a_lost_host_is_replaced(t):
     writer.check_seen_by(c, (0, 1, 2))
 
 
-@limit(300)
 def test_a_log_that_knows_nobody_of_today_is_replayed(t):
     """Every member was replaced since the log began. Who joins now replays it, and is led by a
     node that is no member in what it has applied so far."""
@@ -323,19 +330,19 @@ def test_an_observer_never_votes(t):
     writer.wait_progress(200)  # three times as many as a learner may lag to be promoted
     seen = members(c, 0)['watcher']
     check_equal((seen['kind'], seen['reachable']), ('observer', True), 'the observer')
-    check_equal(c.status(node)['role'], 'learner', 'its role')
+    check_equal(c.status(node)['role'], 'observer', 'its role')
     result = c.tierce('transfer', 'watcher', data=0, code=1)
     check('does not vote' in result.error, f'{result}')
     # Nobody needs it for a majority, nor is it missed.
     c.kill9(node)
-    writer.join(30)
+    writer.join(WAIT_SECONDS)
     with open(c.path(0, 'without'), 'w') as f:
         f.write('it')
     c.start(node)
     with open(c.path(node, 'without')) as f:
         check_equal(f.read(), 'it', 'what it missed')
     c.tierce('leave', data=node)
-    c.wait_ended(node, 1)
+    c.wait_ended(node)
     wait_members(c, 0, {'n0'})
 
 
@@ -374,7 +381,7 @@ def test_transfer(t):
     writer.wait_progress()
     writer.stop()
     writer.check_seen_by(c, others(c, down))
-    check(writer.worst_s < 3, f'a write took {writer.worst_s:.1f} s')
+    writer.check_pauses()
 
 
 def move(c, i, port=None):
@@ -432,6 +439,22 @@ def test_a_node_that_moved_is_found_by_its_certificate(t):
     c.wait_ready()
     wait_addresses(c)
     writer.check_seen_by(c, (0, 1, 2))
+
+
+def test_who_cannot_be_dialed_is_told(t):
+    """A mistyped advertise: it reaches the others, and they do not reach it."""
+    c = t.cluster(3)
+    i = others(c, c.leader())[0]
+    c.stop(i)
+    mistyped = f'127.0.0.1:{free_port()}'
+    rewrite(c, i, lambda key, value: mistyped if key == 'advertise' else value)
+    started = c.start(i)
+    check(mistyped in started.error and 'correct advertise' in started.error, f'{started}')
+    c.stop(i)
+    rewrite(c, i, lambda key, value: c.nodes[i].address if key == 'advertise' else value)
+    started = c.start(i)
+    check_equal(started.error, '', 'warnings once it is corrected')
+    c.wait_ready()
 
 
 def exchange(c, one, two):

@@ -16,8 +16,8 @@ import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
-from cluster import (Failure, Node, TOKEN, Worker, check, check_equal, in_parallel,  # noqa: E402
-                     limit, main, wait_for)
+from cluster import (Failure, Node, TOKEN, WAIT_SECONDS, Worker, at_most, check,  # noqa: E402
+                     check_equal, in_parallel, limit, main, wait_for)
 
 MIB = 1 << 20
 SEGMENT = 16 * MIB
@@ -131,7 +131,7 @@ def check_space(cluster, indices):
     def within():
         return all(disk_bytes(s) <= 2 * s['live_bytes'] + 2 * SEGMENT
                    for s in map(cluster.status, indices))
-    wait_for(within, 'disk use is within bounds', 60)
+    wait_for(within, 'disk use is within bounds')
     for s in map(cluster.status, indices):
         print(f'# {s["name"]}: live {s["live_bytes"] / MIB:.1f} MiB, disk'
               f' {disk_bytes(s) / MIB:.1f} MiB, {s["merges"]} merges,'
@@ -147,10 +147,10 @@ def fill(cluster, i, files, rounds, first=0):
     in_parallel(some, [(k,) for k in range(4)])
 
 
-def wait_merged(cluster, indices, seconds=60):
+def wait_merged(cluster, indices):
     """Until the logs of these nodes begin later than with entry 1."""
     wait_for(lambda: all(cluster.status(i)['base'] > 0 for i in indices),
-             f'the logs of nodes {indices} are merged', seconds)
+             f'the logs of nodes {indices} are merged')
 
 
 # ---- Overwriting, with kills
@@ -223,7 +223,6 @@ def is_voter(c, i):
                           for m in status['members'])
 
 
-@limit(400)
 def test_a_wiped_node_gets_a_snapshot_while_writes_go_on(t):
     c = t.cluster(conf=CONF)
     fill(c, 0, 600, 20)
@@ -241,8 +240,8 @@ def test_a_wiped_node_gets_a_snapshot_while_writes_go_on(t):
         new = wipe_and_join(c, 2)
         begun = time.monotonic()
         c.start(new)
-        wait_for(lambda: (c.status(new) or {}).get('base', 0) > 0, 'a snapshot is installed', 60)
-        wait_for(lambda: is_voter(c, new), 'it votes', 60)
+        wait_for(lambda: (c.status(new) or {}).get('base', 0) > 0, 'a snapshot is installed')
+        wait_for(lambda: is_voter(c, new), 'it votes')
         during = [w for w in written if w > begun]
     finally:
         stop.set()
@@ -281,7 +280,6 @@ def make_lead(c, i):
     raise Failure(f'node {i} never leads')
 
 
-@limit(400)
 def test_a_node_behind_the_log_s_start_comes_back(t):
     """It keeps what it has, while the others merge what it would need: a snapshot again. With it
     comes what only the entries said: the sessions of the others, whose windows it keeps when it
@@ -296,9 +294,9 @@ def test_a_node_behind_the_log_s_start_comes_back(t):
         c.start(i)
     fill(c, 0, 300, 20, first=100)
     wait_for(lambda: min(c.status(i)['base'] for i in (0, 1)) > applied,
-             'the others merge what it has not seen', 60)
+             'the others merge what it has not seen')
     c.start(2)
-    wait_for(lambda: c.status(2)['base'] > applied, 'a snapshot is installed', 60)
+    wait_for(lambda: c.status(2)['base'] > applied, 'a snapshot is installed')
     c.wait_ready()
     for i in (0, 1, 2):
         names = sorted(os.listdir(c.path(i)))
@@ -339,7 +337,6 @@ def bytes_here(c, i):
     return [int(line.split(' of ')[-2].split()[-1]) for line in lines if 'bytes are here' in line]
 
 
-@limit(400)
 def test_a_snapshot_goes_on_where_it_was_cut(t):
     """The receiver is killed in the middle, then the sender's process is frozen and its
     connections cut; what was synced is not fetched again."""
@@ -349,7 +346,7 @@ def test_a_snapshot_goes_on_where_it_was_cut(t):
     c.use_fault_disk(new)
     c.fault_disk(new, 'part hang 9')  # merges may still make the files fewer
     starting = Worker(c.start, new)
-    wait_for(lambda: c.fault_count(new) > 0, 'its disk hangs in the middle of the snapshot', 60)
+    wait_for(lambda: c.fault_count(new) > 0, 'its disk hangs in the middle of the snapshot')
     started = starting.result()  # it does without what is still to come, and says so
     check('this node is behind' in started.error and 'no majority' not in started.error,
           f'it says at its start: {started.error}')
@@ -361,7 +358,7 @@ def test_a_snapshot_goes_on_where_it_was_cut(t):
     c.kill9(new)
     c.fault_disk(new)
     c.start(new)
-    wait_for(lambda: is_voter(c, new), 'it votes', 60)
+    wait_for(lambda: is_voter(c, new), 'it votes')
     here = bytes_here(c, new)
     check(len(here) >= 2 and here[0] == 0 and here[1] >= 4 * MIB,
           f'what was here at the begin of each attempt: {here}')
@@ -394,7 +391,6 @@ def flip(path, offset):
         f.write(bytes([byte[0] ^ 0x40]))
 
 
-@limit(240)
 def test_rot_is_healed(t):
     """A byte goes bad on one node's disk: who reads it there gets the right bytes, and so does
     the disk. On the leader, too, which evaluates by what it reads."""
@@ -423,7 +419,6 @@ def test_rot_is_healed(t):
         check_equal(read_file(c.path(i, 'f1')), content(1, 1), f'another file on {i}')
 
 
-@limit(240)
 def test_rot_that_nobody_can_heal_is_eio(t):
     """A cluster of one: never wrong bytes, and a message."""
     c = t.cluster(1, conf=CONF)
@@ -444,7 +439,6 @@ def test_rot_that_nobody_can_heal_is_eio(t):
           'its log tells of the damage')
 
 
-@limit(240)
 def test_rot_in_the_log_of_a_node_that_starts(t):
     """A hole before what is proven: neither cut off nor voted over, filled by the leader."""
     c = t.cluster(conf=CONF)
@@ -490,7 +484,6 @@ def entry_heads(path):
     return found
 
 
-@limit(240)
 def test_rot_in_the_head_of_an_entry_that_another_needs(t):
     """The leader has to send entries from its disk, and cannot tell of which term the damaged
     one is: it gets it back all the same."""
@@ -504,7 +497,7 @@ def test_rot_in_the_head_of_an_entry_that_another_needs(t):
     for i in (0, 1):  # another entry on each, as any of the two may lead
         segment = sorted(glob.glob(f'{c.nodes[i].data}/log/*.seg'))[1]
         hint = segment[:-len('seg')] + 'hint'
-        wait_for(lambda: os.path.exists(hint), 'the segment is done with', 60)
+        wait_for(lambda: os.path.exists(hint), 'the segment is done with')
         c.kill9(i)  # what it has in memory goes
         heads = entry_heads(segment)
         flip(segment, heads[len(heads) // 2 + 2 * i] + 30)
@@ -625,7 +618,7 @@ def test_everything_at_once(t):
     end = time.monotonic() + seconds
     try:
         while time.monotonic() < end or (min(counts.values()) == 0 and
-                                         time.monotonic() < end + 120):
+                                         time.monotonic() < end + WAIT_SECONDS):
             for thread in writers + readers:
                 if thread.error:
                     raise thread.error
@@ -657,7 +650,7 @@ def test_everything_at_once(t):
         for r in readers:
             r.ending = True
     for thread in writers + readers:
-        thread.join(60)
+        thread.join(WAIT_SECONDS)
         if thread.error:
             raise thread.error
         check(not thread.is_alive(), 'a call through a mount does not return')
@@ -696,7 +689,6 @@ def cluster_with_fault_disks(t, **keywords):
     return c
 
 
-@limit(400)
 def test_a_slow_follower_needs_no_snapshot(t):
     """G8: what a member that is there has not on its disk yet stays in the others' logs."""
     c = cluster_with_fault_disks(t, conf=CONF)
@@ -716,26 +708,28 @@ def test_a_slow_follower_needs_no_snapshot(t):
     c.wait_caught_up([0, 1, 2])
     check('is installed' not in read_file(f'{c.nodes[2].data}/node.log').decode(),
           'it fetched no snapshot')
-    wait_for(lambda: c.status(0)['base'] > applied + 1000, 'merges go on behind it', 60)
+    wait_for(lambda: c.status(0)['base'] > applied + 1000, 'merges go on behind it')
     for number in range(1000, 1600, 7):
         check_equal(read_file(c.path(2, f'f{number}')), content(number, 16), f'f{number}')
 
-@limit(240)
 def test_a_hung_disk_hands_over(t):
     c = cluster_with_fault_disks(t)
-    write_file(c.path(0, 'before'), b'x')
     leader = c.leader()
     other = (leader + 1) % 3
+    begun = time.monotonic()
+    for k in range(20):
+        write_file(c.path(other, f'before-{k}'), b'x')
+    usual = (time.monotonic() - begun) / 20
     c.fault_disk(leader, 'sync hang')
     begun = time.monotonic()
     worker = Worker(write_file, c.path(other, 'during'), b'y')
-    worker.result(30)
+    worker.result()
     took = time.monotonic() - begun
     new = c.leader()
     check(new != leader, 'another node leads')
     check(c.fault_count(leader) > 0, 'a sync was hung')
     check(c.status(leader)['disk_hung'], 'its status says so')
-    check(took < 8, f'a write took {took:.1f} s')
+    check(took < at_most(8, usual), f'a write took {took:.1f} s')
     print(f'# a write beside a leader whose disk hangs took {took:.2f} s')
     for k in range(20):
         write_file(c.path(other, f'more-{k}'), b'z')
@@ -746,7 +740,6 @@ def test_a_hung_disk_hands_over(t):
     write_file(c.path(leader, 'after'), b'w')
 
 
-@limit(240)
 def test_a_failed_sync_stops_the_node(t):
     c = cluster_with_fault_disks(t)
     for order, what in (('sync fail 5', 'Input/output error'), ('write fail 5', 'Input/output')):
@@ -767,7 +760,6 @@ def test_a_failed_sync_stops_the_node(t):
         check_equal(read_file(c.path(victim, 'y')), order.encode(), 'after its restart')
 
 
-@limit(400)
 def test_a_full_disk_frees_itself(t):
     """More is overwritten than the disk could hold; then it is filled, and deletes make room."""
     c = t.cluster(conf=CONF, disk='256m')
@@ -776,6 +768,7 @@ def test_a_full_disk_frees_itself(t):
         write_file(c.path(k % 3, f'over-{k % 10}'), piece[k:] + piece[:k])
     c.wait_caught_up([0, 1, 2])
     wait_merged(c, [0, 1, 2])
+    check_space(c, [0, 1, 2])
     filled, code = [], 0
     for k in range(400):
         try:
@@ -798,7 +791,7 @@ def test_a_full_disk_frees_itself(t):
             check_equal(e.errno, errno.ENOSPC, 'the error of a write')
             return False
     for k in range(15):
-        wait_for(lambda: has_room(k), 'merges make room, without a restart', 60)
+        wait_for(lambda: has_room(k), 'merges make room, without a restart')
     c.wait_caught_up([0, 1, 2])
     for i in range(3):
         for k in filled[1::2]:

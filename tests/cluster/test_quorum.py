@@ -8,9 +8,11 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
-from cluster import (Failure, check, check_equal, limit, main, wait_for)  # noqa: E402
+from cluster import (WAIT_SECONDS, Failure, at_most, check, check_equal, main,  # noqa: E402
+                     wait_for)
 
-REFUSED_SECONDS = 5.0
+REFUSED_SECONDS = 5.0  # where a write takes next to nothing
+DIES_SECONDS = 2.5  # ... after kill -9 in a write that waits
 
 # A process that appends numbered lines, each fsynced, and tells on stdout what it has done.
 APPENDER = r'''
@@ -43,7 +45,7 @@ class Appender:
         """SIGKILL; returns how long the process took to die of it."""
         at = time.monotonic()
         self.process.kill()
-        self.process.wait(30)
+        self.process.wait(WAIT_SECONDS)
         return time.monotonic() - at
 
     def check_running(self):
@@ -72,7 +74,7 @@ def write_value(path, data):
         os.close(fd)
 
 
-def check_refused(c, i, label):
+def check_refused(c, i, label, usual):
     """Every kind of change is refused with EROFS, in time; again once that is known."""
     os_calls = [('create', write_value, (c.path(i, f'{label}-new'), b'x')),
                 ('mkdir', os.mkdir, (c.path(i, f'{label}-dir'),)),
@@ -91,14 +93,14 @@ def check_refused(c, i, label):
         print(f'# {label}: {name} without a majority: {errno.errorcode.get(code, code)}'
               f' after {seconds:.2f} s')
         check_equal(errno.errorcode.get(code, code), 'EROFS', f'{name} without a majority')
-        check(seconds < REFUSED_SECONDS, f'{name} was refused after {seconds:.2f} s')
+        check(seconds < at_most(REFUSED_SECONDS, usual),
+              f'{name} was refused after {seconds:.2f} s')
 
 
-@limit(240)
 def test_two_of_three_killed(t):
     c = t.cluster()
     for turn in ('with the leader left', 'with a follower left'):
-        write_value(c.path(0, 'there'), b'value')
+        usual = timed(write_value, c.path(0, 'there'), b'value')[1]
         leader = c.leader()
         if turn == 'with the leader left':
             left = leader
@@ -108,8 +110,8 @@ def test_two_of_three_killed(t):
         c.kill9(*killed)
         # A call from before the node knows is one "caught in the middle", and waits.
         wait_for(lambda: (c.status(left) or {}).get('quorum') is False,
-                 'the node notices that it has no majority', REFUSED_SECONDS)
-        check_refused(c, left, turn.split()[2])
+                 'the node notices that it has no majority')
+        check_refused(c, left, turn.split()[2], usual)
         with open(f'{c.nodes[left].data}/node.log', encoding='utf-8') as f:
             log = f.read()
         check(', no leader' in log and 'leader 0000000000000000' not in log, log)
@@ -134,7 +136,6 @@ def test_two_of_three_killed(t):
                   f'a refused name is there on mount {i}: {os.listdir(c.path(i))}')
 
 
-@limit(240)
 def test_a_write_caught_in_the_middle(t):
     """Both others freeze under a stream of writes: the one on its way waits, can be killed,
     and goes through when they thaw."""
@@ -147,19 +148,23 @@ def test_a_write_caught_in_the_middle(t):
             name = f'{kind}-{fate}'
             w = Appender(c.path(here, name))
             try:
-                wait_for(lambda: w.acknowledged() >= 20, 'the writer writes')
+                wait_for(lambda: w.acknowledged() >= 1, 'the writer has begun')
+                begun, first = time.monotonic(), w.acknowledged()
+                wait_for(lambda: w.acknowledged() >= first + 20, 'the writer writes')
+                usual = (time.monotonic() - begun) / 20
                 c.freeze(*others)
                 wait_for(lambda: (c.status(here) or {}).get('quorum') is False,
-                         'the node notices that it has no majority', 20)
+                         'the node notices that it has no majority')
                 done = w.acknowledged()
                 w.check_running()  # it waits: it was not refused
                 if fate == 'killed':
                     seconds = w.kill()
                     print(f'# {name}: the waiting writer died {seconds:.2f} s after kill -9')
-                    check(seconds < 2.5, f'a waiting writer took {seconds:.1f} s to die')
+                    check(seconds < at_most(DIES_SECONDS, usual),
+                          f'a waiting writer took {seconds:.1f} s to die')
                 c.thaw(*others)
                 if fate == 'waits':
-                    wait_for(lambda: w.acknowledged() > done + 10, 'the write goes through', 30)
+                    wait_for(lambda: w.acknowledged() > done + 10, 'the write goes through')
                     w.check_running()
             finally:
                 c.thaw(*others)
@@ -202,19 +207,19 @@ hits = [0]
 signal.signal(signal.SIGALRM, lambda *_: hits.__setitem__(0, hits[0] + 1))
 signal.siginterrupt(signal.SIGALRM, True)
 signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
-for k in range(300):
+k = 0
+while k < 300 or hits[0] <= 10:
     os.mkdir(f"{sys.argv[1]}-{k}")
+    k += 1
 signal.setitimer(signal.ITIMER_REAL, 0)
-print(hits[0])
+print(k, hits[0])
 '''
     run = subprocess.run(['/usr/bin/python3', '-c', script, c.path(1, 'signalled')],
-                         capture_output=True, text=True, timeout=60)
+                         capture_output=True, text=True, timeout=WAIT_SECONDS)
     check_equal((run.returncode, run.stderr), (0, ''), 'mkdir under SIGALRM')
-    check(int(run.stdout) > 10, f'only {run.stdout.strip()} signals came')
-    check_equal(len(os.listdir(c.path(2))), 300, 'directories made')
+    check_equal(len(os.listdir(c.path(2))), int(run.stdout.split()[0]), 'directories made')
 
 
-@limit(240)
 def test_full_disk(t):
     """Data directories on file systems of 192 MiB: ENOSPC, deletes, room, and writes again."""
     c = t.cluster(conf={'segment_mib': 16}, disk='192m')
@@ -260,7 +265,7 @@ def test_full_disk(t):
         code = timed(write_value, c.path(1, 'room'), b'again')[0]
         check(code in (0, errno.ENOSPC), f'a write said {errno.errorcode.get(code, code)}')
         return code == 0
-    wait_for(has_room, 'writes work again without a restart', 30)
+    wait_for(has_room, 'writes work again without a restart')
     for k in range(20):
         write_value(c.path(k % 3, f'later-{k}'), piece)
     check_equal([c.status(i)['pid'] for i in range(3)], pids, 'no node was restarted')

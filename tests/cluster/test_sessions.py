@@ -11,10 +11,10 @@ import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
-from cluster import Worker, check, check_equal, limit, main, wait_for  # noqa: E402
+from cluster import (WAIT_SECONDS, Worker, check, check_equal, main,  # noqa: E402
+                     wait_for)
 
 SILENT_SECONDS = 10  # a session without contact is ended after so long
-BUFFERED_BYTES = 64 << 20  # of a mount, before its writers wait
 LOG_CACHE_BYTES = 8 << 20  # entries that are kept in memory though they are applied
 FAULTS = 8  # so often a slow member is to have been slow while writes are measured
 QUEUE_LINE = re.compile(r'^(tierce_queue\w*)\{queue="(\w+)"\} (\d+)$', re.M)
@@ -23,6 +23,11 @@ QUEUE_LINE = re.compile(r'^(tierce_queue\w*)\{queue="(\w+)"\} (\d+)$', re.M)
 def log_text(cluster, i):
     with open(f'{cluster.nodes[i].data}/node.log', errors='replace') as f:
         return f.read()
+
+
+def deaths(cluster, indices):
+    """How many sessions these nodes have ended."""
+    return sum(log_text(cluster, i).count('is ended: nothing came') for i in indices)
 
 
 def queues(cluster, i):
@@ -91,9 +96,9 @@ class Appender(threading.Thread):
                 self.errors.append((line, e.errno))
                 self.ended.wait(0.02)
 
-    def finish(self, seconds=60):
+    def finish(self):
         self.ended.set()
-        self.join(seconds)
+        self.join(WAIT_SECONDS)
         check(not self.is_alive(), f'{self.name} ends')
         return self
 
@@ -110,7 +115,6 @@ def check_lines(content, appenders):
     check(not seen, f'lines that nobody wrote: {sorted(seen)[:5]}')
 
 
-@limit(180)
 def test_a_node_that_is_stopped_for_long_loses_its_session(t):
     """Its callers are told that nothing is known, it opens another session, and goes on."""
     cluster = t.cluster(3)
@@ -121,8 +125,8 @@ def test_a_node_that_is_stopped_for_long_loses_its_session(t):
     appenders = [Appender(cluster.path(i, 'lines'), f'n{i}') for i in (victim, other)]
     wait_for(lambda: all(len(a.acknowledged) > 20 for a in appenders), 'both write')
     cluster.freeze(victim)
-    wait_for(lambda: 'is ended: nothing came' in log_text(cluster, leader),
-             'the leader ends the session', 3 * SILENT_SECONDS)
+    wait_for(lambda: deaths(cluster, others_than(cluster, victim)) > 0,
+             'whoever leads ends the session')
     written = len(appenders[1].acknowledged)
     cluster.thaw(victim)
     wait_for(lambda: 'the session of this node is over' in log_text(cluster, victim),
@@ -136,13 +140,12 @@ def test_a_node_that_is_stopped_for_long_loses_its_session(t):
           f'what was on its way is EIO: {appenders[0].errors}')
     check(len(appenders[0].errors) <= 2, f'and it is one call: {appenders[0].errors}')
     check_equal(appenders[1].errors, [], 'errors of the other node')
-    check_equal(log_text(cluster, leader).count('is ended: nothing came'), 1, 'deaths')
+    check_equal(deaths(cluster, cluster.up()), 1, 'deaths')
     cluster.wait_caught_up(cluster.up())
     with open(path) as f:
         check_lines(f.read(), appenders)
 
 
-@limit(180)
 def test_who_is_in_contact_keeps_its_session(t):
     """Nodes that are stopped for seconds, the leader for longer than a session lasts, idle mounts: no
     session is lost where its node was heard in time."""
@@ -169,7 +172,6 @@ def test_who_is_in_contact_keeps_its_session(t):
               f'node {i} kept its session')
 
 
-@limit(240)
 def test_exactly_once_over_lost_answers(t):
     """Leaders are killed, and hand over with all answers in their hands, while every mount appends:
     what was acknowledged is there once, what failed at most once, though all that was on its way
@@ -190,7 +192,7 @@ def test_exactly_once_over_lost_answers(t):
             cluster.leader()
             cluster.start(leader)
         wait_for(lambda: all(len(a.acknowledged) > n for a, n in zip(appenders, done)),
-                 f'all writers go on after turn {turn}', 60)
+                 f'all writers go on after turn {turn}')
     for a in appenders:
         a.finish()
     cluster.wait_caught_up(cluster.up())
@@ -218,7 +220,6 @@ print('written', flush=True)
 """
 
 
-@limit(240)
 def test_overload_makes_callers_wait_and_no_process_grow(t):
     """Nothing can be committed, and many write many files that they do not close: they wait, and the
     node's memory stays within its bound. When it can be committed again, all goes on."""
@@ -238,11 +239,11 @@ def test_overload_makes_callers_wait_and_no_process_grow(t):
             writer.stdin.write(b'write\n')
             writer.stdin.flush()
         wait_for(lambda: queues(cluster, leader)['mount_bytes']['_waits_total'] >= writers,
-                 'all writers wait', 60)
+                 'all writers wait')
         grown = rss_bytes(cluster.nodes[leader].pid) - before
         check(all(w.poll() is None for w in crowd), 'and they still do')
-        # Buffered once, and encoded once for what is on its way.
-        check(grown < 4 * BUFFERED_BYTES, f'{grown >> 20} MiB more than before are in use')
+        check(grown < memory_bound(cluster, leader),
+              f'{grown >> 20} MiB more than before are in use')
         check_bounds(cluster, leader)
         cluster.thaw(*followers)
         for writer in crowd:
@@ -270,7 +271,7 @@ def usual_write(appender, count, until=lambda: True):
     that is under way at most moments. Of a hundred quick writes and then one that takes longer
     than all of them it is that one, and not a quick one as the median of their number is."""
     first = len(appender.seconds)
-    wait_for(lambda: len(appender.seconds) >= first + count and until(), f'{count} writes', 60)
+    wait_for(lambda: len(appender.seconds) >= first + count and until(), f'{count} writes')
     seconds = sorted(appender.seconds[first:])
     left = sum(seconds) / 2
     for s in seconds:
@@ -305,7 +306,6 @@ def check_not_slowed(cluster, leader, slow, make_slow, make_well, faults):
         check_bounds(cluster, i)
 
 
-@limit(180)
 def test_a_slow_disk_slows_nobody(t):
     cluster = t.cluster(3)
     leader = cluster.leader()
@@ -321,7 +321,6 @@ def test_a_slow_disk_slows_nobody(t):
                      lambda: cluster.fault_disk(slow), lambda: cluster.fault_count(slow))
 
 
-@limit(180)
 def test_a_starved_host_slows_nobody(t):
     """Stopped and continued all the time, as a host without processor time is."""
     cluster = t.cluster(3)
@@ -342,7 +341,7 @@ def test_a_starved_host_slows_nobody(t):
 
     def make_well():
         ended.set()
-        workers[0].result(10)
+        workers[0].result()
 
     check_not_slowed(cluster, leader, slow, lambda: workers.append(Worker(starve)),
                      make_well, lambda: len(pulses))

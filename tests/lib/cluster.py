@@ -2,7 +2,9 @@
 
 A test file defines functions test_*(t) and ends with `main(globals())`. `t` (class Test) gives
 clusters, a seeded random.Random, a scratch directory, and ways to wait for events. Nothing
-is retried: what is asserted once and fails has failed. What is waited for has a deadline.
+is retried: what is asserted once and fails has failed. What is waited for has a deadline, which
+ends what hangs and measures nothing: a machine ten times as slow as ours does not reach it. How
+long something may take is asked beside what takes its usual time in the same run (`at_most`).
 
 Everything is started by the `tierce` binary, as a user would, talks to loopback only, and is
 ended by process id and removed when the test ends, however it ends.
@@ -33,9 +35,10 @@ from spawner import run_here
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 TOKEN = re.compile(r'tierce1:\S+')
 
-COMMAND_SECONDS = 60
-READY_SECONDS = 60
-TEST_SECONDS = 180
+WAIT_SECONDS = 120  # hundreds of times what nearly everything takes that is waited for
+COMMAND_SECONDS = WAIT_SECONDS
+READY_SECONDS = WAIT_SECONDS
+TEST_SECONDS = 900  # twenty times what nearly every test takes
 POLL_SECONDS = 0.02
 LOG_TAIL_LINES = 40
 
@@ -66,7 +69,13 @@ def short(value, limit=300):
     return text if len(text) <= limit else f'{text[:limit]}... ({len(text)} characters)'
 
 
-def wait_for(predicate, what, seconds=30.0):
+def at_most(seconds, usual):
+    """What a limit of the design is on this machine: besides it, fifty times what takes `usual`
+    seconds here, measured in the same run."""
+    return seconds + 50 * usual
+
+
+def wait_for(predicate, what, seconds=WAIT_SECONDS):
     """Polls until predicate() is true, and returns that; fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
@@ -306,7 +315,7 @@ class Cluster:
             raise errors[0]
 
     def _started(self, i):
-        status = self.status(i)
+        status = self.status(i, WAIT_SECONDS)
         check(status, f'node {i} answers status right after it was started')
         self.nodes[i].pid = status['pid']
         self.nodes[i].up = True
@@ -318,7 +327,7 @@ class Cluster:
         self.wait_ended(i)
         check(not is_mounted(node.mount), f'{node.mount} is still mounted after stop')
 
-    def wait_ended(self, i, seconds=20):
+    def wait_ended(self, i, seconds=WAIT_SECONDS):
         pid = self.nodes[i].pid
         wait_for(lambda: not alive(pid), f'process {pid} of node {i} ends', seconds)
         self.nodes[i].up = False
@@ -406,7 +415,7 @@ class Cluster:
             return all(s and s['applied'] >= commit for s in seen)
         wait_for(caught_up, f'nodes {indices} have applied entry {commit}', seconds)
 
-    def quiet_commit(self, i, seconds=30):
+    def quiet_commit(self, i, seconds=WAIT_SECONDS):
         """The commit index, once it has stood still for a second."""
         deadline = time.monotonic() + seconds
         last, since = None, None
@@ -470,7 +479,7 @@ class Cluster:
         if self.closed:
             return
         self.kill_all()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + WAIT_SECONDS
         while self.processes() and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
         for path in self.mounts():
@@ -580,7 +589,7 @@ def limit(seconds):
 class Watchdog:
     """Ends the nodes of a test that hangs, so that its calls return and it can fail."""
 
-    GRACE_SECONDS = 30
+    GRACE_SECONDS = 60
 
     def __init__(self, test, seconds):
         self.test, self.seconds, self.fired = test, seconds, False

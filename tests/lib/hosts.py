@@ -43,7 +43,7 @@ class HostCluster(Cluster):
         self.start(0)
         for i in self.voters[1:]:
             self.join(i, self.tierce('invite', data=0).text.strip())
-        wait_for(self.all_vote, 'all nodes vote and know one leader', 60)
+        wait_for(self.all_vote, 'all nodes vote and know one leader')
 
     def _make_disk(self, node):
         image = f'{self.base}/{node.name}/image'
@@ -109,7 +109,7 @@ class HostCluster(Cluster):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             return ended and not any(alive(pid) for pid in running)
-        wait_for(all_killed, f'what starts node {i} ends', 60)
+        wait_for(all_killed, f'what starts node {i} ends')
         self.nodes[i].up = False
 
     def processes_of(self, i):

@@ -12,7 +12,7 @@ import struct
 import threading
 import time
 
-from cluster import Failure, check
+from cluster import WAIT_SECONDS, Failure, check
 
 HELLO, ERROR, JOIN, JOIN_ANSWER, REFUSAL = 0x01, 0x02, 0x03, 0x04, 0x05
 VOTE, VOTE_REPLY, APPEND, APPEND_REPLY, TIMEOUT_NOW, SNAPSHOT = range(0x10, 0x16)
@@ -83,7 +83,7 @@ class Connection:
                 raise ConnectionError('the node has closed the connection')
             self.buffer += data
 
-    def receive(self, seconds=10):
+    def receive(self, seconds=WAIT_SECONDS):
         """The next frame. TimeoutError; ConnectionError: there is none, it is closed."""
         self.tls.settimeout(seconds)
         try:
@@ -97,12 +97,12 @@ class Connection:
         value, self.buffer = self.buffer[7:7 + length], self.buffer[7 + length:]
         return Frame(kind, stream, value)
 
-    def expect(self, kind, seconds=10):
+    def expect(self, kind, seconds=WAIT_SECONDS):
         got = self.receive(seconds)
         check(got.type == kind, f'a frame of type {got.type:#x}, expected {kind:#x}')
         return got
 
-    def wait_closed(self, seconds=15):
+    def wait_closed(self, seconds=WAIT_SECONDS):
         """What came before the node closed it."""
         frames, deadline = [], time.monotonic() + seconds
         while True:
@@ -120,7 +120,7 @@ class Connection:
         try:
             self.send(0xee, stream=77)
             while True:
-                got = self.receive(10)
+                got = self.receive()
                 if got.type == ERROR:
                     return got.value == b'\xee' and got.stream == 77
         except (ConnectionError, ssl.SSLError, OSError):
@@ -138,7 +138,7 @@ def hello(identity, version=VERSION, oldest=OLDEST, cluster=None, node=None, add
 
 def dial(address, context):
     host, port = address.rsplit(':', 1)
-    return Connection(context.wrap_socket(socket.create_connection((host, int(port)), 10)))
+    return Connection(context.wrap_socket(socket.create_connection((host, int(port)), WAIT_SECONDS)))
 
 
 def open_connection(identity, address, own_address='', **keywords):
@@ -189,7 +189,8 @@ class Member:
         while not self.frames.empty():
             self.frames.get_nowait()
 
-    def wait_frame(self, kind, wanted=lambda node, value: True, seconds=10):
+    def wait_frame(self, kind, wanted=lambda node, value: True,
+                   seconds=WAIT_SECONDS):
         """The first such frame from now on; None where none comes."""
         deadline = time.monotonic() + seconds
         while True:

@@ -279,6 +279,8 @@ static void spoil(struct node *n, const void *bytes, size_t length)
     free(log);
 }
 
+enum { LONG_US = 40 * 1000 * 1000 }; /* what does not pass, however slow this machine */
+
 static bool has_read(struct node *n, void *arg)
 {
     struct reading *r = arg;
@@ -294,12 +296,13 @@ static void test_damage_that_nobody_can_repair_is_an_error_at_once(void **state)
     static const char value[] = "a value of more than sixteen bytes";
     replace(n, r.inode, value, sizeof(value));
     spoil(n, value, sizeof(value));
+    n->gate.patience_us = LONG_US;
     uint64_t begun = node_now();
     assert_int_equal(pthread_create(&thread, NULL, read_once, &r), 0);
     one_node_run(n, has_read, &r);
     pthread_join(thread, NULL);
     assert_int_equal(r.result, -EIO);
-    assert_true(node_now() - begun < NODE_READ_PATIENCE_US);
+    assert_true(node_now() - begun < LONG_US);
     struct store_stats stats;
     store_stats(n->store, &stats);
     assert_int_equal(stats.damaged, 1);
@@ -316,13 +319,14 @@ static void test_damage_waits_a_moment_for_a_connection(void **state)
     one_node_join(n, "127.0.0.1:1");
     replace(n, r.inode, value, sizeof(value));
     spoil(n, value, sizeof(value));
+    n->gate.patience_us = LONG_US;
     uint64_t begun = node_now();
     assert_int_equal(pthread_create(&thread, NULL, read_once, &r), 0);
     one_node_run(n, has_read, &r);
     pthread_join(thread, NULL);
     assert_int_equal(r.result, -EIO);
     assert_true(node_now() - begun >= NODE_REPAIR_WAIT_US);
-    assert_true(node_now() - begun < NODE_READ_PATIENCE_US);
+    assert_true(node_now() - begun < LONG_US);
     assert_null(n->repairs);
 }
 
@@ -338,6 +342,7 @@ static void test_an_operation_on_what_is_damaged_fails(void **state)
     struct fs_op op = {
         .type = FS_SETATTR, .inode = inode, .set = FS_SET_MODE, .mode = 0600};
     assert_int_equal(one_node_fs(n, &op, NULL), -EIO);
+    n->gate.patience_us = NODE_READ_PATIENCE_US;
     op.inode = other;
     assert_int_equal(one_node_fs(n, &op, NULL), 0);
     op = (struct fs_op){.type = FS_UNLINK,

@@ -266,10 +266,9 @@ static void test_hello_never_comes(void **state)
 {
     struct setting *t = *state;
     struct raw r = raw_connect(t->s);
-    wire_endpoint_timeouts(t->s->endpoint)->hello_ms = 300;
-    assert_int_equal(raw_handshake(&r, &(struct raw_tls){.cert = t->cert, .key = t->key}),
-                     0);
-    raw_until_closed(&r);
+    wire_endpoint_timeouts(t->s->endpoint)->hello_ms = 1000;
+    if (raw_handshake(&r, &(struct raw_tls){.cert = t->cert, .key = t->key}) == 0)
+        raw_until_closed(&r); /* else this machine stood still for a second */
     assert_int_equal(counters_of(t->s)->refused_handshakes, 1);
     wire_endpoint_timeouts(t->s->endpoint)->hello_ms = TIMEOUT_HELLO_MS;
     raw_close(&r);
@@ -541,7 +540,7 @@ static void test_joiner_asks_twice(void **state)
 static void test_joiner_has_little_time(void **state)
 {
     struct setting *t = *state;
-    wire_endpoint_timeouts(t->s->endpoint)->joiner_ms = 300;
+    wire_endpoint_timeouts(t->s->endpoint)->joiner_ms = 1000;
     struct raw r = raw_joiner(t);
     raw_send_hello(&r, t->cl, 0);
     raw_send_frame(&r, WIRE_JOIN, 6, "1", 1); /* and the node does not answer */
