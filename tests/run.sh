@@ -11,6 +11,7 @@
 #   sim           the simulator: golden traces, and ten thousand seeds (tests/sim)
 #   cluster       real processes and mounts (tests/cluster)
 #   posix         rules of one host's file system, between hosts (tests/cluster/posix)
+#   programs      git, make, sqlite3, rsync, dpkg and the like on mounts (tests/cluster/programs)
 #   torture       ten minutes of all faults at once on hosts of their own, histories checked
 #                 (tests/cluster/torture.sh; TORTURE_MINUTES says how long)
 #   asan-cluster  a short part of them with address and undefined-behaviour sanitizers; a leak
@@ -26,7 +27,7 @@ set -uo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root" || exit 1
 
-all_parts=(includes unit asan tsan sim cluster posix torture asan-cluster tsan-cluster
+all_parts=(includes unit asan tsan sim cluster posix programs torture asan-cluster tsan-cluster
     quickstart bench)
 # What runs more than one thread over shared memory: names of meson tests.
 tsan_tests=('store_*' 'wire_*' 'node_*' 'fs_mount*')
@@ -56,7 +57,7 @@ tsan_cluster=(
 
 tsan_options=halt_on_error=1:suppressions=$root/tests/lib/tsan.supp
 
-usage() { sed -n 's/^# \{0,1\}//; 2,23p' "$0"; }
+usage() { sed -n 's/^# \{0,1\}//; 2,24p' "$0"; }
 
 parts=()
 for argument in "$@"; do
@@ -65,8 +66,8 @@ for argument in "$@"; do
         usage
         exit 0
         ;;
-    build | includes | unit | asan | tsan | sim | cluster | posix | torture | \
-        asan-cluster | tsan-cluster | quickstart | bench | mutations)
+    build | includes | unit | asan | tsan | sim | cluster | posix | programs | \
+        torture | asan-cluster | tsan-cluster | quickstart | bench | mutations)
         parts+=("$argument")
         ;;
     *)
@@ -268,6 +269,15 @@ part_posix() {
     build build -Dwerror=true || { fail_one 'build'; return; }
     local file
     for file in tests/cluster/posix/test_*.py; do
+        TIERCE_BINARY=$binary run_limited 300 "$python" "$file"
+        take_counts "$file" $?
+    done
+}
+
+part_programs() {
+    build build -Dwerror=true || { fail_one 'build'; return; }
+    local file
+    for file in tests/cluster/programs/test_*.py; do
         TIERCE_BINARY=$binary run_limited 300 "$python" "$file"
         take_counts "$file" $?
     done

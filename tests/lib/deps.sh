@@ -7,6 +7,7 @@ packages=(
     gcc libc6-dev meson ninja-build pkg-config
     libfuse3-dev fuse3 libevent-dev liburcu-dev libdeflate-dev libssl-dev libcmocka-dev
     python3 openssl procps util-linux iproute2 e2fsprogs
+    git make patch vim sqlite3 rsync acl attr apt # run on mounts: tests/cluster/programs
 )
 
 missing=()
