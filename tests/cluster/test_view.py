@@ -328,10 +328,10 @@ def test_exclusive_create_has_one_winner(t):
 # ---- echo here, cat there ------------------------------------------------------------
 
 
-def watch_key(path, last, seen):
-    """Reads until the value is `last`; no value is ever empty, or older than one before."""
+def watch_key(path, seen):
+    """Reads until the value is the last one; no value is ever empty, or older than one before."""
     newest = -1
-    while newest != last and not seen['stop']:
+    while newest != seen['last'] and not seen['stop']:
         try:
             data = read_file(path)
         except FileNotFoundError:
@@ -360,7 +360,7 @@ def test_echo_is_never_seen_empty(t):
             'cp': ('dash', 'echo $i > "$S"; cp "$S" "$F"'),
             'subshell': ('bash', '(echo $i) > "$F"'),
             'python': (None, None)}
-    source, last = f'{t.tmp()}/source', 1000000
+    source = f'{t.tmp()}/source'
 
     def write_values(first, count):
         if shell:
@@ -374,18 +374,19 @@ def test_echo_is_never_seen_empty(t):
         path = c.path(0, f'echo-{way}')
         with open(path, 'w') as f:  # cp makes a new file with O_EXCL, which shows at once
             f.write('0\n')
-        seen = {'stop': False, 'reads': 0}
-        watchers = [Worker(watch_key, c.path(i, f'echo-{way}'), last, seen) for i in (1, 2)]
+        seen = {'stop': False, 'reads': 0, 'last': None}
+        watchers = [Worker(watch_key, c.path(i, f'echo-{way}'), seen) for i in (1, 2)]
         try:
             first = 1
             while first == 1 or (seen['reads'] <= 20 and not any(w.error for w in watchers)):
                 write_values(first, 200)  # until enough reads have fallen among them
                 first += 200
-            write_values(last, 1)
+            seen['last'] = first
+            write_values(first, 1)
             newest = [w.result() for w in watchers]
         finally:
             seen['stop'] = True
-        check_equal(newest, [last, last], f'the last value seen ({way})')
+        check_equal(newest, [first, first], f'the last value seen ({way})')
 
 
 def test_new_keys_are_never_seen_empty(t):
