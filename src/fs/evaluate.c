@@ -61,6 +61,8 @@ int eval_directory(struct eval *e, uint64_t number, struct eval_inode **ret)
         return error;
     if (!S_ISDIR(i->inode.mode))
         return -ENOTDIR;
+    if (i->inode.nlink == 0)
+        return -ENOENT; /* an orphan: nothing is made in it any more */
     *ret = i;
     return 0;
 }
@@ -148,6 +150,7 @@ static int (*const evaluators[])(struct eval *e) = {
     [FS_RESERVE] = evaluate_reserve, [FS_RECLAIM] = evaluate_reclaim,
     [FS_ABANDON] = evaluate_abandon, [FS_LINK] = evaluate_link,
     [FS_XATTR] = evaluate_xattr,
+    [FS_RELEASE] = evaluate_release,
 };
 
 int fs_evaluate(const struct fs_view *view, const struct fs_op *op,

@@ -17,6 +17,10 @@ enum {
     RECLAIM_SCAN = 8192,     /* looked at by one FS_RECLAIM */
     ABANDON_CONTENTS = 1024, /* marked by one FS_ABANDON */
     RESERVE_INODES = 65536,  /* given by one FS_RESERVE */
+    ORPHANS_SCAN = 1024,     /* O records looked at by one FS_RECLAIM of orphans */
+    /* No orphan more is deleted in an entry that has so many records: with as many again
+     * for the last one. */
+    ORPHANS_RECORDS = LIMIT_ENTRY_RECORDS / 2,
     PARENTS_WALKED = 1 << 16,
     CONTENT_VALUE_BYTES = 16,
 };
@@ -96,7 +100,8 @@ void eval_set(struct eval *e, struct fs_inode *inode);
 
 /* ---- evaluate_remove.c ---- */
 
-/* One name less leads to it; `gone` where that was the last. */
+/* One name less leads to it. With the last it is an orphan (nlink 0), or, where no session
+ * lives that could hold it, gone. */
 int eval_unlink(struct eval *e, struct eval_inode *i);
 
 /* ---- evaluate_acl.c ---- */
@@ -124,6 +129,13 @@ int xattr_room(struct eval *e, uint64_t inode);
 int xattrs_drop(struct eval *e, uint64_t inode);
 /* What a write, another size and another owner take away: security.capability. */
 int xattr_drop_privileges(struct eval *e, uint64_t inode);
+/* ---- evaluate_orphan.c ---- */
+
+/* Names the living sessions as who may hold it; `gone` where there is none. */
+int eval_orphan(struct eval *e, struct eval_inode *i);
+/* Deletes all that an inode has but its record. */
+int eval_empty(struct eval *e, const struct fs_inode *inode);
+int eval_reclaim_orphans(struct eval *e);
 
 /* ---- evaluate_write.c ---- */
 
@@ -167,5 +179,6 @@ int evaluate_reserve(struct eval *e);
 int evaluate_reclaim(struct eval *e);
 int evaluate_abandon(struct eval *e);
 int evaluate_xattr(struct eval *e);
+int evaluate_release(struct eval *e);
 
 #endif

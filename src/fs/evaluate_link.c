@@ -15,6 +15,8 @@ static int check(struct eval *e, const struct eval_inode *subject)
         return error ? error : -EEXIST;
     if (S_ISDIR(subject->inode.mode))
         return -EPERM;
+    if (subject->inode.nlink == 0)
+        return -ENOENT; /* what has lost its last name gets no other */
     return subject->inode.nlink >= FS_LINKS_MOST ? -EMLINK : 0;
 }
 

@@ -3,7 +3,8 @@
  * batches.
  *
  * A P record of session 0 says what is left to do: all of a content id (more = 0), or the
- * void extents of an inode (more = the inode). One RECLAIM sees to one of them.
+ * void extents of an inode (more = the inode). One RECLAIM sees to one of them. (One of
+ * orphans is another thing: evaluate_orphan.c.)
  */
 #include "evaluate.h"
 
@@ -156,6 +157,8 @@ static int reclaim_trimmed(struct eval *e, uint64_t content, uint64_t number)
 
 int evaluate_reclaim(struct eval *e)
 {
+    if (e->op->inode)
+        return eval_reclaim_orphans(e);
     struct found found = {.wanted = 0, .limit = 1};
     int error = find_contents(e, &found);
     if (error >= 0 && found.count) {

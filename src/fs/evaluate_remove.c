@@ -12,11 +12,8 @@ int eval_unlink(struct eval *e, struct eval_inode *i)
         inode->nlink--;
         return 0;
     }
-    i->gone = true;
-    int error = xattrs_drop(e, inode->inode);
-    if (error || inode->kind != FS_CONTENT_EXTENTS)
-        return error;
-    return content_drop(e, inode->content, inode->trim_count > 0);
+    inode->nlink = 0;
+    return eval_orphan(e, i);
 }
 
 /* The directory and the inode that a name of it leads to. */
@@ -43,7 +40,7 @@ static int remove_name(struct eval *e, struct eval_inode *parent, struct eval_in
     parent->inode.nlink -= S_ISDIR(i->inode.mode) ? 1 : 0;
     eval_touch(e, parent);
     e->result.value = i->inode.inode;
-    e->result.more = i->gone ? 0 : i->inode.nlink;
+    e->result.more = i->inode.nlink;
     return 0;
 }
 

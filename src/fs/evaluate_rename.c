@@ -147,7 +147,7 @@ int evaluate_rename(struct eval *e)
         r.to->inode.size--;
         r.to->inode.nlink -= S_ISDIR(r.victim->inode.mode) ? 1 : 0;
         error = eval_unlink(e, r.victim);
-        e->result.more = r.victim->gone ? r.victim->inode.inode : 0;
+        e->result.more = r.victim->inode.nlink ? 0 : r.victim->inode.inode;
     }
     if (!error)
         move(e, &r);

@@ -29,7 +29,8 @@ enum fs_class {
     FS_CLASS_CONTENT = 'P', /* content id -> session that builds it; 0: to be reclaimed (or
                                trimmed, README E6) */
     FS_CLASS_XATTR = 'X',   /* inode, name -> the value of an extended attribute */
-    FS_CLASS_SESSION = 'S', /* kept by node */
+    FS_CLASS_ORPHAN = 'O',  /* inode without a name, session that may hold it -> nothing */
+    FS_CLASS_SESSION = 'S', /* session; kept by node */
     FS_CLASS_CLUSTER = 'C', /* kept by node */
 };
 
@@ -45,6 +46,10 @@ void fs_key_inode(struct fs_key *key, uint64_t inode);
 void fs_key_extent(struct fs_key *key, uint64_t content, uint64_t offset);
 void fs_key_content(struct fs_key *key, uint64_t content);
 void fs_key_xattr(struct fs_key *key, uint64_t inode, const void *name, size_t name_size);
+void fs_key_orphan(struct fs_key *key, uint64_t inode, uint64_t session);
+/* False: another key. */
+bool fs_key_is_orphan(const void *key, size_t key_size, uint64_t *ret_inode,
+                      uint64_t *ret_session);
 
 /* ---- The view: what this folder knows of a store ---------------------------------------- */
 
@@ -84,7 +89,7 @@ enum fs_content_kind {
 struct fs_inode {
     uint64_t inode;
     uint32_t mode; /* type and permissions, as st_mode */
-    uint32_t nlink;
+    uint32_t nlink; /* 0: an orphan, held by the sessions that its O records name (S8) */
     uint32_t uid, gid;
     uint32_t rdev;
     uint64_t size;   /* of a directory: its number of names */
@@ -118,14 +123,17 @@ enum fs_op_type {
     FS_REPLACE = 7, /* inode gets `content` (0: none yet) with ranges applied, of `size` */
     FS_BUILD = 8,   /* content (0: a new one) gets ranges, unseen; result: content id */
     FS_RESERVE = 9, /* `size` fresh inode numbers; result: the first */
-    FS_RECLAIM = 10, /* deletes some extents nobody refers to; nothing to do: no entry */
+    FS_RECLAIM = 10, /* deletes some extents nobody refers to; with `inode`: orphans from
+                        that one on that no living session holds. Nothing to do: no entry */
     FS_ABANDON = 11, /* content in progress of session `content` is to be reclaimed (S7) */
     FS_LINK = 12,    /* inode gets one name more: parent, name */
     FS_XATTR = 13,   /* inode, name, value: an extended attribute; flags FS_XATTR_* */
+    FS_RELEASE = 18, /* this session does not hold these orphans: `inodes` (S8) */
 };
 
 enum {
     FS_LINKS_MOST = LIMIT_OF(65000, 4), /* names of one file: -EMLINK beyond */
+    FS_RELEASE_MOST = LIMIT_OF(1024, 4), /* inodes of one RELEASE */
     FS_XATTRS_MOST = 256,               /* of one inode: -ENOSPC beyond */
     FS_XATTR_BYTES = 64 << 10,          /* of a value: -E2BIG beyond */
     FS_XATTR_LIST_BYTES = 64 << 10,     /* of all names of an inode, as listxattr(2) can give */
@@ -178,6 +186,9 @@ struct fs_op {
     /* Encoded ranges: { offset u64, length u32, bytes }*, ascending, not overlapping. */
     const uint8_t *ranges;
     uint32_t ranges_size;
+    /* RELEASE: u64 each, ascending. */
+    const uint8_t *inodes;
+    uint16_t inode_count;
 };
 
 void fs_op_encode(const struct fs_op *op, struct buf *to);
@@ -204,10 +215,11 @@ struct fs_result { /* travels in the entry record's 16 bytes */
     uint64_t value; /* MAKE: inode; BUILD: content id; WRITE: the end of what was written;
                        RESERVE: first number; UNLINK, RMDIR: the inode whose name went;
                        RENAME: the inode moved; LINK: the inode; RECLAIM, ABANDON: content
-                       ids seen to */
+                       ids seen to; RECLAIM of orphans: orphans seen to; RELEASE: how many of
+                       `inodes`, from the first on, are seen to */
     uint64_t more;  /* MAKE: 1 where the name existed (FS_OVER); UNLINK: the names that are
                        left; RENAME: the inode that went with its last name, or 0; RECLAIM,
-                       ABANDON: 1: call again */
+                       ABANDON: 1: call again; RECLAIM of orphans: where to go on, or 0 */
 };
 
 /* Where evaluation puts its records. */
@@ -217,7 +229,8 @@ struct fs_change {
     uint64_t (*put)(void *context, const void *key, size_t key_size, const void *value,
                     size_t value_size);
     uint64_t timestamp_us; /* of the entry: "now"; the n-th record gets timestamp_us + n */
-    uint64_t session;      /* of the operation; recorded with content in progress */
+    uint64_t session;      /* of the operation; recorded with content in progress, and
+                              what RELEASE is of */
     uint64_t records;      /* put so far; kept by evaluation */
 };
 

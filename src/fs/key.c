@@ -42,3 +42,21 @@ void fs_key_content(struct fs_key *key, uint64_t content)
 {
     key_begin(key, FS_CLASS_CONTENT, content);
 }
+
+void fs_key_orphan(struct fs_key *key, uint64_t inode, uint64_t session)
+{
+    key_begin(key, FS_CLASS_ORPHAN, inode);
+    put_be64(key->bytes + key->size, session);
+    key->size += 8;
+}
+
+bool fs_key_is_orphan(const void *key, size_t key_size, uint64_t *ret_inode,
+                      uint64_t *ret_session)
+{
+    const uint8_t *bytes = key;
+    if (key_size != 17 || bytes[0] != FS_CLASS_ORPHAN)
+        return false;
+    *ret_inode = get_be64(bytes + 1);
+    *ret_session = get_be64(bytes + 9);
+    return true;
+}

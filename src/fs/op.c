@@ -5,12 +5,13 @@
  *            | name string | name2 string | mode u32 | uid u32 | gid u32 | rdev u32
  *            | size u64 | content u64 | atime i64 | mtime i64 | target string
  *            | ranges_size u32 | range* | of XATTR: value_size u32 | value
- *            | with flag UMASK: umask u32
+ *            | of RELEASE: inode_count u16 | inode u64* | with flag UMASK: umask u32
  *   string = length u16 | bytes
  *   range  = offset u64 | length u32 | bytes
  *
  * Valid: known type, flags and set; a range holds at least one byte, ranges ascend, do
- * not overlap and end below 2^63; strings are within their limits; nothing is left over.
+ * not overlap and end below 2^63; a RELEASE has inodes, which ascend and are not 0; strings
+ * are within their limits; nothing is left over.
  */
 #include "fs.h"
 
@@ -28,7 +29,7 @@ enum {
 
 bool fs_op_known(uint32_t type)
 {
-    return type >= FS_MAKE && type <= FS_XATTR;
+    return (type >= FS_MAKE && type <= FS_XATTR) || type == FS_RELEASE;
 }
 
 static bool has_value(uint32_t type)
@@ -42,6 +43,7 @@ void fs_op_encode(const struct fs_op *op, struct buf *to)
     size_t length = OP_FIXED_BYTES + op->name_size + op->name2_size + op->target_size +
                     op->ranges_size +
                     (has_value(op->type) ? sizeof(uint32_t) + op->value_size : 0) +
+                    (op->type == FS_RELEASE ? 2 + (size_t)op->inode_count * 8 : 0) +
                     (op->flags & FS_UMASK ? sizeof(uint32_t) : 0),
            before = to->length;
     buf_reserve(to, length);
@@ -68,6 +70,10 @@ void fs_op_encode(const struct fs_op *op, struct buf *to)
         buf_u32(to, op->value_size);
         buf_bytes(to, op->value, op->value_size);
     }
+    if (op->type == FS_RELEASE) {
+        buf_u16(to, op->inode_count);
+        buf_bytes(to, op->inodes, (size_t)op->inode_count * 8);
+    }
     if (op->flags & FS_UMASK)
         buf_u32(to, op->umask);
     ensure(to->failed || to->length == before + length);
@@ -84,6 +90,22 @@ static bool ranges_valid(const uint8_t *ranges, size_t size)
         if (r.bad || length == 0 || offset < end || offset > (uint64_t)INT64_MAX - length)
             return false;
         end = offset + length;
+    }
+    return true;
+}
+
+static bool inodes_valid(const struct fs_op *op, uint8_t type)
+{
+    uint64_t last = 0;
+    if (type == FS_RELEASE && op->inode_count == 0)
+        return false;
+    if (op->inode_count > FS_RELEASE_MOST)
+        return false;
+    for (size_t i = 0; i < op->inode_count; i++) {
+        uint64_t inode = get_u64(op->inodes + 8 * i);
+        if (inode <= last)
+            return false;
+        last = inode;
     }
     return true;
 }
@@ -121,6 +143,10 @@ static void read_parts(struct reader *r, struct fs_op *op, uint8_t type)
         op->value_size = reader_u32(r);
         op->value = reader_bytes(r, op->value_size);
     }
+    if (type == FS_RELEASE) {
+        op->inode_count = reader_u16(r);
+        op->inodes = reader_bytes(r, (size_t)op->inode_count * 8);
+    }
     if (op->flags & FS_UMASK)
         op->umask = reader_u32(r);
 }
@@ -144,7 +170,7 @@ int fs_op_decode(const void *data, size_t length, struct fs_op *ret)
         op.name_size > LIMIT_NAME_BYTES || op.name2_size > LIMIT_NAME_BYTES ||
         op.target_size > LIMIT_PATH_BYTES || op.value_size > FS_XATTR_BYTES ||
         op.umask > 0777 || op.ranges_size > LIMIT_FRAME_BYTES ||
-        !ranges_valid(op.ranges, op.ranges_size))
+        !ranges_valid(op.ranges, op.ranges_size) || !inodes_valid(&op, type))
         return -EPROTO;
     op.type = (enum fs_op_type)type;
     *ret = op;

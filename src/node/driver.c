@@ -256,6 +256,10 @@ static int apply_record(void *arg, const struct store_record *record, uint32_t o
     struct applying *a = arg;
     if (record->key[0] == FS_CLASS_SESSION)
         a->error = session_note_record(a->node, record);
+    if (record->key[0] == FS_CLASS_SESSION && !record->value)
+        a->node->leader.orphans_from = FS_ROOT_INODE; /* it held some, maybe */
+    if (record->key[0] == FS_CLASS_ORPHAN)
+        orphans_note_record(a->node, record);
     if (is_ca(record))
         identity_note(a->node);
     if (record->key[0] == FS_CLASS_CLUSTER)
@@ -274,6 +278,7 @@ static void apply_one(struct node *n, uint64_t index)
     node_must(session_note_entry(n, &entry), "applying");
     store_entry_each(bytes->data, bytes->length, apply_record, &a);
     node_must(a.error, "applying");
+    orphans_entry_applied(n);
     struct members members;
     if (entry_config(bytes->data, bytes->length, &members)) {
         n->members_applied = members;
@@ -298,6 +303,7 @@ void driver_apply(struct node *n)
         driver_step(n, &(struct raft_event){.type = RAFT_APPLIED, .index = applied});
         leader_applied(n);
         client_applied(n);
+        orphans_send(n);
         if (n->removed.count > removed)
             removed_applied(n);
         if (n->members_applied.version != n->said_version)

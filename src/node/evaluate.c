@@ -217,7 +217,7 @@ static int evaluate_node(struct node *n, uint64_t session, const struct node_op 
 static bool is_allowed_when_low(const struct fs_op *op)
 {
     return op->type == FS_UNLINK || op->type == FS_RMDIR || op->type == FS_RECLAIM ||
-           op->type == FS_ABANDON || op->type == FS_RESERVE ||
+           op->type == FS_ABANDON || op->type == FS_RELEASE || op->type == FS_RESERVE ||
            (op->type == FS_SETATTR && (op->set & FS_SET_SIZE) && op->size == 0);
 }
 

@@ -308,6 +308,18 @@ static bool changes_members(const struct operation *o)
            o->bytes[0] == NODE_OP_VERSION;
 }
 
+/* A RECLAIM that was evaluated: whether there may be more to do. */
+static void note_reclaimed(struct node *n, const struct operation *o, bool entry,
+                           const struct fs_result *result)
+{
+    struct fs_op op;
+    ensure(fs_op_decode(o->bytes, o->length, &op) == 0);
+    if (op.inode)
+        n->leader.orphans_from = result->more;
+    else if (!entry)
+        n->leader.reclaim = false;
+}
+
 static void conclude(struct node *n, struct operation *o, int error,
                      struct store_builder *builder, struct evaluation *e)
 {
@@ -316,8 +328,8 @@ static void conclude(struct node *n, struct operation *o, int error,
         append_operation(n, o, builder, e);
     else if (!o->internal)
         answer_read(n, o, error, &e->result);
-    if (error == 0 && !entry && o->bytes[0] == FS_RECLAIM)
-        n->leader.reclaim = false;
+    if (error == 0 && o->bytes[0] == FS_RECLAIM)
+        note_reclaimed(n, o, entry, &e->result);
     free(o);
 }
 
@@ -697,6 +709,7 @@ static void leader_enter(struct node *n)
     n->leader.noop_index = store_last_index(n->store);
     n->leader.inflight_bytes = 0;
     n->leader.reclaim = true;
+    n->leader.orphans_from = FS_ROOT_INODE; /* a former leader may not have got to it */
     contact_begin(n);
     leader_flush(n);
 }
@@ -758,6 +771,21 @@ static void reclaim(struct node *n, int most)
     buf_release(&op);
 }
 
+/* What only sessions hold that have died. One that goes no further waits for the disk. */
+static void reclaim_orphans(struct node *n, int most)
+{
+    uint64_t from = 0;
+    for (int i = 0; i < most && n->leader.orphans_from != from && leader_is_open(n); i++) {
+        struct buf op = {0};
+        from = n->leader.orphans_from;
+        if (from)
+            fs_op_encode(&(struct fs_op){.type = FS_RECLAIM, .inode = from}, &op);
+        if (from)
+            leader_run_internal(n, &op);
+        buf_release(&op);
+    }
+}
+
 void leader_applied(struct node *n)
 {
     if (!node_is_leader(n))
@@ -765,6 +793,7 @@ void leader_applied(struct node *n)
     for (struct session *s = n->sessions; s; s = s->next)
         s->config = s->config && raft_config_is_pending(n->driver.raft);
     reclaim(n, NODE_RECLAIMS_APPLIED);
+    reclaim_orphans(n, 1);
     open_gate(n);
 }
 
@@ -882,5 +911,6 @@ void leader_tick(struct node *n)
     if (!raft_config_is_pending(n->driver.raft))
         upgrade_raise(n);
     reclaim(n, NODE_RECLAIMS_TICK);
+    reclaim_orphans(n, NODE_RECLAIMS_TICK);
     open_gate(n);
 }

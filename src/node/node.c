@@ -245,6 +245,7 @@ static void leave_starting(struct node *n)
 void node_session_opened(struct node *n)
 {
     mount_reserve(n);
+    orphans_look(n); /* a removal may have named the session before its opening was told */
     if (n->phase == NODE_STARTING)
         leave_starting(n);
 }
@@ -346,6 +347,7 @@ void node_mount_started(struct node *n, int error)
     if (error == 0) {
         n->mount_shown = true;
         run_now(n);
+        orphans_look(n);
         if (n->was_unmounted)
             node_unmounted(n);
         return;
@@ -480,6 +482,7 @@ static void ticked(evutil_socket_t fd, short what, void *arg)
     peers_dial_due(n, now_us);
     client_tick(n, now_us);
     mount_reserve(n);
+    orphans_tick(n);
     log_thread_tick(n, now_us);
     leader_tick(n);
     fetch_tick(n, now_us);
@@ -776,6 +779,7 @@ static void finish(struct node *n)
     peers_release(n);
     driver_stop(n);
     client_release(n);
+    orphans_release(n);
     sessions_release(n);
     removed_release(n);
     upgrade_release(n);

@@ -35,6 +35,7 @@ enum {
     NODE_SESSIONS_PER_ENTRY = 64, /* older sessions a new one ends at once */
     NODE_RECLAIMS_TICK = 64,      /* contents whose extents go with a tick, at most, */
     NODE_RECLAIMS_APPLIED = 4,    /* and with what was applied at once */
+    NODE_ORPHANS_TICK = 16384,    /* O records looked at in a tick, for this session's */
     NODE_CLOCK_SET_US = 1000 * 1000, /* a gap this much wider: the clock was set */
     NODE_HUNG_US = 2000 * 1000,   /* a job of the log this old: others are to lead */
     NODE_READ_PATIENCE_US = 5000 * 1000, /* for the state to be complete, for repairs */
@@ -56,7 +57,7 @@ enum {
     /* one for each call of the mount and each file that is buffered, each connection of
      * the control socket, each host that joins, and the node's own */
     NODE_OPERATIONS_MOST = FS_CALLS_MOST + FS_BUFFERED_BYTES / FS_BUFFERED_LEAST +
-                           LIMIT_LOCAL_CONNECTIONS + LIMIT_UNPROVEN_CONNECTIONS + 2,
+                           LIMIT_LOCAL_CONNECTIONS + LIMIT_UNPROVEN_CONNECTIONS + 3,
     /* half a window of each session */
     NODE_ANSWERS_MOST = LIMIT_SESSIONS * (LIMIT_SESSION_WINDOW / 2),
     /* one for each session, member, connection of the control socket, host that joins */
@@ -559,6 +560,7 @@ struct leader {
     uint64_t contact_us;   /* contact.c: the last tick */
     bool evaluating; /* an operation: others stay at the gate */
     bool reclaim;               /* something may be there to be reclaimed */
+    uint64_t orphans_from; /* from this inode on: held by sessions that died; 0: none */
 };
 
 void leader_operation(struct node *n, struct wire_connection *from,
@@ -671,6 +673,26 @@ void mount_stop(struct node *n, bool force);
 void mount_reserve(struct node *n); /* asks for inode numbers where they run low */
 void mount_state_replaced(struct node *n); /* what the kernel holds may be old */
 
+/* ---- orphans.c: inodes without a name, and whether they are held here (S8) ----------- */
+
+struct orphans {
+    struct buf applied;  /* u64 each: of the entry that is being applied */
+    struct buf released; /* u64 each: not held here, to be said so */
+    struct buf sent;     /* ... and on its way, ascending */
+    struct client_op op;
+    bool busy;
+    uint64_t scan_from; /* O records from this inode on may name this session; 0: none */
+};
+
+/* A record of class O was applied. */
+void orphans_note_record(struct node *n, const struct store_record *record);
+void orphans_entry_applied(struct node *n);
+/* O records that were not noted, or not decided, may name this session. */
+void orphans_look(struct node *n);
+void orphans_send(struct node *n); /* where there is much to be said */
+void orphans_tick(struct node *n);
+void orphans_release(struct node *n);
+
 /* ---- node.c ------------------------------------------------------------------------ */
 
 enum node_phase {
@@ -713,6 +735,7 @@ struct node {
     struct leader leader;
     struct client client;
     struct mount mount;
+    struct orphans orphans;
     struct fs_key missed; /* by the last evaluation that was -EAGAIN */
     struct queue_marks queues[QUEUE_COUNT];
     uint64_t base;         /* the log begins after it, as the core knows */

@@ -269,6 +269,7 @@ void snapshot_installed(struct node *n)
     peers_refresh(n);
     driver_note_ready(n);
     mount_state_replaced(n);
+    orphans_look(n);
     client_applied(n);
     removed_applied(n);
     upgrade_applied(n);

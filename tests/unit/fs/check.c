@@ -13,7 +13,7 @@ struct name {
 struct node {
     struct fs_inode inode;
     struct buf value;
-    uint64_t names, entries, directories, bytes, found_parent;
+    uint64_t names, entries, directories, bytes, found_parent, holders;
 };
 
 struct extent_row {
@@ -29,13 +29,19 @@ struct xattr_row {
     uint64_t inode;
 };
 
+struct holder_row {
+    uint64_t inode, session;
+};
+
 struct all {
     struct xattr_row *xattrs;
     struct name *names;
     struct node *nodes;
     struct extent_row *extents;
     struct content_row *contents;
-    size_t name_count, node_count, extent_count, content_count, void_count, xattr_count;
+    struct holder_row *holders;
+    size_t name_count, node_count, extent_count, content_count, void_count, xattr_count,
+        holder_count;
 };
 
 #define GROW(array, count)                                                               \
@@ -80,6 +86,14 @@ static int add(void *arg, const struct fs_item *item)
         GROW(all->xattrs, all->xattr_count);
         all->xattrs[all->xattr_count - 1] = (struct xattr_row){first};
         break;
+    case FS_CLASS_ORPHAN:
+        ensure(item->key_size == 17 && item->value_size == 0);
+        GROW(all->holders, all->holder_count);
+        all->holders[all->holder_count - 1] =
+            (struct holder_row){first, get_be64(item->key + 9)};
+        break;
+    case FS_CLASS_SESSION: /* the node's */
+        break;
     default:
         ensure(!"a class that fs does not write");
     }
@@ -120,6 +134,24 @@ static void unload(struct all *all)
     free(all->nodes);
     free(all->extents);
     free(all->contents);
+    free(all->holders);
+}
+
+/* N4: who may hold an inode is said of those without a name, and of all of them. */
+static uint64_t check_orphans(struct all *all)
+{
+    uint64_t orphans = 0;
+    for (size_t i = 0; i < all->holder_count; i++) {
+        struct node *n = node_of(all, all->holders[i].inode);
+        ensure(n && n->inode.nlink == 0 && n->names == 0);
+        n->holders++;
+    }
+    for (size_t i = 0; i < all->node_count; i++) {
+        const struct node *n = &all->nodes[i];
+        ensure((n->inode.nlink == 0) == (n->holders > 0));
+        orphans += n->holders > 0;
+    }
+    return orphans;
 }
 
 static void check_names(struct all *all)
@@ -138,6 +170,10 @@ static void check_names(struct all *all)
     for (size_t i = 0; i < all->node_count; i++) {
         struct node *n = &all->nodes[i];
         bool root = n->inode.inode == FS_ROOT_INODE;
+        if (n->inode.nlink == 0) {
+            ensure(n->names == 0 && n->entries == 0); /* N4 */
+            continue;
+        }
         if (!S_ISDIR(n->inode.mode)) {
             ensure(n->names > 0 && n->names == n->inode.nlink); /* N1 */
             continue;
@@ -255,6 +291,7 @@ struct check_counts check_count(const struct fs_view *view)
     load(view, &all);
     check_names(&all);
     check_xattrs(&all);
+    uint64_t orphans = check_orphans(&all);
     check_extents(&all);
     struct check_counts counts = {
         .names = all.name_count,
@@ -263,6 +300,7 @@ struct check_counts check_count(const struct fs_view *view)
         .void_extents = all.void_count,
         .contents = all.content_count,
         .xattrs = all.xattr_count,
+        .orphans = orphans,
     };
     unload(&all);
     return counts;

@@ -8,7 +8,7 @@
 void check_view(const struct fs_view *view);
 
 struct check_counts {
-    uint64_t names, inodes, extents, void_extents, contents, xattrs;
+    uint64_t names, inodes, extents, void_extents, contents, xattrs, orphans;
 };
 struct check_counts check_count(const struct fs_view *view);
 

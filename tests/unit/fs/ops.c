@@ -138,6 +138,39 @@ bool op_reclaim(struct memory *m)
     return result.more;
 }
 
+void op_session(struct memory *m, uint64_t session, bool lives)
+{
+    struct fs_change *change = memory_begin(m, 0, 0);
+    struct fs_key key = {.size = 9, .bytes = {FS_CLASS_SESSION}};
+    uint8_t value[16] = {1};
+    put_be64(key.bytes + 1, session);
+    change->records++;
+    change->put(change->context, key.bytes, key.size, lives ? value : NULL,
+                lives ? sizeof(value) : 0);
+    memory_commit(m);
+}
+
+int op_release(struct memory *m, uint64_t session, const uint64_t *inodes, size_t count)
+{
+    struct buf list = {0};
+    struct fs_result result;
+    for (size_t i = 0; i < count; i++)
+        buf_u64(&list, inodes[i]);
+    struct fs_op op = {
+        .type = FS_RELEASE, .inodes = list.data, .inode_count = (uint16_t)count};
+    int error = memory_do(m, &op, session, &result);
+    buf_release(&list);
+    return error ? error : (int)result.value;
+}
+
+uint64_t op_reclaim_orphans(struct memory *m, uint64_t from)
+{
+    struct fs_op op = {.type = FS_RECLAIM, .inode = from};
+    struct fs_result result;
+    ensure(memory_do(m, &op, OPS_SESSION, &result) == 0);
+    return result.more;
+}
+
 int op_stat(struct memory *m, uint64_t inode, struct fs_inode *ret)
 {
     struct fs_view view = memory_view(m);

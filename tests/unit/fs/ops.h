@@ -29,6 +29,12 @@ int op_replace(struct memory *m, uint64_t inode, uint64_t content, uint64_t offs
 int op_build(struct memory *m, uint64_t *content, uint64_t offset, const void *data,
              size_t length);
 bool op_reclaim(struct memory *m); /* whether there was something to do */
+/* A session begins, or ends: without the node that keeps it, its record alone. */
+void op_session(struct memory *m, uint64_t session, bool lives);
+/* `session` does not hold these; how many were seen to, or a negative errno. */
+int op_release(struct memory *m, uint64_t session, const uint64_t *inodes, size_t count);
+/* Orphans from one on that no living session holds: where to go on, 0: all is seen to. */
+uint64_t op_reclaim_orphans(struct memory *m, uint64_t from);
 int op_stat(struct memory *m, uint64_t inode, struct fs_inode *ret); /* no inline bytes */
 
 #endif

@@ -22,6 +22,7 @@ enum {
     ALL_NAMES = 40, /* of all nodes together */
     XATTRS = 4,     /* of a node */
     FILE_BYTES = 1 << 20,
+    SESSIONS = 2, /* the operations' own, and one that dies at times */
     STEPS = 1500,
     SEEDS = 6,
 };
@@ -31,7 +32,8 @@ struct node {
     uint64_t inode;
     uint32_t mode;
     int parent; /* of a directory: a place in nodes; the root's is itself */
-    unsigned names;
+    unsigned names;      /* 0: an orphan, */
+    bool held[SESSIONS]; /* ... and by whom it may be */
     uint8_t xattrs[XATTRS]; /* the value of user.N; 0: none */
     uint8_t *bytes; /* FILE_BYTES, for a file */
     size_t size;
@@ -48,6 +50,7 @@ struct model {
     struct fs_view view;
     struct node nodes[NODES];
     struct name names[ALL_NAMES];
+    uint64_t sessions[SESSIONS];
     uint64_t random;
     uint64_t content; /* being built, with these bytes; 0: none */
     uint8_t *built;
@@ -115,11 +118,13 @@ static size_t entries_of(struct model *m, int directory, size_t *ret_directories
     return count;
 }
 
+/* A directory with a name, or a file with or without. */
 static int some_node(struct model *m, bool directory)
 {
     for (int tries = 0; tries < 100; tries++) {
         int i = (int)below(m, NODES);
-        if (m->nodes[i].used && S_ISDIR(m->nodes[i].mode) == directory)
+        if (m->nodes[i].used && S_ISDIR(m->nodes[i].mode) == directory &&
+            (!directory || m->nodes[i].names))
             return i;
     }
     return directory ? 0 : -1;
@@ -193,6 +198,10 @@ static void compare_node(struct model *m, int i)
         compare_range(m, n, offset, below(m, 150000));
         return;
     }
+    if (!n->names) {
+        assert_int_equal(inode.nlink, 0);
+        return;
+    }
     size_t directories;
     struct listing l = {.model = m, .directory = i};
     assert_int_equal(fs_list(&m->view, n->inode, NULL, 0, compare_name, &l), 0);
@@ -245,13 +254,67 @@ static void put_name(struct name *name, int parent, const char *text, int node)
     memcpy(name->text, text, sizeof(name->text));
 }
 
-/* The name is gone, and the node with its last one. */
+/* The name is gone; with the last one the node is an orphan of all sessions. */
 static void remove_name(struct model *m, struct name *name)
 {
     struct node *n = &m->nodes[name->node];
     name->used = false;
     if (--n->names == 0)
-        forget(n);
+        n->held[0] = n->held[1] = true;
+}
+
+/* One session less may hold it. */
+static void let_go(struct model *m, int i, int by)
+{
+    struct node *n = &m->nodes[i];
+    struct fs_inode inode;
+    uint64_t number = n->inode;
+    n->held[by] = false;
+    if (n->held[0] || n->held[1]) {
+        compare_node(m, i);
+        return;
+    }
+    forget(n);
+    assert_int_equal(op_stat(&m->memory, number, &inode), -ENOENT);
+}
+
+/* Some of the orphans that a session may hold, and others that mean nothing to it. */
+static void step_release(struct model *m)
+{
+    int by = (int)below(m, SESSIONS), chosen[FS_RELEASE_MOST];
+    uint64_t inodes[FS_RELEASE_MOST];
+    size_t count = 0;
+    for (int i = 0; i < NODES; i++) {
+        if (!m->nodes[i].used || below(m, 2) || count == FS_RELEASE_MOST)
+            continue;
+        size_t at = count++;
+        for (; at && inodes[at - 1] > m->nodes[i].inode; at--) {
+            inodes[at] = inodes[at - 1];
+            chosen[at] = chosen[at - 1];
+        }
+        inodes[at] = m->nodes[i].inode;
+        chosen[at] = i;
+    }
+    if (!count)
+        return;
+    assert_int_equal(op_release(&m->memory, m->sessions[by], inodes, count), count);
+    for (size_t i = 0; i < count; i++)
+        if (m->nodes[chosen[i]].names == 0 && m->nodes[chosen[i]].held[by])
+            let_go(m, chosen[i], by);
+}
+
+/* The second session dies, and another comes in its place: what it held is let go. */
+static void step_death(struct model *m)
+{
+    if (below(m, 4))
+        return;
+    op_session(&m->memory, m->sessions[1], false);
+    op_session(&m->memory, ++m->sessions[1], true);
+    for (uint64_t from = FS_ROOT_INODE; from;)
+        from = op_reclaim_orphans(&m->memory, from);
+    for (int i = 0; i < NODES; i++)
+        if (m->nodes[i].used && !m->nodes[i].names && m->nodes[i].held[1])
+            let_go(m, i, 1);
 }
 
 static void step_link(struct model *m)
@@ -263,7 +326,10 @@ static void step_link(struct model *m)
     if (i < 0 || !place)
         return;
     struct node *n = &m->nodes[i];
-    int expected = find_name(m, parent, name) ? -EEXIST : S_ISDIR(n->mode) ? -EPERM : 0;
+    int expected = find_name(m, parent, name) ? -EEXIST
+                   : S_ISDIR(n->mode)         ? -EPERM
+                   : !n->names                ? -ENOENT
+                                              : 0;
     assert_int_equal(op_link(&m->memory, n->inode, m->nodes[parent].inode, name),
                      expected);
     if (expected)
@@ -564,7 +630,7 @@ static void (*const steps[])(struct model *m) = {
     step_make,   step_make,   step_write,    step_write,   step_write, step_write_ranges,
     step_append, step_append, step_truncate, step_replace, step_build, step_remove,
     step_remove, step_rename, step_rename,   step_reclaim, step_link,  step_link,
-    step_xattr,  step_xattr,
+    step_xattr,  step_xattr,  step_release,  step_death,
 };
 
 static void run_seed(uint64_t seed, unsigned step_count)
@@ -576,8 +642,12 @@ static void run_seed(uint64_t seed, unsigned step_count)
     m->data = malloc(FILE_BYTES + 8);
     memory_init(&m->memory);
     m->view = memory_view(&m->memory);
-    m->nodes[0] =
-        (struct node){.used = true, .inode = FS_ROOT_INODE, .mode = S_IFDIR | 0755};
+    m->nodes[0] = (struct node){
+        .used = true, .names = 1, .inode = FS_ROOT_INODE, .mode = S_IFDIR | 0755};
+    m->sessions[0] = OPS_SESSION;
+    m->sessions[1] = OPS_SESSION + 1;
+    for (int i = 0; i < SESSIONS; i++)
+        op_session(&m->memory, m->sessions[i], true);
     print_message("seed %llu\n", (unsigned long long)seed);
     for (m->step = 0; m->step < step_count; m->step++) {
         steps[below(m, array_length(steps))](m);
@@ -589,6 +659,11 @@ static void run_seed(uint64_t seed, unsigned step_count)
         ;
     compare_all(m);
     assert_int_equal(check_count(&m->view).contents, m->content ? 1 : 0);
+    for (int i = 0; i < SESSIONS; i++)
+        op_session(&m->memory, m->sessions[i], false);
+    for (uint64_t from = FS_ROOT_INODE; from;)
+        from = op_reclaim_orphans(&m->memory, from);
+    assert_int_equal(check_count(&m->view).orphans, 0);
     for (int i = 0; i < NODES; i++)
         forget(&m->nodes[i]);
     memory_release(&m->memory);

@@ -105,6 +105,7 @@ static void tick(evutil_socket_t fd, short what, void *arg)
     struct node *n = arg;
     client_tick(n, node_now());
     leader_tick(n);
+    orphans_tick(n);
     fetch_tick(n, node_now());
     repair_tick(n);
     pins_tick(n, node_now());
@@ -181,6 +182,7 @@ void one_node_stop(struct node *n)
     peers_release(n);
     driver_stop(n);
     client_release(n);
+    orphans_release(n);
     mount_release(n);
     upgrade_release(n);
     sessions_release(n);
