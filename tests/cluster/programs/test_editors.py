@@ -1,13 +1,16 @@
 #!/usr/bin/python3
-"""How vim, sed -i and the like save files."""
+"""How vim, sed -i and the like save files, and who reads these on other hosts meanwhile."""
 
 import os
 import stat
 import sys
+import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..', 'lib'))
-from cluster import check, check_equal, main  # noqa: E402
+from cluster import Worker, check, check_equal, limit, main  # noqa: E402
 from programs import bash, mounts, run  # noqa: E402
+
+EDITS = 150
 
 
 def read(path):
@@ -73,6 +76,40 @@ def test_vim_new_file_and_undo(t):
     check_equal(read(f'{roots[0]}/{name}'), 'first\n', 'after undo')
 
 
+def watch(path, whole, done):
+    """Reads a file over and over; returns how many different values it was."""
+    seen = set()
+    while not done.is_set():
+        text = read(path)
+        check(whole(text), f'{path} was read as {text[:200]!r}, {len(text)} long')
+        seen.add(text)
+    return len(seen)
+
+
+def test_sed_in_place(t):
+    """By turns of three hosts, each on what the one before it left; two others read meanwhile."""
+    roots = mounts(t.shared())
+    os.mkdir(f'{roots[0]}/sed')
+    filler = ''.join(f'setting{k} = 1\n' for k in range(1500))
+    write(f'{roots[0]}/sed/conf', f'count = 0\n{filler}end = 0\n')
+
+    def whole(text):
+        first, rest = text.split('\n', 1)
+        number = first.removeprefix('count = ')
+        return number.isdigit() and rest == f'{filler}end = {number}\n'
+    done = threading.Event()
+    readers = [Worker(watch, f'{root}/sed/conf', whole, done) for root in roots[1:]]
+    for k in range(1, EDITS + 1):
+        run('sed', '-i', f's/^count = {k - 1}$/count = {k}/; s/^end = {k - 1}$/end = {k}/',
+            'conf', cwd=f'{roots[k % 3]}/sed')
+    done.set()
+    values = [reader.result() for reader in readers]
+    check(max(values) > EDITS // 10, f'of {EDITS} values the readers saw {values}')
+    for root in roots:
+        check_equal(read(f'{root}/sed/conf').split('\n', 1)[0], f'count = {EDITS}', root)
+        check_equal(os.listdir(f'{root}/sed'), ['conf'], f'names on {root}')
+
+
 def test_what_in_place_keeps(t):
     roots = mounts(t.shared())
     os.mkdir(f'{roots[0]}/keeps')
@@ -111,6 +148,19 @@ def test_other_tools_that_write_in_place(t):
     for place in places:
         with open(f'{place}/numbers', 'rb') as f:
             check_equal(f.read(), data, f'after truncate, in {place}')
+
+
+@limit(120)
+def test_replaced_while_read(t):
+    """cp and mv over a file that a program on another host has open and goes on reading."""
+    roots = mounts(t.shared())
+    write(f'{roots[0]}/reader', 'a' * 300000)
+    with open(f'{roots[1]}/reader') as f:
+        check_equal(f.read(10), 'a' * 10, 'before')
+        write(f'{roots[0]}/reader.new', 'b' * 400000)
+        run('mv', 'reader.new', 'reader', cwd=roots[0])
+        check_equal(f.read(), 'a' * 299990, 'the file that was open')
+    check_equal(read(f'{roots[1]}/reader'), 'b' * 400000, 'opened anew')
 
 
 if __name__ == '__main__':
