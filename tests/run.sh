@@ -19,7 +19,9 @@
 #   tsan-cluster  a short part of them with the thread sanitizer
 #   quickstart    examples/quickstart.sh
 #   bench         that the benchmarks of tests/bench run and print
-# and, only by name: `build`, which only builds, and `mutations`: changes that the tests must
+# Those that mostly wait (cluster, posix, programs, torture) run beside those that compute (unit
+# to sim, and the sanitized ones), unless SERIAL=1; what they print comes when they have ended.
+# And, only by name: `build`, which only builds, and `mutations`: changes that the tests must
 # notice (tests/mutate, tests/sim/mutate.py), which takes longer than all the rest. The last line
 # counts single tests over all parts; the exit code is not 0 where one failed.
 set -uo pipefail
@@ -29,6 +31,10 @@ cd "$root" || exit 1
 
 all_parts=(includes unit asan tsan sim cluster posix programs torture asan-cluster tsan-cluster
     quickstart bench)
+waiting_parts=' cluster posix programs torture '
+computing_parts=' unit asan tsan sim asan-cluster tsan-cluster '
+# What takes longer hangs: tests have deadlines of their own, which a slow machine keeps.
+hang_seconds=3600
 # What runs more than one thread over shared memory: names of meson tests.
 tsan_tests=('store_*' 'wire_*' 'node_*' 'fs_mount*')
 # What the sanitized builds run of each cluster test: parts of names.
@@ -43,6 +49,7 @@ asan_cluster=(
     "test_inspect.py test_one_file test_what_was_merged"
     "test_certs.py test_the_ca_is_replaced test_killed"
     "test_recover.py test_killed"
+    "test_sessions.py test_exactly_once"
     "posix/test_link.py test_on_a_follower"
     "posix/test_rename.py test_on_a_follower"
     "posix/test_setid.py test_on_a_follower"
@@ -53,11 +60,12 @@ tsan_cluster=(
     "test_cli.py test_keys_without_a_mount test_umount_is_stop test_stop"
     "test_merge.py test_a_wiped test_rot_is_healed"
     "test_certs.py test_the_ca_is_replaced test_killed"
+    "test_sessions.py test_exactly_once"
 )
 
 tsan_options=halt_on_error=1:suppressions=$root/tests/lib/tsan.supp
 
-usage() { sed -n 's/^# \{0,1\}//; 2,24p' "$0"; }
+usage() { sed -n 's/^# \{0,1\}//; 2,26p' "$0"; }
 
 parts=()
 for argument in "$@"; do
@@ -82,13 +90,17 @@ python=/usr/bin/python3
 meson=/usr/bin/meson
 work=$(mktemp -d)
 mkfifo "$work/pipe"
-child=
+child='' lane_pid=''
+declare -A binaries=() # of what was built in this run
 total_passed=0 total_failed=0 total_skipped=0
 failures=()
 
 cleanup() {
     if [ -n "$child" ] && kill "$child" 2>/dev/null; then
         wait "$child" 2>/dev/null
+    fi
+    if [ -n "$lane_pid" ] && kill "$lane_pid" 2>/dev/null; then
+        wait "$lane_pid" 2>/dev/null
     fi
     rm -rf "$work"
 }
@@ -149,8 +161,11 @@ take_counts() { # WHAT STATUS
 
 build() { # DIRECTORY OPTIONS...
     local begun=$SECONDS
-    run_limited 300 tests/lib/build.sh "$@" || return 1
+    binary=${binaries[$1]:-}
+    [ -z "$binary" ] || return 0
+    run_limited $hang_seconds tests/lib/build.sh "$@" || return 1
     binary=$(tail -n 1 "$work/output")
+    binaries[$1]=$binary
     echo "built $1 in $((SECONDS - begun)) s"
 }
 
@@ -194,16 +209,21 @@ matching_tests() { # BUILD PATTERN...
 
 # ---- The parts -----------------------------------------------------------------------
 
+# The program of the next version, for the test of an upgrade; nothing else of it is built.
+build_raised() {
+    ONLY=src/cli/tierce build build-raised -Dwerror=true -Draise_version=true
+}
+
 part_build() { build build -Dwerror=true || fail_one 'build'; }
 
 part_includes() {
-    run_limited 30 tests/check_includes
+    run_limited $hang_seconds tests/check_includes
     take_counts includes $?
 }
 
 part_unit() {
     build build -Dwerror=true || { fail_one 'build'; return; }
-    meson_tests unit 600 build
+    meson_tests unit $hang_seconds build --timeout-multiplier 5
 }
 
 part_asan() {
@@ -211,7 +231,7 @@ part_asan() {
     # An allocation of absurd size is to fail, as it does without the sanitizer: it is tested.
     ASAN_OPTIONS=detect_stack_use_after_return=1:allocator_may_return_null=1 \
         UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-        meson_tests asan 900 build-asan --timeout-multiplier 3
+        meson_tests asan $hang_seconds build-asan --timeout-multiplier 15
 }
 
 part_tsan() {
@@ -222,7 +242,7 @@ part_tsan() {
         fail_one 'tsan: no test has one of its names'
         return
     fi
-    TSAN_OPTIONS=$tsan_options meson_tests tsan 900 build-tsan --timeout-multiplier 5 \
+    TSAN_OPTIONS=$tsan_options meson_tests tsan $hang_seconds build-tsan --timeout-multiplier 25 \
         --wrapper 'setarch -R' "${tests[@]}"
 }
 
@@ -230,22 +250,22 @@ part_tsan() {
 part_sim() {
     build build -Dwerror=true || { fail_one 'build'; return; }
     export SIMULATOR=$root/build/tests/sim/simulator
-    if run_limited 60 tests/sim/golden.sh; then
+    if run_limited $hang_seconds tests/sim/golden.sh; then
         add "$(tail -n 1 "$work/output" | cut -d ' ' -f 1)" 0 0
     else
         fail_one 'golden traces of the simulator'
     fi
-    if run_limited 10 tests/sim/mutate.py --check; then
+    if run_limited $hang_seconds tests/sim/mutate.py --check; then
         add 1 0 0
     else
         fail_one 'the mutations for the simulator do not fit the sources'
     fi
-    if run_limited 60 tests/sim/run.sh --twice --seeds 5; then
+    if run_limited $hang_seconds tests/sim/run.sh --twice --seeds 5; then
         add 1 0 0
     else
         fail_one 'a seed of the simulator gives two traces'
     fi
-    if run_limited 1500 tests/sim/run.sh --seeds 10000 --jobs 2; then
+    if run_limited $((3 * hang_seconds)) tests/sim/run.sh --seeds 10000 --jobs 2; then
         add 10000 0 0
     else
         fail_one 'the simulator'
@@ -253,14 +273,12 @@ part_sim() {
 }
 
 part_cluster() {
-    # The program of the next version, for the test of an upgrade; nothing else of it is built.
-    ONLY=src/cli/tierce build build-raised -Dwerror=true -Draise_version=true ||
-        { fail_one 'build of the next version'; return; }
+    build_raised || { fail_one 'build of the next version'; return; }
     local raised=$binary
     build build -Dwerror=true || { fail_one 'build'; return; }
     local file
     for file in tests/cluster/test_*.py; do
-        TIERCE_BINARY=$binary TIERCE_RAISED_BINARY=$raised run_limited 420 "$python" "$file"
+        TIERCE_BINARY=$binary TIERCE_RAISED_BINARY=$raised run_limited $hang_seconds "$python" "$file"
         take_counts "$file" $?
     done
 }
@@ -269,7 +287,7 @@ part_posix() {
     build build -Dwerror=true || { fail_one 'build'; return; }
     local file
     for file in tests/cluster/posix/test_*.py; do
-        TIERCE_BINARY=$binary run_limited 300 "$python" "$file"
+        TIERCE_BINARY=$binary run_limited $hang_seconds "$python" "$file"
         take_counts "$file" $?
     done
 }
@@ -278,7 +296,7 @@ part_programs() {
     build build -Dwerror=true || { fail_one 'build'; return; }
     local file
     for file in tests/cluster/programs/test_*.py; do
-        TIERCE_BINARY=$binary run_limited 300 "$python" "$file"
+        TIERCE_BINARY=$binary run_limited $hang_seconds "$python" "$file"
         take_counts "$file" $?
     done
 }
@@ -286,7 +304,7 @@ part_programs() {
 part_torture() {
     build build -Dwerror=true || { fail_one 'build'; return; }
     local minutes=${TORTURE_MINUTES:-10}
-    TIERCE_BINARY=$binary run_limited $((minutes * 60 + 300)) tests/cluster/torture.sh \
+    TIERCE_BINARY=$binary run_limited $((minutes * 60 + hang_seconds)) tests/cluster/torture.sh \
         --minutes "$minutes"
     take_counts torture $?
 }
@@ -297,7 +315,7 @@ cluster_smoke() { # WHAT LINE...: a line is a file and parts of its tests' names
     shift
     for line in "$@"; do
         read -ra words <<<"$line"
-        TIERCE_BINARY=$binary run_limited 240 setarch -R "$python" \
+        TIERCE_BINARY=$binary run_limited $hang_seconds setarch -R "$python" \
             "tests/cluster/${words[0]}" --patience 3 "${words[@]:1}"
         take_counts "${words[0]} with $what sanitizer" $?
     done
@@ -316,7 +334,7 @@ part_tsan-cluster() {
 part_quickstart() {
     local before
     before=$(git status --porcelain 2>/dev/null)
-    if run_limited 240 examples/quickstart.sh; then
+    if run_limited $hang_seconds examples/quickstart.sh; then
         add 1 0 0
     else
         fail_one quickstart
@@ -330,7 +348,7 @@ part_quickstart() {
 }
 
 part_bench() {
-    run_limited 180 tests/bench/run.sh --smoke --json "$work/bench.json"
+    run_limited $hang_seconds tests/bench/run.sh --smoke --json "$work/bench.json"
     local status=$? lines
     lines=$(wc -l <"$work/bench.json" 2>/dev/null || echo 0)
     # 9 operations, 1 and 16 threads, on 4 places but for `synced` of what changes nothing.
@@ -339,7 +357,7 @@ part_bench() {
     else
         fail_one "bench (exit code $status, $lines JSON lines)"
     fi
-    run_limited 180 tests/bench/store/run.sh --smoke
+    run_limited $hang_seconds tests/bench/store/run.sh --smoke
     status=$?
     lines=$(grep -c '^{"row":' "$work/output")
     if [ $status -eq 0 ] && [ "$lines" -eq 17 ]; then
@@ -347,7 +365,7 @@ part_bench() {
     else
         fail_one "bench of the store (exit code $status, $lines JSON lines)"
     fi
-    run_limited 180 tests/bench/raft/run.sh --smoke
+    run_limited $hang_seconds tests/bench/raft/run.sh --smoke
     status=$?
     lines=$(grep -c '^{"row":' "$work/output")
     if [ $status -eq 0 ] && [ "$lines" -eq 4 ]; then
@@ -355,7 +373,7 @@ part_bench() {
     else
         fail_one "bench of consensus (exit code $status, $lines JSON lines)"
     fi
-    run_limited 180 tests/bench/failover/run.sh --smoke
+    run_limited $hang_seconds tests/bench/failover/run.sh --smoke
     status=$?
     lines=$(grep -c '^{"row":' "$work/output")
     if [ $status -eq 0 ] && [ "$lines" -eq 4 ]; then
@@ -363,7 +381,7 @@ part_bench() {
     else
         fail_one "bench of failover (exit code $status, $lines JSON lines)"
     fi
-    run_limited 180 tests/bench/fs/run.sh --smoke
+    run_limited $hang_seconds tests/bench/fs/run.sh --smoke
     status=$?
     lines=$(grep -c '^{"row":' "$work/output")
     if [ $status -eq 0 ] && [ "$lines" -eq 18 ]; then
@@ -374,9 +392,9 @@ part_bench() {
 }
 
 part_mutations() {
-    run_limited 7200 tests/mutate
+    run_limited $((6 * hang_seconds)) tests/mutate
     take_counts mutations $?
-    run_limited 7200 tests/sim/mutate.py
+    run_limited $((6 * hang_seconds)) tests/sim/mutate.py
     take_counts 'mutations for the simulator' $?
 }
 
@@ -387,11 +405,75 @@ if ! tests/lib/deps.sh; then
     echo "0 passed, 1 failed, 0 skipped"
     exit 1
 fi
+
+run_part() { # PART
+    local part_begun=$SECONDS
+    echo "==== $1"
+    "part_$1"
+    echo "==== $1 took $((SECONDS - part_begun)) s"
+}
+
+# Parts beside others: in a scratch directory and with counts of its own, which it leaves there.
+run_lane() ( # DIRECTORY PART...
+    work=$1 total_passed=0 total_failed=0 total_skipped=0 failures=()
+    lane_pid=
+    shift
+    trap '[ -z "$child" ] || { kill "$child" && wait "$child"; }; exit 143' TERM
+    mkdir "$work" && mkfifo "$work/pipe" || exit 1
+    for part in "$@"; do
+        run_part "$part"
+    done
+    printf '%s\n' "$total_passed $total_failed $total_skipped" "${failures[@]}" >"$work/counts"
+)
+
+take_lane() { # DIRECTORY
+    local counts lines
+    if [ ! -s "$1/counts" ]; then
+        fail_one 'parts that ran beside others ended without counts'
+        return
+    fi
+    mapfile -t lines <"$1/counts"
+    read -ra counts <<<"${lines[0]}"
+    add "${counts[@]}"
+    for line in "${lines[@]:1}"; do
+        [ -z "$line" ] || failures+=("$line")
+    done
+}
+
+run_beside() { # what is in $waiting and in $computing
+    # Nobody builds while another tests what is built. What fails here fails again in its part.
+    build build -Dwerror=true
+    [[ " ${waiting[*]} " != *' cluster '* ]] || build_raised
+    [[ " ${computing[*]} " != *' asan'* ]] || build_asan
+    [[ " ${computing[*]} " != *' tsan'* ]] || build_tsan
+    run_lane "$work/lane" "${waiting[@]}" >"$work/lane.log" 2>&1 &
+    lane_pid=$!
+    local part
+    for part in "${computing[@]}"; do
+        run_part "$part"
+    done
+    wait $lane_pid
+    lane_pid=
+    cat "$work/lane.log"
+    take_lane "$work/lane"
+}
+
+waiting=() computing=()
 for part in "${parts[@]}"; do
-    part_begun=$SECONDS
-    echo "==== $part"
-    "part_$part"
-    echo "==== $part took $((SECONDS - part_begun)) s"
+    [[ $waiting_parts != *" $part "* ]] || waiting+=("$part")
+    [[ $computing_parts != *" $part "* ]] || computing+=("$part")
+done
+if [ ${#waiting[@]} -eq 0 ] || [ ${#computing[@]} -eq 0 ] || [ -n "${SERIAL:-}" ]; then
+    waiting=() computing=()
+fi
+beside=" ${waiting[*]} ${computing[*]} " ran_beside=
+for part in "${parts[@]}"; do
+    if [[ $beside != *" $part "* ]]; then
+        run_part "$part"
+    elif [ -z "$ran_beside" ]; then
+        run_beside
+        ran_beside=yes
+    fi
 done
 
 echo "All took $((SECONDS - begun)) s."

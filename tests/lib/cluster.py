@@ -136,20 +136,23 @@ def is_mounted(path):
     return any(line.split()[1] == path for line in open('/proc/self/mounts'))
 
 
-_given_ports = set()
+_given_ports = {}  # port -> what keeps other processes of tests from it
 
 
 def free_port():
-    """A port outside the range from which the kernel takes its own."""
+    """A port outside the range from which the kernel takes its own, and no other test's."""
     for port in random.SystemRandom().sample(range(20000, 32000), 2000):
         if port in _given_ports:
             continue
-        with socket.socket() as s:
-            try:
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f'\0tierce-test-port-{port}')
+            with socket.socket() as s:
                 s.bind(('127.0.0.1', port))
-            except OSError:
-                continue
-        _given_ports.add(port)
+        except OSError:
+            claim.close()
+            continue
+        _given_ports[port] = claim
         return port
     raise Failure('no free port on 127.0.0.1')
 
