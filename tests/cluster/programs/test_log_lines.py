@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""`echo line >> log` from three hosts at once."""
+"""`echo line >> log` from three hosts at once; who follows a log on another host."""
 
 import os
 import re
@@ -7,7 +7,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..', 'lib'))
 from cluster import check, check_equal, in_parallel, limit, main  # noqa: E402
-from programs import mounts, run  # noqa: E402
+from programs import bash, mounts, run, start  # noqa: E402
 
 LINES = 10000  # of each host
 
@@ -54,6 +54,25 @@ def test_thirty_thousand_lines(t):
     in_parallel(append, [(roots[k], k, *shells[k]) for k in range(3)], 290)
     for root in roots:
         check_log(f'{root}/log')
+
+
+def test_tail_follows(t):
+    """tail -F on two other hosts, past a rotation and a truncation."""
+    roots = mounts(t.shared())
+    bash('echo 0 > followed', cwd=roots[0])
+    tails = [start('stdbuf', '-oL', 'tail', '-n', '+1', '-s', '0.02', '-F', 'followed', cwd=root)
+             for root in roots[1:]]
+    for tail in tails:
+        check_equal(tail.stdout.readline(), '0\n', 'the first line')
+    steps = ['echo {k} >> followed'] * 20 + ['mv followed followed.1; echo {k} > followed']
+    steps += ['echo {k} >> followed'] * 5 + [': > followed; echo {k} >> followed']
+    for k, step in enumerate(steps + ['printf "%s\\n" {k} | tee -a followed'] * 5, 1):
+        bash(step.format(k=k), cwd=roots[k % 3 if step.startswith('echo') else 0])
+        for tail in tails:
+            check_equal(tail.stdout.readline(), f'{k}\n', f'what follows line {k - 1}')
+    for tail in tails:
+        tail.terminate()
+        tail.communicate()
 
 
 if __name__ == '__main__':
