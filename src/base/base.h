@@ -57,7 +57,7 @@ enum {
     LIMIT_INFLIGHT_BYTES = 64 << 20,  /* proposed and not yet applied on a leader */
 };
 
-#define LIMIT_FILE_BYTES ((uint64_t)1 << 30) /* EFBIG beyond */
+#define LIMIT_FILE_BYTES ((uint64_t)1 << 40) /* EFBIG beyond */
 
 _Static_assert(LIMIT_ENTRY_BYTES < LIMIT_FRAME_BYTES, "an entry fits a frame");
 _Static_assert(2 * LIMIT_WRITE_BUFFER_BYTES < LIMIT_ENTRY_BYTES,

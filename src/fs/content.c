@@ -85,6 +85,32 @@ static int edit_write(struct eval *e, struct edit *edit, uint32_t start,
     return 0;
 }
 
+/* Makes [start, end) a hole, before anything is written to the slot. */
+static int edit_zero(struct eval *e, struct edit *edit, uint32_t start, uint32_t end)
+{
+    for (unsigned i = 0; i < edit->slot.count; i++) {
+        const struct extent *x = &edit->slot.extents[i];
+        uint32_t x_end = x->start + x->length;
+        if (edit->taken[i] || x->start >= end || x_end <= start)
+            continue;
+        if (start <= x->start && x_end <= end) {
+            edit->taken[i] = true;
+            continue;
+        }
+        int error = edit_take(e, edit, i);
+        if (error)
+            return error;
+    }
+    memset(edit->bytes + start, 0, end - start);
+    for (uint32_t g = start / GRAIN_BYTES; g * GRAIN_BYTES < end; g++) {
+        uint32_t base = g * GRAIN_BYTES;
+        if (base + edit->end[g] <= end) /* nothing is left behind the hole */
+            edit->end[g] =
+                (uint16_t)min_u64(edit->end[g], start > base ? start - base : 0);
+    }
+    return 0;
+}
+
 /* Removes everything from `cut` on, which is behind all that was written. */
 static int edit_cut(struct eval *e, struct edit *edit, uint32_t cut)
 {
@@ -205,6 +231,7 @@ static int edit_range(struct eval *e, struct edit *edit, uint64_t offset,
 struct trim {
     struct buf found; /* { offset u64, length u64 }* */
     unsigned count;
+    uint64_t next; /* the offset of the first that is not in `found` */
 };
 
 static int trim_item(void *arg, const struct fs_item *item)
@@ -212,21 +239,22 @@ static int trim_item(void *arg, const struct fs_item *item)
     struct trim *trim = arg;
     if (item->key_size != 17)
         return -EBADMSG;
+    trim->next = get_be64(item->key + 9);
     if (trim->count == RECLAIM_EXTENTS)
         return 1;
-    buf_u64(&trim->found, get_be64(item->key + 9));
+    buf_u64(&trim->found, trim->next);
     buf_u64(&trim->found, item->value_size);
     trim->count++;
     return 0;
 }
 
-/* Up to RECLAIM_EXTENTS extents from `from` on; 1: there are more. */
-static int trim_scan(struct eval *e, uint64_t content, uint64_t from, struct trim *trim)
+/* Up to RECLAIM_EXTENTS extents in [from, end); 1: there are more. */
+static int trim_scan(struct eval *e, uint64_t content, uint64_t from, uint64_t end,
+                     struct trim *trim)
 {
     struct fs_key first, last;
     fs_key_extent(&first, content, from);
-    fs_key_content(&last, content + 1);
-    last.bytes[0] = FS_CLASS_EXTENT;
+    fs_key_extent(&last, content, end);
     int more = e->view->scan(e->view->context, first.bytes, first.size, last.bytes,
                              last.size, trim_item, trim);
     return trim->found.failed ? -ENOMEM : more;
@@ -253,11 +281,13 @@ static int content_trim(struct eval *e, uint64_t from)
     struct content *c = &e->content;
     struct trim trim = {0};
     uint64_t unit = (from + TRIM_UNIT_BYTES - 1) / TRIM_UNIT_BYTES * TRIM_UNIT_BYTES;
-    int more = trim_scan(e, c->id, from, &trim);
+    int more = trim_scan(e, c->id, from, UINT64_MAX, &trim);
+    size_t keep = 0;
+    while (keep < c->trims.length && get_u64(c->trims.data + keep) < unit)
+        keep += TRIM_RECORD_BYTES;
+    if (more > 0 && keep == TRIM_MAX * TRIM_RECORD_BYTES)
+        more = -EBUSY;
     if (more >= 0) {
-        size_t keep = 0;
-        while (keep < c->trims.length && get_u64(c->trims.data + keep) < unit)
-            keep += TRIM_RECORD_BYTES;
         c->trims.length = keep;
         if (more > 0) {
             buf_u64(&c->trims, unit);
@@ -292,12 +322,72 @@ int content_write(struct eval *e, const uint8_t *base, size_t base_size,
     return error;
 }
 
+/* The part of a range that lies before `end`, written into the edited slot; the range
+ * becomes what is left of it. */
+static int edit_part(struct eval *e, struct edit *edit, uint64_t end, uint64_t *offset,
+                     const uint8_t **data, uint32_t *length)
+{
+    uint32_t part = (uint32_t)min_u64(*length, end - *offset);
+    int error = edit_write(e, edit, (uint32_t)(*offset % SLOT_BYTES), *data, part);
+    *offset += part;
+    *data += part;
+    *length -= part;
+    return error;
+}
+
+int content_overwrite(struct eval *e, uint64_t from, uint64_t end, const uint8_t *ranges,
+                      size_t ranges_size)
+{
+    struct edit edit = {0};
+    struct reader r = reader_of(ranges, ranges_size);
+    uint64_t offset = 0;
+    const uint8_t *data = NULL;
+    uint32_t length = 0;
+    int error = 0;
+    while (from < end && !error) {
+        uint64_t base = from - from % SLOT_BYTES;
+        uint64_t next = min_u64(end, base + SLOT_BYTES);
+        error = edit_move(e, &edit, base);
+        if (!error)
+            error = edit_zero(e, &edit, (uint32_t)(from - base), (uint32_t)(next - base));
+        while (!error && (length || fs_range_next(&r, &offset, &data, &length)) &&
+               offset < next)
+            error = edit_part(e, &edit, next, &offset, &data, &length);
+        from = next;
+    }
+    if (!error)
+        edit_close(e, &edit);
+    return error;
+}
+
+int content_punch(struct eval *e, uint64_t from, uint64_t end, uint64_t *ret_end)
+{
+    struct content *c = &e->content;
+    struct trim trim = {0};
+    uint64_t first = (from + SLOT_BYTES - 1) / SLOT_BYTES * SLOT_BYTES;
+    uint64_t last = end / SLOT_BYTES * SLOT_BYTES;
+    *ret_end = end;
+    if (first >= last)
+        return content_overwrite(e, from, end, NULL, 0);
+    int more = content_overwrite(e, from, first, NULL, 0);
+    if (!more)
+        more = trim_scan(e, c->id, first, last, &trim);
+    if (more >= 0)
+        delete_found(e, c->id, &trim, UINT64_MAX, &c->bytes);
+    if (more > 0)
+        *ret_end = trim.next;
+    if (!more)
+        more = content_overwrite(e, last, end, NULL, 0);
+    buf_release(&trim.found);
+    return more < 0 ? more : 0;
+}
+
 int content_drop(struct eval *e, uint64_t content, bool recorded)
 {
     struct trim trim = {0};
     struct fs_key key;
     uint64_t bytes = 0;
-    int more = trim_scan(e, content, 0, &trim);
+    int more = trim_scan(e, content, 0, UINT64_MAX, &trim);
     if (more >= 0 && (more > 0 || trim.count > DROP_EXTENTS)) {
         content_record_put(e, content, 0, 0);
     } else if (more == 0) {

@@ -150,6 +150,7 @@ static int (*const evaluators[])(struct eval *e) = {
     [FS_RESERVE] = evaluate_reserve, [FS_RECLAIM] = evaluate_reclaim,
     [FS_ABANDON] = evaluate_abandon, [FS_LINK] = evaluate_link,
     [FS_XATTR] = evaluate_xattr,
+    [FS_ZERO] = evaluate_zero,       [FS_COPY] = evaluate_copy,
     [FS_RELEASE] = evaluate_release,
 };
 

@@ -11,13 +11,14 @@
 #include "extent.h"
 
 enum {
-    EVAL_INODES = 4,         /* two parents, the subject, and whom it replaces */
-    DROP_EXTENTS = 16,       /* deleted with the name; more: FS_RECLAIM's */
-    RECLAIM_EXTENTS = 1024,  /* deleted by one FS_RECLAIM, or one truncation */
-    RECLAIM_SCAN = 8192,     /* looked at by one FS_RECLAIM */
-    ABANDON_CONTENTS = 1024, /* marked by one FS_ABANDON */
-    RESERVE_INODES = 65536,  /* given by one FS_RESERVE */
-    ORPHANS_SCAN = 1024,     /* O records looked at by one FS_RECLAIM of orphans */
+    EVAL_INODES = 4,              /* two parents, the subject, and whom it replaces */
+    DROP_EXTENTS = 16,            /* deleted with the name; more: FS_RECLAIM's */
+    RECLAIM_EXTENTS = 1024,       /* deleted by one FS_RECLAIM, or one truncation */
+    RECLAIM_SCAN = 8192,          /* looked at by one FS_RECLAIM */
+    ABANDON_CONTENTS = 1024,      /* marked by one FS_ABANDON */
+    RESERVE_INODES = 65536,       /* given by one FS_RESERVE */
+    COPY_SLOTS = LIMIT_OF(16, 1), /* written by one FS_COPY */
+    ORPHANS_SCAN = 1024,          /* O records looked at by one FS_RECLAIM of orphans */
     /* No orphan more is deleted in an entry that has so many records: with as many again
      * for the last one. */
     ORPHANS_RECORDS = LIMIT_ENTRY_RECORDS / 2,
@@ -139,11 +140,17 @@ int eval_reclaim_orphans(struct eval *e);
 
 /* ---- evaluate_write.c ---- */
 
+int eval_regular(const struct fs_inode *inode); /* -EISDIR, -EINVAL */
 /* Gives a regular file the value that op's content, ranges and size say; the content it
  * had is dropped. eval_settle must follow. */
 int eval_value(struct eval *e, struct fs_inode *inode);
 /* op->size for an inode; eval_settle must follow. */
 int eval_resize(struct eval *e, struct fs_inode *inode);
+/* Zeros in [from, end), with ranges over them, for an inode, which then has `size`;
+ * eval_settle must follow. *ret_end: how far it came; all the way where there are ranges,
+ * which touch COPY_SLOTS at most. */
+int eval_zero(struct eval *e, struct fs_inode *inode, uint64_t from, uint64_t end,
+              const struct buf *ranges, uint64_t size, uint64_t *ret_end);
 /* Puts or deletes the P record of the content written to. */
 void eval_settle(struct eval *e, uint64_t inode);
 
@@ -154,6 +161,11 @@ void eval_settle(struct eval *e, uint64_t inode);
 /* Writes `base` at 0, then ranges over it, and removes all from `cut` on. */
 int content_write(struct eval *e, const uint8_t *base, size_t base_size,
                   const uint8_t *ranges, size_t ranges_size, uint64_t cut);
+/* Zeros in [from, end), with ranges within over them. */
+int content_overwrite(struct eval *e, uint64_t from, uint64_t end, const uint8_t *ranges,
+                      size_t ranges_size);
+/* Deletes what is in [from, end): RECLAIM_EXTENTS at most, up to *ret_end. */
+int content_punch(struct eval *e, uint64_t from, uint64_t end, uint64_t *ret_end);
 /* Deletes all extents of a content that nobody refers to any more, or leaves that to
  * FS_RECLAIM. `recorded`: it has a P record. */
 int content_drop(struct eval *e, uint64_t content, bool recorded);
@@ -179,6 +191,8 @@ int evaluate_reserve(struct eval *e);
 int evaluate_reclaim(struct eval *e);
 int evaluate_abandon(struct eval *e);
 int evaluate_xattr(struct eval *e);
+int evaluate_zero(struct eval *e);
+int evaluate_copy(struct eval *e);
 int evaluate_release(struct eval *e);
 
 #endif

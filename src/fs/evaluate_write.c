@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <sys/stat.h>
 
-static int check_regular(const struct fs_inode *inode)
+int eval_regular(const struct fs_inode *inode)
 {
     if (S_ISDIR(inode->mode))
         return -EISDIR;
@@ -178,7 +178,7 @@ int eval_resize(struct eval *e, struct fs_inode *inode)
 {
     uint64_t size = e->op->size;
     struct fs_inode old = *inode;
-    int error = check_regular(inode);
+    int error = eval_regular(inode);
     if (error)
         return error;
     if (size > LIMIT_FILE_BYTES)
@@ -192,6 +192,48 @@ int eval_resize(struct eval *e, struct fs_inode *inode)
     content_load(e, inode);
     if (size < inode->size)
         error = content_write(e, NULL, 0, NULL, 0, size);
+    if (!error)
+        content_store(e, inode, size);
+    return error;
+}
+
+static int zero_inline(struct eval *e, struct fs_inode *inode, uint64_t from,
+                       uint64_t end, const struct buf *ranges, uint64_t size)
+{
+    struct fs_inode old = *inode;
+    struct buf base = {0};
+    int error = 0;
+    buf_bytes(&base, old.inline_bytes, old.size);
+    if (base.failed)
+        return -ENOMEM;
+    if (from < min_u64(end, old.size))
+        memset(base.data + from, 0, min_u64(end, old.size) - from);
+    old.inline_bytes = base.data;
+    if (size <= LIMIT_INLINE_BYTES) {
+        inline_store(e, inode, &old, ranges->data, ranges->length, size);
+    } else {
+        content_begin(e);
+        error = content_write(e, base.data, base.length, ranges->data, ranges->length,
+                              CONTENT_UNCUT);
+        if (!error)
+            content_store(e, inode, size);
+    }
+    buf_release(&base);
+    return error;
+}
+
+int eval_zero(struct eval *e, struct fs_inode *inode, uint64_t from, uint64_t end,
+              const struct buf *ranges, uint64_t size, uint64_t *ret_end)
+{
+    int error;
+    *ret_end = end;
+    if (inode->kind == FS_CONTENT_INLINE)
+        return zero_inline(e, inode, from, end, ranges, size);
+    content_load(e, inode);
+    if (ranges->length)
+        error = content_overwrite(e, from, end, ranges->data, ranges->length);
+    else
+        error = content_punch(e, from, end, ret_end);
     if (!error)
         content_store(e, inode, size);
     return error;
@@ -247,7 +289,7 @@ int evaluate_write(struct eval *e)
     struct eval_inode *i;
     int error = eval_inode(e, op->inode, &i);
     if (!error)
-        error = check_regular(&i->inode);
+        error = eval_regular(&i->inode);
     if (error)
         return error;
     if (op->set & FS_SET_SIZE)
@@ -274,7 +316,7 @@ int evaluate_replace(struct eval *e)
     struct eval_inode *i;
     int error = eval_inode(e, e->op->inode, &i);
     if (!error)
-        error = check_regular(&i->inode);
+        error = eval_regular(&i->inode);
     if (!error)
         error = eval_value(e, &i->inode);
     if (!error)

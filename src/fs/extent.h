@@ -16,7 +16,7 @@ enum {
     SLOT_GRAINS = SLOT_BYTES / GRAIN_BYTES,
     TRIM_UNIT_BYTES = 4 << 20, /* a trim begins at a multiple of this */
     TRIM_UNIT_EXTENTS = TRIM_UNIT_BYTES / GRAIN_BYTES, /* at most, in one unit */
-    TRIM_MAX = LIMIT_FILE_BYTES / TRIM_UNIT_BYTES,
+    TRIM_MAX = 256, /* of a file: truncated once more before that is reclaimed: -EBUSY */
     TRIM_RECORD_BYTES = 16,
 };
 

@@ -128,6 +128,9 @@ enum fs_op_type {
     FS_ABANDON = 11, /* content in progress of session `content` is to be reclaimed (S7) */
     FS_LINK = 12,    /* inode gets one name more: parent, name */
     FS_XATTR = 13,   /* inode, name, value: an extended attribute; flags FS_XATTR_* */
+    FS_ZERO = 14, /* inode, offset, size: bytes from there on there is to be room for, or with
+                     FS_PUNCH zeros; some of them, where they are many */
+    FS_COPY = 15, /* inode, offset, size: bytes of `source`, from source_offset on; some */
     FS_RELEASE = 18, /* this session does not hold these orphans: `inodes` (S8) */
 };
 
@@ -150,6 +153,8 @@ enum fs_op_flags {
     FS_XATTR_REPLACE = 32, /* XATTR: it must be there */
     FS_XATTR_REMOVE = 64,  /* XATTR: it must be there, and goes */
     FS_EXCHANGE = 128, /* RENAME: both names exist, and change places */
+    FS_KEEP_SIZE = 512, /* ZERO: the file is not made longer */
+    FS_PUNCH = 1024,    /* ZERO: what was there is zeros, and takes no room */
     FS_UMASK = 4096,   /* MAKE: `umask` counts, where the directory has no default ACL */
     FS_XATTR_NO_SETGID = 8192, /* XATTR, an access ACL: of who may not keep set-group-id */
 };
@@ -177,6 +182,8 @@ struct fs_op {
     uint32_t mode, uid, gid, rdev;
     uint64_t size;
     uint64_t content;
+    uint64_t offset;                /* ZERO, COPY */
+    uint64_t source, source_offset; /* COPY: an inode, and where in it */
     int64_t atime_ns, mtime_ns;
     const uint8_t *target; /* MAKE of a symlink */
     uint16_t target_size;
@@ -216,7 +223,8 @@ struct fs_result { /* travels in the entry record's 16 bytes */
                        RESERVE: first number; UNLINK, RMDIR: the inode whose name went;
                        RENAME: the inode moved; LINK: the inode; RECLAIM, ABANDON: content
                        ids seen to; RECLAIM of orphans: orphans seen to; RELEASE: how many of
-                       `inodes`, from the first on, are seen to */
+                       `inodes`, from the first on, are seen to; ZERO: the offset up to which
+                       it is done; COPY: how many bytes, 0 at the end of the source */
     uint64_t more;  /* MAKE: 1 where the name existed (FS_OVER); UNLINK: the names that are
                        left; RENAME: the inode that went with its last name, or 0; RECLAIM,
                        ABANDON: 1: call again; RECLAIM of orphans: where to go on, or 0 */
@@ -263,6 +271,13 @@ int fs_read_inode(const struct fs_view *view, uint64_t inode, uint64_t offset, s
 /* The same of a content id that is not (or no longer) an inode's; beyond what is stored: zeros. */
 int fs_read_content(const struct fs_view *view, uint64_t content, uint64_t offset,
                     size_t length, uint8_t *to);
+/* The first stretch of a regular file, [*ret_start, *ret_end), that holds data and ends behind
+ * `offset`: multiples of 4 KiB, the last of which may lie behind the file's end. What is in none
+ * is zeros. -ENXIO: there is none. */
+int fs_data(const struct fs_view *view, uint64_t inode, uint64_t offset, uint64_t *ret_start,
+            uint64_t *ret_end);
+int fs_data_content(const struct fs_view *view, uint64_t content, uint64_t offset,
+                    uint64_t *ret_start, uint64_t *ret_end);
 /* Names of a directory after `after` (size 0: from the start), in key order. A non-zero return
  * of `each` ends it and is returned. `each` must not call the view. */
 int fs_list(const struct fs_view *view, uint64_t directory, const void *after,

@@ -13,8 +13,7 @@
 
 /* READDIRPLUS always: `find` is an order of magnitude faster (K16). HANDLE_KILLPRIV is
  * not taken: the kernel clears set-user-id bits by a SETATTR of its own. Requests without
- * a handler are answered ENOSYS, and the kernel stops asking:
- * FALLOCATE (EOPNOTSUPP to the caller), LSEEK (a file is all data), FSYNCDIR (success:
+ * a handler are answered ENOSYS, and the kernel stops asking: FSYNCDIR (success:
  * names are committed when they are made), locks (kept by the kernel, on this host). */
 static void on_init(void *mount, struct fuse_conn_info *conn)
 {
@@ -52,6 +51,9 @@ const struct fuse_lowlevel_ops mount_operations = {
     .flush = on_flush,
     .fsync = on_fsync,
     .release = on_release,
+    .fallocate = on_fallocate,
+    .copy_file_range = on_copy_file_range,
+    .lseek = on_lseek,
     .opendir = on_opendir,
     .readdir = on_readdir,
     .readdirplus = on_readdirplus,

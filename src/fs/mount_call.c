@@ -244,6 +244,17 @@ static struct pending *touched_pending(const struct mount_call *call)
     return NULL;
 }
 
+void call_submit(struct mount_call *call)
+{
+    struct fs_backend *b = &call->mount->backend;
+    call->settled = false;
+    call->submitted = true;
+    call->request.done = call_done;
+    b->submit(b->context, &call->request);
+    if (call->interrupted)
+        b->interrupt(b->context, &call->request, call->fatal);
+}
+
 /* What the kernel's number stands for may have been made meanwhile, by this host or by another
  * one, whose it is an alias of then. */
 static void subject_settle(struct mount_call *call)
@@ -282,7 +293,6 @@ static void call_resume(struct mount_call *call, int error)
 
 static void call_advance(struct mount_call *call)
 {
-    struct fs_mount *m = call->mount;
     struct pending *p = touched_pending(call);
     struct file *file = p ? p->file : NULL;
     struct overlay_layer *l = p ? file->overlay.first : written_before(call, &file);
@@ -294,11 +304,7 @@ static void call_advance(struct mount_call *call)
     }
     if (call->subject)
         subject_settle(call);
-    call->settled = false;
-    call->submitted = true;
-    m->backend.submit(m->backend.context, &call->request);
-    if (call->interrupted)
-        m->backend.interrupt(m->backend.context, &call->request, call->fatal);
+    call_submit(call);
 }
 
 /* A file that has no inode yet is made first, under the name it was opened by. */
@@ -322,7 +328,6 @@ void call_start(struct mount_call *call, const struct fs_op *op)
     struct fs_mount *m = call->mount;
     fs_op_encode(op, &call->request.op);
     call->request.subject = fs_op_subject(op);
-    call->request.done = call_done;
     if (call->request.op.failed) {
         call_finish(call, -ENOMEM);
         return;

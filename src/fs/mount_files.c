@@ -355,6 +355,8 @@ void on_write(fuse_req_t req, fuse_ino_t inode, const char *data, size_t size,
     struct mount_call *call = call_new(m, req, answer_write);
     if (!call)
         return;
+    if ((uint64_t)offset < LIMIT_FILE_BYTES) /* as much as there is room for below it */
+        size = (size_t)min_u64(size, LIMIT_FILE_BYTES - (uint64_t)offset);
     call->size = size;
     call->holds_pages = true;
     pthread_mutex_lock(&m->lock);

@@ -116,6 +116,15 @@ struct file {
     uint64_t buffered;         /* as it counts in fs_mount.load */
 };
 
+/* What is left to do of a change of a stretch, in as many operations as it takes. */
+struct mount_area {
+    struct handle *target, *source; /* source: of a copy */
+    uint64_t offset, end, source_offset;
+    uint64_t done;      /* bytes copied */
+    uint64_t layers[2]; /* of target and source: what was written here before */
+    uint32_t flags, set;
+};
+
 struct mount_call {
     struct mount_call *next, **at;             /* in the list of who waits for the same */
     struct mount_call *table_next, **table_at; /* in fs_mount.calls */
@@ -140,6 +149,7 @@ struct mount_call {
     uint64_t detached; /* the inode it may remove, and has detached; 0: none */
     uint64_t subject;  /* the kernel's number of what the operation is about; 0: none */
     bool after_writes; /* what is buffered of the subject is committed first */
+    struct mount_area area;
     /* Names and directories the operation touches: what is pending there is made first.
      */
     struct {
@@ -292,6 +302,8 @@ void call_subject(struct mount_call *call, uint64_t inode);
 /* First makes what is pending where it touches, then submits its operation. -ENOMEM is
  * answered. Not on the loop. */
 void call_start(struct mount_call *call, const struct fs_op *op);
+/* With the lock held: its operation, which is encoded, is on its way. */
+void call_submit(struct mount_call *call);
 /* With the lock held: parks it until the layer is committed, or until the flight ends. */
 void call_wait(struct mount_call *call, struct mount_call **list, struct file *file);
 void call_finish(struct mount_call *call, int error); /* answers now; lock not held */
@@ -392,6 +404,15 @@ bool base_changed(const struct file *file, const struct base *b);
  * it was removed. */
 int base_read(struct fs_mount *m, const struct base *b, uint64_t offset, size_t length,
               uint8_t *to, uint64_t *ret_size, struct buf *record, uint64_t *ret_version);
+void on_fallocate(fuse_req_t req, fuse_ino_t inode, int mode, off_t offset, off_t length,
+                  struct fuse_file_info *fi);
+void on_copy_file_range(fuse_req_t req, fuse_ino_t inode_in, off_t offset_in,
+                        struct fuse_file_info *fi_in, fuse_ino_t inode_out,
+                        off_t offset_out, struct fuse_file_info *fi_out, size_t length,
+                        int flags);
+void on_lseek(fuse_req_t req, fuse_ino_t inode, off_t offset, int whence,
+              struct fuse_file_info *fi);
+
 /* Tells the kernel of a handle; takes it back where the caller is gone. */
 void handle_reply(fuse_req_t req, struct handle *handle, struct fuse_file_info *fi,
                   const struct fuse_entry_param *entry);

@@ -316,6 +316,33 @@ static void virtual_fsync(fuse_req_t req, fuse_ino_t inode, int datasync,
         on_fsync(req, inode, datasync, fi);
 }
 
+static void virtual_lseek(fuse_req_t req, fuse_ino_t inode, off_t offset, int whence,
+                          struct fuse_file_info *fi)
+{
+    if (!mount_is_virtual(inode)) {
+        on_lseek(req, inode, offset, whence, fi);
+        return;
+    }
+    off_t size = (off_t)text_of(fi)->bytes.length;
+    if (offset < 0 || offset >= size)
+        fuse_reply_err(req, ENXIO);
+    else
+        fuse_reply_lseek(req, whence == SEEK_DATA ? offset : size);
+}
+
+/* The kernel copies, by reading and writing. */
+static void virtual_copy(fuse_req_t req, fuse_ino_t inode_in, off_t offset_in,
+                         struct fuse_file_info *fi_in, fuse_ino_t inode_out,
+                         off_t offset_out, struct fuse_file_info *fi_out, size_t length,
+                         int flags)
+{
+    if (mount_is_virtual(inode_in) || mount_is_virtual(inode_out))
+        fuse_reply_err(req, EOPNOTSUPP);
+    else
+        on_copy_file_range(req, inode_in, offset_in, fi_in, inode_out, offset_out, fi_out,
+                           length, flags);
+}
+
 static void virtual_close(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
 {
     if (!mount_is_virtual(inode)) {
@@ -419,6 +446,8 @@ void virtual_route(struct fuse_lowlevel_ops *operations)
     o->write = virtual_write;
     o->flush = virtual_flush;
     o->fsync = virtual_fsync;
+    o->lseek = virtual_lseek;
+    o->copy_file_range = virtual_copy;
     o->release = virtual_close;
     o->opendir = virtual_opendir;
     o->readdir = virtual_readdir;

@@ -6,8 +6,10 @@
  *            | size u64 | content u64 | atime i64 | mtime i64 | target string
  *            | ranges_size u32 | range* | of XATTR: value_size u32 | value
  *            | of RELEASE: inode_count u16 | inode u64* | with flag UMASK: umask u32
+ *            | of ZERO and COPY: area
  *   string = length u16 | bytes
  *   range  = offset u64 | length u32 | bytes
+ *   area   = offset u64 | source u64 | source_offset u64
  *
  * Valid: known type, flags and set; a range holds at least one byte, ranges ascend, do
  * not overlap and end below 2^63; a RELEASE has inodes, which ascend and are not 0; strings
@@ -20,21 +22,27 @@
 enum {
     OP_FLAGS = FS_OVER | FS_NOREPLACE | FS_APPEND | FS_PARENTS | FS_EXCHANGE |
                FS_XATTR_CREATE | FS_XATTR_REPLACE | FS_XATTR_REMOVE | FS_XATTR_NO_SETGID |
-               FS_UMASK,
+               FS_UMASK | FS_KEEP_SIZE | FS_PUNCH,
     OP_SET = FS_SET_MODE | FS_SET_UID | FS_SET_GID | FS_SET_SIZE | FS_SET_ATIME |
              FS_SET_MTIME | FS_SET_ATIME_NOW | FS_SET_MTIME_NOW | FS_SET_NO_SETID,
     OP_FIXED_BYTES = 91, /* all that is of one size */
-    OP_INODE = 9,        /* where the inode stands */
+    OP_AREA_BYTES = 24,
+    OP_INODE = 9, /* where the inode stands */
 };
 
 bool fs_op_known(uint32_t type)
 {
-    return (type >= FS_MAKE && type <= FS_XATTR) || type == FS_RELEASE;
+    return (type >= FS_MAKE && type <= FS_COPY) || type == FS_RELEASE;
 }
 
 static bool has_value(uint32_t type)
 {
     return type == FS_XATTR;
+}
+
+static bool has_area(uint32_t type)
+{
+    return type == FS_ZERO || type == FS_COPY;
 }
 
 /* In as much memory as it is long: it waits in it until it is answered, and many do. */
@@ -44,7 +52,8 @@ void fs_op_encode(const struct fs_op *op, struct buf *to)
                     op->ranges_size +
                     (has_value(op->type) ? sizeof(uint32_t) + op->value_size : 0) +
                     (op->type == FS_RELEASE ? 2 + (size_t)op->inode_count * 8 : 0) +
-                    (op->flags & FS_UMASK ? sizeof(uint32_t) : 0),
+                    (op->flags & FS_UMASK ? sizeof(uint32_t) : 0) +
+                    (has_area(op->type) ? OP_AREA_BYTES : 0),
            before = to->length;
     buf_reserve(to, length);
     buf_u8(to, (uint8_t)op->type);
@@ -76,6 +85,11 @@ void fs_op_encode(const struct fs_op *op, struct buf *to)
     }
     if (op->flags & FS_UMASK)
         buf_u32(to, op->umask);
+    if (has_area(op->type)) {
+        buf_u64(to, op->offset);
+        buf_u64(to, op->source);
+        buf_u64(to, op->source_offset);
+    }
     ensure(to->failed || to->length == before + length);
 }
 
@@ -149,6 +163,11 @@ static void read_parts(struct reader *r, struct fs_op *op, uint8_t type)
     }
     if (op->flags & FS_UMASK)
         op->umask = reader_u32(r);
+    if (has_area(type)) {
+        op->offset = reader_u64(r);
+        op->source = reader_u64(r);
+        op->source_offset = reader_u64(r);
+    }
 }
 
 int fs_op_decode(const void *data, size_t length, struct fs_op *ret)

@@ -128,6 +128,25 @@ static void ranges_cut(struct overlay_ranges *s, uint64_t size)
     }
 }
 
+/* Zeros in ranges that have to stay whole. */
+static void ranges_clear(struct overlay_ranges *s, uint64_t from, uint64_t end)
+{
+    for (size_t i = ranges_find(s, from); i < s->count && s->at[i].offset < end; i++) {
+        struct overlay_range *r = &s->at[i];
+        uint64_t first = max_u64(from, r->offset), last = min_u64(end, range_end(r));
+        if (first < last)
+            memset(r->data.data + (first - r->offset), 0, (size_t)(last - first));
+    }
+}
+
+static void ranges_remove(struct overlay_ranges *s, size_t i)
+{
+    s->bytes -= s->at[i].data.length;
+    buf_release(&s->at[i].data);
+    s->count--;
+    memmove(&s->at[i], &s->at[i + 1], (s->count - i) * sizeof(s->at[0]));
+}
+
 static void ranges_apply(const struct overlay_ranges *s, uint64_t offset, uint8_t *window,
                          size_t length)
 {
@@ -170,6 +189,44 @@ static int ranges_split(struct overlay_ranges *s, size_t i, size_t length)
     s->at[i].data.length = length;
     s->bytes -= rest;
     return 0;
+}
+
+/* Takes [from, end) out: -ENOMEM where that would need one range more. */
+static int ranges_punch(struct overlay_ranges *s, uint64_t from, uint64_t end)
+{
+    size_t i = ranges_find(s, from);
+    if (i < s->count && s->at[i].offset < from && range_end(&s->at[i]) > from) {
+        int error = ranges_split(s, i, (size_t)(from - s->at[i].offset));
+        if (error)
+            return error;
+    }
+    if (i < s->count && s->at[i].offset < from)
+        i++;
+    while (i < s->count && range_end(&s->at[i]) <= end)
+        ranges_remove(s, i);
+    if (i < s->count && s->at[i].offset < end) {
+        struct overlay_range *r = &s->at[i];
+        size_t cut = (size_t)(end - r->offset);
+        memmove(r->data.data, r->data.data + cut, r->data.length - cut);
+        r->data.length -= cut;
+        r->offset = end;
+        s->bytes -= cut;
+    }
+    return 0;
+}
+
+/* The first range that ends behind `offset`, as far as its grains reach. */
+static void ranges_data(const struct overlay_ranges *s, uint64_t offset, uint64_t *start,
+                        uint64_t *end)
+{
+    const uint64_t grain = OVERLAY_GRAIN_BYTES;
+    size_t i = ranges_find(s, offset - offset % grain);
+    while (i < s->count && (range_end(&s->at[i]) + grain - 1) / grain * grain <= offset)
+        i++;
+    if (i == s->count || s->at[i].offset / grain * grain >= *start)
+        return;
+    *start = s->at[i].offset / grain * grain;
+    *end = (range_end(&s->at[i]) + grain - 1) / grain * grain;
 }
 
 /* ---- Layers ---- */
@@ -352,6 +409,21 @@ bool overlay_resize(struct overlay *o, uint64_t size)
     return !cuts_build;
 }
 
+int overlay_punch(struct overlay *o, uint64_t from, uint64_t end, bool *ret_done)
+{
+    struct overlay_layer *l = overlay_open(o);
+    ensure(l && l->kind == OVERLAY_REPLACE);
+    int error = 0;
+    end = min_u64(end, l->size);
+    *ret_done = from >= end || from >= l->built_end;
+    if (l->dense)
+        ranges_clear(&l->ranges, from, end);
+    else if (from < end)
+        error = ranges_punch(&l->ranges, from, end);
+    l->written = true;
+    return error;
+}
+
 int overlay_set(struct overlay *o, uint64_t *next_id,
                 const struct overlay_attributes *attributes, const uint64_t *size,
                 struct overlay_layer **ret)
@@ -490,6 +562,22 @@ uint64_t overlay_apply(const struct overlay *o, uint64_t base_size, uint64_t off
 uint64_t overlay_size(const struct overlay *o, uint64_t base_size)
 {
     return overlay_apply(o, base_size, 0, NULL, 0);
+}
+
+bool overlay_data(const struct overlay *o, uint64_t offset, uint64_t *ret_start,
+                  uint64_t *ret_end)
+{
+    const struct overlay_layer *l = last_replace(o);
+    uint64_t start = UINT64_MAX, end = 0;
+    for (l = l ? l : o->first; l; l = l->next) {
+        ranges_data(&l->ranges, offset, &start, &end);
+        ranges_data(&l->build, offset, &start, &end);
+    }
+    if (!end)
+        return false;
+    *ret_start = start;
+    *ret_end = end;
+    return true;
 }
 
 static void check_ranges(const struct overlay_ranges *s)

@@ -24,6 +24,7 @@ enum {
     OVERLAY_RANGES = 1024, /* ranges of a layer before it is full */
     OVERLAY_SLOTS = 32, /* slots they touch before it is full; with one write more ... */
     OVERLAY_SLOTS_MAX = 52, /* ... at most this, which evaluation takes (FS_OP_SLOTS) */
+    OVERLAY_GRAIN_BYTES = 4096, /* what holds data is told in multiples of this */
 };
 
 struct overlay_range {
@@ -95,6 +96,9 @@ int overlay_replace(struct overlay *o, uint64_t *next_id,
 /* Cuts or extends the open replace layer. False: this cuts into what was built, which
  * cannot be undone there; the caller must seal the layer, whose commit then does it. */
 bool overlay_resize(struct overlay *o, uint64_t size);
+/* Makes [from, end) of the open replace layer zeros. False: some of it was built, which
+ * cannot be undone there: as above, then it is the committed value's. -ENOMEM. */
+int overlay_punch(struct overlay *o, uint64_t from, uint64_t end, bool *ret_done);
 /* A sealed layer at the end that sets attributes, and the size where `size` is not NULL:
  * the open one where there is no size to set, else a new one. */
 int overlay_set(struct overlay *o, uint64_t *next_id,
@@ -126,6 +130,10 @@ bool overlay_hides_base(const struct overlay *o, uint64_t *ret_content);
 uint64_t overlay_apply(const struct overlay *o, uint64_t base_size, uint64_t offset,
                        uint8_t *window, size_t length);
 uint64_t overlay_size(const struct overlay *o, uint64_t base_size);
+/* The first stretch that was written to, in whole grains, and ends behind `offset`; what was
+ * cut away again may be in it. Without what is built. False: there is none. */
+bool overlay_data(const struct overlay *o, uint64_t offset, uint64_t *ret_start,
+                  uint64_t *ret_end);
 /* Panics unless the ranges and the queue are as said above. */
 void check_overlay(const struct overlay *o);
 

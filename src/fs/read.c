@@ -123,6 +123,66 @@ static int inode_read(const struct fs_view *view, const struct fs_inode *inode,
     return error;
 }
 
+struct data_scan {
+    const uint8_t *trims;
+    uint32_t trim_count;
+    uint64_t offset;
+    uint64_t start, end; /* what was found; end 0: nothing yet */
+};
+
+/* The extents of one stretch, which is as long as they touch each other. */
+static int data_item(void *arg, const struct fs_item *item)
+{
+    struct data_scan *scan = arg;
+    if (item->key_size != 17)
+        return -EBADMSG;
+    uint64_t start = get_be64(item->key + 9);
+    uint64_t grains = (item->value_size + GRAIN_BYTES - 1) / GRAIN_BYTES;
+    uint64_t end = start + grains * GRAIN_BYTES;
+    if (end <= scan->offset ||
+        item->timestamp_us < trims_floor(scan->trims, scan->trim_count, start))
+        return 0;
+    if (scan->end && start > scan->end)
+        return 1;
+    if (!scan->end)
+        scan->start = start;
+    scan->end = end;
+    return 0;
+}
+
+static int content_data(const struct fs_view *view, uint64_t content,
+                        struct data_scan *scan)
+{
+    struct fs_key from, to;
+    if (scan->offset > LIMIT_FILE_BYTES)
+        return -ENXIO;
+    fs_key_extent(&from, content, scan->offset / SLOT_BYTES * SLOT_BYTES);
+    fs_key_extent(&to, content, UINT64_MAX);
+    int error = view->scan(view->context, from.bytes, from.size, to.bytes, to.size,
+                           data_item, scan);
+    return error < 0 ? error : scan->end ? 0 : -ENXIO;
+}
+
+static int inode_data(const struct fs_view *view, const struct fs_inode *inode,
+                      uint64_t offset, uint64_t *ret_start, uint64_t *ret_end)
+{
+    struct data_scan scan = {.offset = offset, .end = GRAIN_BYTES}; /* inline */
+    if (!S_ISREG(inode->mode))
+        return S_ISDIR(inode->mode) ? -EISDIR : -EINVAL;
+    if (inode->size == 0 || (inode->kind == FS_CONTENT_INLINE && offset >= scan.end))
+        return -ENXIO;
+    if (inode->kind == FS_CONTENT_EXTENTS) {
+        scan = (struct data_scan){
+            .trims = inode->trims, .trim_count = inode->trim_count, .offset = offset};
+        int error = content_data(view, inode->content, &scan);
+        if (error)
+            return error;
+    }
+    *ret_start = scan.start;
+    *ret_end = scan.end;
+    return 0;
+}
+
 struct list {
     int (*each)(void *arg, const uint8_t *name, size_t name_size, uint64_t inode,
                 uint8_t type);
@@ -222,6 +282,39 @@ int fs_read_content(const struct fs_view *view, uint64_t content, uint64_t offse
         error = content_read(view, content, NULL, 0, offset, length, to);
     } while (error != -EAGAIN && version_lost(view, begun, &key, version));
     return error;
+}
+
+int fs_data(const struct fs_view *view, uint64_t inode, uint64_t offset,
+            uint64_t *ret_start, uint64_t *ret_end)
+{
+    struct buf record = {0};
+    struct fs_inode found;
+    struct fs_key key;
+    uint64_t begun;
+    int error;
+    fs_key_inode(&key, inode);
+    do {
+        begun = view_begin(view);
+        error = fs_stat(view, inode, &record, &found);
+        if (error)
+            break;
+        error = inode_data(view, &found, offset, ret_start, ret_end);
+    } while (error != -EAGAIN && version_lost(view, begun, &key, found.version));
+    buf_release(&record);
+    return error;
+}
+
+int fs_data_content(const struct fs_view *view, uint64_t content, uint64_t offset,
+                    uint64_t *ret_start, uint64_t *ret_end)
+{
+    struct data_scan scan = {.offset = offset};
+    int error =
+        content_data(view, content, &scan); /* it only grows: any moment will do */
+    if (error)
+        return error;
+    *ret_start = scan.start;
+    *ret_end = scan.end;
+    return 0;
 }
 
 int fs_list(const struct fs_view *view, uint64_t directory, const void *after,

@@ -218,6 +218,7 @@ static bool is_allowed_when_low(const struct fs_op *op)
 {
     return op->type == FS_UNLINK || op->type == FS_RMDIR || op->type == FS_RECLAIM ||
            op->type == FS_ABANDON || op->type == FS_RELEASE || op->type == FS_RESERVE ||
+           (op->type == FS_ZERO && op->flags & FS_PUNCH) ||
            (op->type == FS_SETATTR && (op->set & FS_SET_SIZE) && op->size == 0);
 }
 

@@ -4,6 +4,7 @@ tests/cluster/posix.
 A file there has functions `rule_*`, which get a Place. Each runs on a cluster of one node, and
 on one of three with the caller on a follower: what it did is looked at on all of them."""
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -82,6 +83,46 @@ def rename2(source, target, flags):
     if libc.renameat2(AT_FDCWD, os.fsencode(source), AT_FDCWD, os.fsencode(target), flags):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), source)
+
+
+KEEP_SIZE, PUNCH_HOLE, COLLAPSE_RANGE, ZERO_RANGE, INSERT_RANGE = 1, 2, 8, 16, 32
+
+
+def fallocate(fd, mode, offset, length):
+    """fallocate(2): Python has posix_fallocate alone."""
+    if libc.fallocate(fd, mode, ctypes.c_long(offset), ctypes.c_long(length)):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def stretches(fd):
+    """Where data lies: [(start, end), ...], and holes between."""
+    found, at, end = [], 0, os.fstat(fd).st_size
+    while at < end:
+        try:
+            start = os.lseek(fd, at, os.SEEK_DATA)
+        except OSError as e:
+            if e.errno != errno.ENXIO:
+                raise
+            break
+        at = os.lseek(fd, start, os.SEEK_HOLE)
+        found.append((start, at))
+    return found
+
+
+def stretches_of(path):
+    with open(path, 'rb') as f:
+        return stretches(f.fileno())
+
+
+def opened(path, flags=os.O_RDWR | os.O_CREAT, mode=0o644):
+    """A descriptor that is closed at the end of a `with`."""
+    return contextlib.closing(Descriptor(os.open(path, flags, mode)))
+
+
+class Descriptor(int):
+    def close(self):
+        os.close(self)
 
 
 def fails_with(expected, call, *arguments, **keywords):

@@ -115,6 +115,45 @@ int op_truncate(struct memory *m, uint64_t inode, uint64_t size)
     return run(m, &op, NULL);
 }
 
+int op_zero(struct memory *m, uint64_t inode, uint32_t flags, uint64_t offset,
+            uint64_t size, unsigned *ret_steps)
+{
+    uint64_t end = offset + size, reached = offset;
+    unsigned steps = 0;
+    do {
+        struct fs_op op = {
+            .type = FS_ZERO, .flags = flags, .inode = inode, .offset = reached};
+        op.size = end - reached;
+        int error = run(m, &op, &reached);
+        if (error)
+            return error;
+        ensure(reached > op.offset && reached <= end);
+        steps++;
+    } while (reached < end);
+    if (ret_steps)
+        *ret_steps = steps;
+    return 0;
+}
+
+int op_copy(struct memory *m, uint64_t source, uint64_t source_offset, uint64_t inode,
+            uint64_t offset, uint64_t size, uint64_t *ret_size)
+{
+    uint64_t done = 0, part = 1;
+    while (done < size && part) {
+        struct fs_op op = {.type = FS_COPY, .inode = inode, .source = source};
+        op.offset = offset + done;
+        op.source_offset = source_offset + done;
+        op.size = size - done;
+        int error = run(m, &op, &part);
+        if (error)
+            return error;
+        ensure(part <= op.size);
+        done += part;
+    }
+    *ret_size = done;
+    return 0;
+}
+
 int op_replace(struct memory *m, uint64_t inode, uint64_t content, uint64_t offset,
                const void *data, size_t length, uint64_t size)
 {

@@ -23,6 +23,12 @@ int op_write(struct memory *m, uint64_t inode, uint64_t offset, const void *data
 int op_append(struct memory *m, uint64_t inode, const void *data, size_t length,
               uint64_t *ret_end);
 int op_truncate(struct memory *m, uint64_t inode, uint64_t size);
+/* In as many operations as it takes; *ret_steps (may be NULL): so many. */
+int op_zero(struct memory *m, uint64_t inode, uint32_t flags, uint64_t offset,
+            uint64_t size, unsigned *ret_steps);
+/* *ret_size: how many bytes there were. */
+int op_copy(struct memory *m, uint64_t source, uint64_t source_offset, uint64_t inode,
+            uint64_t offset, uint64_t size, uint64_t *ret_size);
 /* `data` at `offset` over `content` (0: over nothing), `size` in all. */
 int op_replace(struct memory *m, uint64_t inode, uint64_t content, uint64_t offset,
                const void *data, size_t length, uint64_t size);

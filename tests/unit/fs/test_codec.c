@@ -241,6 +241,35 @@ static void test_op_round_trip(void **state)
     buf_release(&again);
 }
 
+/* ZERO and COPY end with where they take place, others do not. */
+static void test_op_area(void **state)
+{
+    const enum fs_op_type types[] = {FS_ZERO, FS_COPY, FS_WRITE};
+    for (size_t i = 0; i < array_length(types); i++) {
+        struct buf bytes = {0};
+        struct fs_op op = {.type = types[i],
+                           .flags = FS_KEEP_SIZE,
+                           .inode = 2,
+                           .size = 3},
+                     got;
+        op.offset = (uint64_t)4 << 32;
+        op.source = 5;
+        op.source_offset = (uint64_t)6 << 32;
+        bool has = types[i] != FS_WRITE;
+        fs_op_encode(&op, &bytes);
+        assert_int_equal(bytes.capacity, bytes.length);
+        assert_int_equal(fs_op_decode(bytes.data, bytes.length, &got), 0);
+        assert_int_equal(got.offset, has ? op.offset : 0);
+        assert_int_equal(got.source, has ? op.source : 0);
+        assert_int_equal(got.source_offset, has ? op.source_offset : 0);
+        for (size_t n = 0; n < bytes.length; n++)
+            assert_int_equal(fs_op_decode(bytes.data, n, &got), -EPROTO);
+        buf_u8(&bytes, 0);
+        assert_int_equal(fs_op_decode(bytes.data, bytes.length, &got), -EPROTO);
+        buf_release(&bytes);
+    }
+}
+
 static void test_op_refused(void **state)
 {
     struct buf ranges = {0}, bytes = {0};
@@ -390,8 +419,9 @@ int main(void)
         cmocka_unit_test(test_keys_sort),     cmocka_unit_test(test_inode_round_trip),
         cmocka_unit_test(test_inode_refused), cmocka_unit_test(test_op_round_trip),
         cmocka_unit_test(test_op_refused),    cmocka_unit_test(test_op_value),
-        cmocka_unit_test(test_op_umask),      cmocka_unit_test(test_slots),
-        cmocka_unit_test(test_result),        cmocka_unit_test(test_subject),
+        cmocka_unit_test(test_op_umask),      cmocka_unit_test(test_op_area),
+        cmocka_unit_test(test_slots),         cmocka_unit_test(test_result),
+        cmocka_unit_test(test_subject),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -265,6 +265,118 @@ static void test_write_attributes(void **state)
     buf_release(&ranges);
 }
 
+/* ---- Holes ---- */
+
+static void assert_stretches(uint64_t inode, const uint64_t *expected, size_t count)
+{
+    uint64_t at = 0, start, end;
+    for (size_t i = 0; i < count; i++, at = end) {
+        assert_int_equal(fs_data(&view, inode, at, &start, &end), 0);
+        assert_int_equal(start, expected[2 * i]);
+        assert_int_equal(end, expected[2 * i + 1]);
+    }
+    assert_int_equal(fs_data(&view, inode, at, &start, &end), -ENXIO);
+}
+
+static void test_punch_cuts(void **state)
+{
+    static uint8_t expected[300000];
+    const uint64_t stretches[] = {0, 8192, 65536, 303104};
+    memcpy(expected, data, 300000);
+    assert_int_equal(op_write(&m, file, 0, data, 300000), 0);
+    int64_t before = stat_of(file).mtime_ns;
+    assert_int_equal(op_zero(&m, file, FS_PUNCH | FS_KEEP_SIZE, 5000, 63000, NULL), 0);
+    memset(expected + 5000, 0, 63000);
+    assert_content(file, expected, 300000);
+    assert_stretches(file, stretches, 2);
+    assert_true(stat_of(file).mtime_ns > before);
+    assert_int_equal(stat_of(file).content_bytes, 300000 - 65536 + 5000);
+    assert_int_equal(op_zero(&m, file, FS_PUNCH | FS_KEEP_SIZE, 200000, 1 << 30, NULL),
+                     0);
+    memset(expected + 200000, 0, 100000);
+    assert_content(file, expected, 300000);
+    assert_int_equal(op_zero(&m, file, FS_PUNCH, 299000, 101000, NULL), 0);
+    assert_int_equal(stat_of(file).size, 400000);
+    assert_int_equal(op_zero(&m, file, FS_PUNCH, 0, 400000, NULL), 0);
+    assert_int_equal(stat_of(file).content_bytes, 0);
+    assert_stretches(file, NULL, 0);
+}
+
+static void test_room(void **state)
+{
+    assert_int_equal(op_zero(&m, file, FS_KEEP_SIZE, 0, 1 << 30, NULL), 0);
+    assert_int_equal(stat_of(file).size, 0);
+    assert_int_equal(op_write(&m, file, 0, "abc", 3), 0);
+    assert_int_equal(op_zero(&m, file, 0, 1, 99, NULL), 0);
+    assert_int_equal(stat_of(file).size, 100);
+    assert_int_equal(stat_of(file).kind, FS_CONTENT_INLINE);
+    assert_int_equal(op_zero(&m, file, FS_PUNCH, 1, 1, NULL), 0);
+    assert_int_equal(op_zero(&m, file, 0, 0, LIMIT_FILE_BYTES, NULL), 0);
+    assert_int_equal(stat_of(file).size, LIMIT_FILE_BYTES);
+    assert_true(stat_of(file).content_bytes <= 4096);
+    uint8_t got[5];
+    size_t length;
+    assert_int_equal(fs_read(&view, file, 0, 5, got, &length), 0);
+    assert_memory_equal(got, "a\0c\0", 5);
+    assert_int_equal(op_zero(&m, file, 0, 1, LIMIT_FILE_BYTES, NULL), -EFBIG);
+    assert_int_equal(op_zero(&m, file, 0, UINT64_MAX, 2, NULL), -EINVAL);
+    assert_int_equal(op_zero(&m, file, FS_PUNCH, 0, 0, NULL), -EINVAL);
+    assert_int_equal(op_zero(&m, ROOT, 0, 0, 1, NULL), -EISDIR);
+    assert_int_equal(op_zero(&m, 999, 0, 0, 1, NULL), -ENOENT);
+}
+
+/* What a write costs depends neither on the size of the file nor on the offset. */
+static void test_far_writes(void **state)
+{
+    static const uint64_t offsets[] = {1 << 20, (uint64_t)1 << 35, (uint64_t)1 << 39,
+                                       LIMIT_FILE_BYTES - 4096};
+    assert_int_equal(op_truncate(&m, file, LIMIT_FILE_BYTES), 0);
+    for (size_t i = 0; i < array_length(offsets); i++) {
+        uint64_t start, end, calls = m.calls;
+        assert_int_equal(counted_write(offsets[i], data, 4096, false), 0);
+        assert_true(emitted < 4096 + 512);
+        assert_true(m.calls - calls < 8);
+        assert_int_equal(
+            fs_data(&view, file, i ? offsets[i - 1] + 4096 : 0, &start, &end), 0);
+        assert_int_equal(start, offsets[i]);
+        assert_int_equal(end, offsets[i] + 4096);
+    }
+    assert_int_equal(stat_of(file).content_bytes, 4 * 4096);
+    assert_int_equal(op_truncate(&m, file, ((uint64_t)1 << 35) + 10), 0);
+    assert_int_equal(stat_of(file).content_bytes, 4096 + 10);
+}
+
+/* ---- Copies ---- */
+
+static void test_copies(void **state)
+{
+    static uint8_t expected[BIG];
+    uint64_t other, size, start, end;
+    assert_int_equal(op_make(&m, ROOT, "g", FILE_MODE, &other), 0);
+    assert_int_equal(op_write(&m, file, 0, data, 100000), 0);
+    assert_int_equal(op_write(&m, file, 1000000, data, 700000), 0);
+    memcpy(expected + 77, data, 100000);
+    memcpy(expected + 77 + 1000000, data, 700000);
+    assert_int_equal(op_copy(&m, file, 0, other, 77, UINT32_MAX, &size), 0);
+    assert_int_equal(size, 1700000);
+    assert_content(other, expected, 1700077);
+    assert_int_equal(fs_data(&view, other, 200000, &start, &end), 0);
+    assert_int_equal(start, (1000000 + 77) / 4096 * 4096); /* the hole stayed one */
+    assert_int_equal(op_copy(&m, file, 1700000, other, 0, 1, &size), 0);
+    assert_int_equal(size, 0);
+    assert_int_equal(op_copy(&m, file, 1600000, other, 77, 5000, &size), 0);
+    memcpy(expected + 77, data + 600000, 5000);
+    assert_int_equal(op_copy(&m, other, 0, other, 1000, 50, &size), 0); /* of itself */
+    memcpy(expected + 1000, expected, 50);
+    assert_content(other, expected, 1700077);
+    assert_int_equal(op_copy(&m, file, 0, other, LIMIT_FILE_BYTES - 5, 5, &size), 0);
+    assert_int_equal(op_copy(&m, file, 0, other, LIMIT_FILE_BYTES, 5, &size), -EFBIG);
+    assert_int_equal(op_copy(&m, 999, 0, other, 0, 5, &size), -ENOENT);
+    assert_int_equal(op_copy(&m, file, 0, 999, 0, 5, &size), -ENOENT);
+    assert_int_equal(op_copy(&m, ROOT, 0, other, 0, 5, &size), -EISDIR);
+    assert_int_equal(op_copy(&m, other, 0, ROOT, 0, 5, &size), -EISDIR);
+}
+
 /* ---- Content in progress ---- */
 
 static void test_build(void **state)
@@ -346,13 +458,13 @@ static void test_abandon(void **state)
 
 /* ---- What is left over ---- */
 
-static void sparse(uint64_t inode, uint64_t slots)
+static void sparse_at(uint64_t inode, uint64_t first, uint64_t slots)
 {
     struct buf ranges = {0};
     struct fs_result result;
-    for (uint64_t slot = 0; slot < slots; slot += FS_OP_SLOTS) {
+    for (uint64_t slot = first; slot < first + slots; slot += FS_OP_SLOTS) {
         buf_clear(&ranges);
-        uint64_t end = min_u64(slot + FS_OP_SLOTS, slots);
+        uint64_t end = min_u64(slot + FS_OP_SLOTS, first + slots);
         for (uint64_t at = slot * 65536; at < end * 65536; at += 8192)
             fs_range_add(&ranges, at, "x", 1);
         struct fs_op op = {.type = FS_WRITE, .inode = inode};
@@ -361,6 +473,11 @@ static void sparse(uint64_t inode, uint64_t slots)
         assert_int_equal(memory_do(&m, &op, OPS_SESSION, &result), 0);
     }
     buf_release(&ranges);
+}
+
+static void sparse(uint64_t inode, uint64_t slots)
+{
+    sparse_at(inode, 0, slots);
 }
 
 static void test_drop_is_bounded(void **state)
@@ -430,6 +547,27 @@ static void test_drop_of_trimmed(void **state)
     assert_int_equal(m.count, 1);
 }
 
+/* As many trims as an inode can have: a truncation more is refused until one is gone. */
+static void test_trims_are_bounded(void **state)
+{
+    const uint64_t unit = 4 << 20, behind = (uint64_t)1 << 39;
+    uint64_t size = unit - 1;
+    unsigned done = 0;
+    int error;
+    do {
+        sparse_at(file, behind / 65536, 168); /* more than one operation deletes */
+        error = op_truncate(&m, file, size);
+        size += unit;
+        done += !error;
+    } while (!error && done < 1000);
+    assert_int_equal(error, -EBUSY);
+    assert_int_equal(done, 256);
+    assert_true(op_reclaim(&m));
+    while (op_reclaim(&m))
+        ;
+    assert_int_equal(op_truncate(&m, file, size), 0);
+}
+
 /* ---- Errors of the view ---- */
 
 /* Fails call 1, 2, ... of the operation until it comes through; then it is done. */
@@ -470,6 +608,17 @@ static void fail_all(int error)
          .inode = file,
          .ranges = ranges.data,
          .ranges_size = (uint32_t)ranges.length},
+        {.type = FS_COPY,
+         .inode = file,
+         .offset = 60000,
+         .source = file,
+         .source_offset = 200000,
+         .size = 100000},
+        {.type = FS_ZERO,
+         .flags = FS_PUNCH,
+         .inode = file,
+         .offset = 3000,
+         .size = 1 << 20},
         {.type = FS_SETATTR, .inode = file, .set = FS_SET_SIZE, .size = 150001},
         {.type = FS_RECLAIM},
         {.type = FS_BUILD,
@@ -665,6 +814,10 @@ int main(void)
         TEST(inline_becomes_extents),
         TEST(file_limits),
         TEST(write_attributes),
+        TEST(punch_cuts),
+        TEST(room),
+        TEST(far_writes),
+        TEST(copies),
         TEST(build),
         TEST(make_of_built),
         TEST(abandon),
@@ -672,6 +825,7 @@ int main(void)
         TEST(replace_drops),
         TEST(reclaim_advances),
         TEST(drop_of_trimmed),
+        TEST(trims_are_bounded),
         TEST(view_eagain),
         TEST(view_eio),
         TEST(read_errors),

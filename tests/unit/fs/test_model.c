@@ -183,6 +183,23 @@ static void compare_xattrs(struct model *m, const struct node *n)
     }
 }
 
+/* What is said to be a hole reads as zeros, and stretches are ever further on. */
+static void compare_holes(struct model *m, const struct node *n)
+{
+    uint64_t at = 0, start, end;
+    int error;
+    while ((error = fs_data(&m->view, n->inode, at, &start, &end)) == 0) {
+        assert_true(start < end && end > at && start < n->size);
+        assert_true(start % 4096 == 0 && end % 4096 == 0);
+        for (; at < start; at++)
+            assert_int_equal(n->bytes[at], 0);
+        at = end; /* which may lie behind the file's */
+    }
+    assert_int_equal(error, -ENXIO);
+    for (; at < n->size; at++)
+        assert_int_equal(n->bytes[at], 0);
+}
+
 static void compare_node(struct model *m, int i)
 {
     struct node *n = &m->nodes[i];
@@ -196,6 +213,7 @@ static void compare_node(struct model *m, int i)
         compare_range(m, n, 0, n->size + 10);
         size_t offset = below(m, n->size + 100);
         compare_range(m, n, offset, below(m, 150000));
+        compare_holes(m, n);
         return;
     }
     if (!n->names) {
@@ -466,6 +484,52 @@ static void step_truncate(struct model *m)
     compare_node(m, i);
 }
 
+static void step_zero(struct model *m)
+{
+    static const uint32_t all_flags[] = {0, FS_KEEP_SIZE, FS_PUNCH,
+                                         FS_PUNCH | FS_KEEP_SIZE};
+    uint32_t flags = all_flags[below(m, array_length(all_flags))];
+    int i = some_node(m, false);
+    if (i < 0)
+        return;
+    struct node *n = &m->nodes[i];
+    size_t offset = below(m, 2) ? some_size(m) : below(m, n->size + 1);
+    size_t length = min_u64(some_size(m) + 1, FILE_BYTES - offset);
+    assert_int_equal(op_zero(&m->memory, n->inode, flags, offset, length, NULL), 0);
+    if (flags & FS_PUNCH)
+        memset(n->bytes + offset, 0, length);
+    if (!(flags & FS_KEEP_SIZE))
+        n->size = max_u64(n->size, offset + length);
+    compare_node(m, i);
+}
+
+/* Within a file too, onto itself. */
+static void step_copy(struct model *m)
+{
+    int from = some_node(m, false), to = below(m, 4) ? some_node(m, false) : from;
+    if (from < 0 || to < 0)
+        return;
+    struct node *source = &m->nodes[from], *n = &m->nodes[to];
+    size_t offset = below(m, 2) ? some_size(m) : below(m, n->size + 1);
+    size_t source_offset = below(m, 2) ? some_size(m) : below(m, source->size + 1);
+    size_t length = min_u64(some_size(m), FILE_BYTES - offset), expected = 0;
+    if (source_offset < source->size)
+        expected = min_u64(length, source->size - source_offset);
+    if (from == to && source_offset < offset + length && offset < source_offset + length)
+        return;
+    if (from == to)
+        length = expected; /* the source would become longer meanwhile */
+    uint64_t got;
+    assert_int_equal(
+        op_copy(&m->memory, source->inode, source_offset, n->inode, offset, length, &got),
+        0);
+    assert_int_equal(got, expected);
+    memmove(n->bytes + offset, source->bytes + source_offset, expected);
+    if (expected)
+        n->size = max_u64(n->size, offset + expected);
+    compare_node(m, to);
+}
+
 static void set_value(struct node *n, const uint8_t *built, size_t built_end,
                       const uint8_t *data, size_t offset, size_t length, size_t size)
 {
@@ -631,6 +695,7 @@ static void (*const steps[])(struct model *m) = {
     step_append, step_append, step_truncate, step_replace, step_build, step_remove,
     step_remove, step_rename, step_rename,   step_reclaim, step_link,  step_link,
     step_xattr,  step_xattr,  step_release,  step_death,
+    step_zero,   step_zero,   step_copy,     step_copy,
 };
 
 static void run_seed(uint64_t seed, unsigned step_count)
@@ -719,6 +784,18 @@ static void large_truncate(struct model *m, struct node *n)
     n->size = size;
 }
 
+/* Of a part, or to the end: more extents than one operation deletes. */
+static void large_punch(struct model *m, struct node *n)
+{
+    size_t offset = below(m, LARGE_BYTES / 4), length = 1 + below(m, LARGE_BYTES - offset);
+    unsigned count;
+    assert_int_equal(
+        op_zero(&m->memory, n->inode, FS_PUNCH | FS_KEEP_SIZE, offset, length, &count),
+        0);
+    m->step = count > m->step ? count : m->step;
+    memset(n->bytes + offset, 0, length);
+}
+
 static void test_trims(void **state)
 {
     struct model *m = calloc(1, sizeof(*m));
@@ -734,6 +811,8 @@ static void test_trims(void **state)
         large_truncate(m, &n);
         if (below(m, 3) == 0)
             large_truncate(m, &n);
+        if (below(m, 3) == 0)
+            large_punch(m, &n);
         if (below(m, 2))
             op_reclaim(&m->memory);
         struct fs_inode inode;
@@ -741,7 +820,9 @@ static void test_trims(void **state)
         most_trims = max_u64(most_trims, inode.trim_count);
         most_void = max_u64(most_void, check_count(&m->view).void_extents);
         compare_range(m, &n, 0, LARGE_BYTES);
+        compare_holes(m, &n);
     }
+    assert_true(m->step > 1);
     assert_true(most_void > 1024);
     assert_true(most_trims > 1);
     while (op_reclaim(&m->memory))

@@ -888,7 +888,7 @@ static void test_file_limit(void **state)
     signal(SIGXFSZ, SIG_IGN);
     assert_int_equal(pwrite(fd, "x", 1, (off_t)LIMIT_FILE_BYTES), -1);
     assert_int_equal(errno, EFBIG);
-    assert_int_equal(pwrite(fd, "x", 1, (off_t)LIMIT_FILE_BYTES - 1), 1);
+    assert_int_equal(pwrite(fd, "xyz", 3, (off_t)LIMIT_FILE_BYTES - 1), 1);
     must(close(fd));
     struct stat st;
     must(stat(at("f"), &st));

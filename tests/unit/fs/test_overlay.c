@@ -130,6 +130,51 @@ static void step_truncate(void)
     value_resize(&world.expected, size);
 }
 
+/* What is built cannot be cut there: it is committed first. */
+static void step_punch(void)
+{
+    struct overlay_layer *l = overlay_open(&world.overlay);
+    uint64_t offset = chance(SPACE), end = offset + 1 + chance(SPACE - offset);
+    bool done;
+    if (!l || l->kind != OVERLAY_REPLACE || l->building)
+        return;
+    assert_int_equal(overlay_punch(&world.overlay, offset, end, &done), 0);
+    assert_int_equal(done, offset >= min_u64(end, l->size) || offset >= l->built_end);
+    memset(world.expected.bytes + offset, 0, end - offset);
+    if (done)
+        return;
+    l->sealed = true;
+    while (!overlay_empty(&world.overlay)) {
+        l = overlay_pop(&world.overlay);
+        while (!overlay_fits(l)) {
+            assert_int_equal(overlay_build(l), 0);
+            value_ranges(&world.contents[l->content], &l->build);
+            overlay_built(l, l->content);
+        }
+        commit_layer(l, &world.committed);
+        overlay_layer_free(l);
+    }
+    memset(world.committed.bytes + offset, 0, end - offset);
+}
+
+/* What was written lies in the stretches that are told. */
+static void check_data(void)
+{
+    uint64_t at = 0, start = 0, end = 0;
+    const struct overlay_layer *l = overlay_open(&world.overlay);
+    if (!l || l != world.overlay.first)
+        return;
+    for (size_t i = 0; i < l->ranges.count; i++) {
+        uint64_t from = l->ranges.at[i].offset, to = from + l->ranges.at[i].data.length;
+        for (at = from; at < to; at = end) {
+            assert_true(overlay_data(&world.overlay, at, &start, &end));
+            assert_true(start <= at && end > at && start % 4096 == 0 && end % 4096 == 0);
+        }
+    }
+    if (!l->building && at >= (world.expected.size + 4095) / 4096 * 4096)
+        assert_false(overlay_data(&world.overlay, at, &start, &end));
+}
+
 static void step_replace(const struct overlay_layer *flying)
 {
     uint64_t id;
@@ -199,8 +244,10 @@ static void run_seed(uint64_t seed)
             step_write();
         else if (what < 68)
             step_truncate();
-        else if (what < 75)
+        else if (what < 72)
             step_replace(NULL);
+        else if (what < 76)
+            step_punch();
         else if (what < 85)
             step_build();
         else if (what < 98)
@@ -208,6 +255,7 @@ static void run_seed(uint64_t seed)
         else
             step_fail();
         check_reads();
+        check_data();
     }
     while (!overlay_empty(&world.overlay))
         step_commit();
