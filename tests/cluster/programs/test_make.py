@@ -7,7 +7,7 @@ import sys
 import tarfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..', 'lib'))
-from cluster import check, check_equal, limit, main  # noqa: E402
+from cluster import check, check_equal, limit, main, wait_for  # noqa: E402
 from programs import bash, mounts, run, same, same_everywhere, start, tree  # noqa: E402
 
 MODULES = 60
@@ -163,6 +163,29 @@ def test_each_host_builds(t):
         check_equal(build.returncode, 0, f'build {k}: {err}')
     answers = {run(f'{roots[k - 1]}/build{k}/program') for k in range(3)}
     check_equal(len(answers), 1, 'different answers of the programs')
+
+
+@limit(300)
+def test_leader_dies_meanwhile(t):
+    """The build waits for the next leader, and does not notice."""
+    c = t.cluster(3)
+    roots, leader = mounts(c), c.leader()
+    make_tarball(f'{t.tmp()}/project.tgz')
+    expected = answer_of(t.tmp())
+    build = start('bash', '-euc', f'tar xzf {t.tmp()}/project.tgz; cd project; ./configure;'
+                  ' make -sj4', cwd=roots[0])
+    made = f'{roots[2]}/project/m20.o'
+    wait_for(lambda: os.path.exists(made), 'a part is built', 120)
+    c.kill9(leader)
+    check(build.poll() is None, 'the build was over before the leader was killed')
+    _, err = build.communicate(timeout=200)
+    check_equal(build.returncode, 0, f'the build: {err}')
+    c.start(leader)
+    c.wait_ready()
+    for root in roots:
+        check_equal(run(f'{root}/project/program'), expected, f'the program, on {root}')
+        run('make', '-q', cwd=f'{root}/project')
+    same_everywhere(roots, 'project', 'built')
 
 
 if __name__ == '__main__':
