@@ -135,10 +135,15 @@ static bool make(struct names_state *s, const struct linear_call *c, bool answer
     return !answered || c->r1 == LINEAR_NOT_TOLD || c->r1 == number;
 }
 
+/* What has no name any more is there still while somebody may hold it (S8), and what else
+ * is wrong is found first then. */
+static bool may_say_of_orphan(const struct names_state *s, unsigned to, int64_t error)
+{
+    return error == -ENOENT || error == (s->inodes[to] ? -EEXIST : -EPERM);
+}
+
 static int64_t link_error(const struct names_state *s, unsigned from, unsigned to)
 {
-    if (from == NAMES)
-        return -ENOENT;
     if (s->inodes[to])
         return -EEXIST;
     if (is_directory(s, from))
@@ -152,6 +157,8 @@ static bool link_inode(struct names_state *s, const struct linear_call *c, bool 
     unsigned from = 0, to = (unsigned)c->b;
     while (from < NAMES && s->inodes[from] != c->a)
         from++;
+    if (from == NAMES)
+        return !answered || may_say_of_orphan(s, to, c->error);
     int64_t error = link_error(s, from, to);
     if (answered && error != c->error)
         return false;

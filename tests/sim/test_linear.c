@@ -144,7 +144,10 @@ static void test_links(void **state)
         NAME(15, 16, NAMES_LINK, 11, 3, -ENOENT, 0, 0),
         NAME(17, 18, NAMES_MKDIR, 4, 13, 0, 13, 0),
         NAME(19, 20, NAMES_LINK, 13, 5, -EPERM, 0, 0),
-        NAME(21, 22, NAMES_LINK, 12, 4, -EEXIST, 0, 0)};
+        NAME(21, 22, NAMES_LINK, 12, 4, -EEXIST, 0, 0),
+        NAME(23, 24, NAMES_RMDIR, 4, 0, 0, 13, 0),
+        NAME(25, 26, NAMES_LINK, 13, 4, -EPERM, 0, 0), /* it is held by somebody */
+        NAME(27, 28, NAMES_LINK, 13, 1, -EEXIST, 0, 0)};
     const struct linear_call lost[] = {/* the second name went with the first */
                                        NAME(1, 2, NAMES_MAKE, 0, 11, 0, 11, 0),
                                        NAME(3, 4, NAMES_LINK, 11, 1, 0, 11, 0),
