@@ -31,10 +31,10 @@ VALUE = b'v' * 256
 class Writer(threading.Thread):
     """(begun, ended) of each write that returned success."""
 
-    def __init__(self, cluster, node, number):
+    def __init__(self, cluster, node, number, pause):
         super().__init__(daemon=True)
         self.path = cluster.path(node, f'w{node}-{number}')
-        self.node, self.log, self.error = node, [], None
+        self.node, self.log, self.error, self.pause = node, [], None, pause
         self.ending, self.may_fail = False, threading.Event()
         self.start()
 
@@ -51,6 +51,7 @@ class Writer(threading.Thread):
                 time.sleep(0.01)
                 continue
             self.log.append((begun, time.monotonic()))
+            time.sleep(self.pause)
 
     def first_after(self, at):
         """When the first write that began after `at` returned; None yet."""
@@ -64,9 +65,9 @@ class Writer(threading.Thread):
 
 
 class Load:
-    def __init__(self, cluster):
-        self.cluster = cluster
-        self.writers = [Writer(cluster, i, k) for i in range(len(cluster.nodes))
+    def __init__(self, cluster, pause=0):
+        self.cluster, self.pause = cluster, pause
+        self.writers = [Writer(cluster, i, k, pause) for i in range(len(cluster.nodes))
                         for k in range(WRITERS)]
 
     def of(self, nodes):
@@ -142,7 +143,7 @@ def stop_leader(cluster, load):
     cluster.start(leader)
     cluster.wait_caught_up([leader])
     load.writers = [w for w in load.writers if w.node != leader]
-    load.writers += [Writer(cluster, leader, k) for k in range(WRITERS)]
+    load.writers += [Writer(cluster, leader, k, load.pause) for k in range(WRITERS)]
     return silence, usual
 
 
@@ -208,6 +209,8 @@ def parse():
     parser.add_argument('--kills', type=int, default=100)
     parser.add_argument('--stops', type=int, default=20)
     parser.add_argument('--hold-minutes', type=float, default=1.0)
+    parser.add_argument('--pause-ms', type=float, default=0,
+                        help='between the writes of one: what a machine in use can bear for an hour')
     parser.add_argument('--smoke', action='store_true', help='short; the numbers mean little')
     parser.add_argument('--check', action='store_true', help='exit 1 where a mark is missed')
     options = parser.parse_args()
@@ -222,7 +225,7 @@ def main():
     cluster.run = spawner.run
     try:
         cluster.make()
-        load = Load(cluster)
+        load = Load(cluster, options.pause_ms / 1000)
         kills = [kill_leader(cluster, load) for _ in range(options.kills)]
         stops = [stop_leader(cluster, load) for _ in range(options.stops)]
         writes, terms = hold(cluster, load, options.hold_minutes * 60)
