@@ -60,6 +60,7 @@ int cli_members(struct cli_call *call);
 int cli_remove(struct cli_call *call);
 int cli_leave(struct cli_call *call);
 int cli_transfer(struct cli_call *call);
+int cli_locks(struct cli_call *call);
 int cli_metrics(struct cli_call *call);
 int cli_get(struct cli_call *call);
 int cli_put(struct cli_call *call);

@@ -100,6 +100,16 @@ static const struct cli_command commands[] = {
              "others, and that one hangs: elsewhere REACHABLE is whether there is a connection.\n",
      .options = CLI_DATA | CLI_JSON,
      .run = cli_members},
+    {.name = "locks",
+     .usage = "[--data DIR] [--json]",
+     .summary = "show who holds locks of files, and who waits for them",
+     .help = "A line for each lock that flock(2) or fcntl(2) has set on any host: its bytes, "
+             "the\n"
+             "node and the process there, and since when it is held or waits. Who waits "
+             "gets\n"
+             "it in this order.\n",
+     .options = CLI_DATA | CLI_JSON,
+     .run = cli_locks},
     {.name = "remove",
      .usage = "[--data DIR] NAME",
      .summary = "remove another member, for good",

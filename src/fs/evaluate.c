@@ -152,6 +152,7 @@ static int (*const evaluators[])(struct eval *e) = {
     [FS_XATTR] = evaluate_xattr,
     [FS_ZERO] = evaluate_zero,       [FS_COPY] = evaluate_copy,
     [FS_RELEASE] = evaluate_release,
+    [FS_LOCK] = evaluate_lock,       [FS_UNLOCK] = evaluate_unlock,
 };
 
 int fs_evaluate(const struct fs_view *view, const struct fs_op *op,

@@ -16,6 +16,11 @@ enum {
     RECLAIM_EXTENTS = 1024,       /* deleted by one FS_RECLAIM, or one truncation */
     RECLAIM_SCAN = 8192,          /* looked at by one FS_RECLAIM */
     ABANDON_CONTENTS = 1024,      /* marked by one FS_ABANDON */
+    ABANDON_LOCKS = LIMIT_OF(256, 2), /* inodes seen to by one FS_ABANDON of locks, */
+    ABANDON_LOCKS_BYTES = 1 << 20, /* ... as long as they take no more than this */
+    WALK_OWNERS = 1024,           /* looked at for a deadlock, */
+    WALK_LOCKERS = 4096,          /* ... W records of one session, */
+    WALK_INODES = 256,            /* ... L records */
     RESERVE_INODES = 65536,       /* given by one FS_RESERVE */
     COPY_SLOTS = LIMIT_OF(16, 1), /* written by one FS_COPY */
     ORPHANS_SCAN = 1024,          /* O records looked at by one FS_RECLAIM of orphans */
@@ -24,6 +29,7 @@ enum {
     ORPHANS_RECORDS = LIMIT_ENTRY_RECORDS / 2,
     PARENTS_WALKED = 1 << 16,
     CONTENT_VALUE_BYTES = 16,
+    LOCKER_VALUE_BYTES = 8,
 };
 
 _Static_assert((uint64_t)FS_OP_SLOTS *SLOT_GRAINS + RECLAIM_EXTENTS + 64 <=
@@ -137,6 +143,12 @@ int eval_orphan(struct eval *e, struct eval_inode *i);
 /* Deletes all that an inode has but its record. */
 int eval_empty(struct eval *e, const struct fs_inode *inode);
 int eval_reclaim_orphans(struct eval *e);
+/* ---- evaluate_lock.c ---- */
+
+/* The inode goes, and what locks of it are left. */
+int eval_drop_locks(struct eval *e, uint64_t inode);
+/* A batch of a session's locks; 1: there are more. */
+int eval_abandon_locks(struct eval *e, uint64_t session, uint64_t *ret_count);
 
 /* ---- evaluate_write.c ---- */
 
@@ -194,5 +206,7 @@ int evaluate_xattr(struct eval *e);
 int evaluate_zero(struct eval *e);
 int evaluate_copy(struct eval *e);
 int evaluate_release(struct eval *e);
+int evaluate_lock(struct eval *e);
+int evaluate_unlock(struct eval *e);
 
 #endif

@@ -54,7 +54,9 @@ static bool lives(const struct sessions *s, uint64_t number)
 
 int eval_empty(struct eval *e, const struct fs_inode *inode)
 {
-    int error = xattrs_drop(e, inode->inode);
+    int error = eval_drop_locks(e, inode->inode); /* first: it may read what is cold */
+    if (!error)
+        error = xattrs_drop(e, inode->inode);
     if (error || inode->kind != FS_CONTENT_EXTENTS)
         return error;
     return content_drop(e, inode->content, inode->trim_count > 0);

@@ -1,6 +1,6 @@
 /*
- * evaluate_reclaim.c - RECLAIM, ABANDON: extents that nobody refers to, in bounded
- * batches.
+ * evaluate_reclaim.c - RECLAIM, ABANDON: extents that nobody refers to, and what a session
+ * leaves, in bounded batches.
  *
  * A P record of session 0 says what is left to do: all of a content id (more = 0), or the
  * void extents of an inode (more = the inode). One RECLAIM sees to one of them. (One of
@@ -170,11 +170,23 @@ int evaluate_reclaim(struct eval *e)
     return error < 0 ? error : 0;
 }
 
+static int abandon_locks(struct eval *e)
+{
+    uint64_t count = 0;
+    int more = eval_abandon_locks(e, e->op->content, &count);
+    if (more < 0)
+        return more;
+    e->result = (struct fs_result){.value = count, .more = (uint64_t)more};
+    return 0;
+}
+
 int evaluate_abandon(struct eval *e)
 {
     struct found found = {.wanted = e->op->content, .limit = ABANDON_CONTENTS};
     if (found.wanted == 0)
         return -EINVAL;
+    if (e->op->flags & FS_LOCKS_ALONE)
+        return abandon_locks(e);
     int more = find_contents(e, &found);
     for (uint64_t i = 0; more >= 0 && i < found.count; i++)
         content_record_put(e, get_u64(found.ids.data + 16 * i), 0, 0);

@@ -30,6 +30,8 @@ enum fs_class {
                                trimmed, README E6) */
     FS_CLASS_XATTR = 'X',   /* inode, name -> the value of an extended attribute */
     FS_CLASS_ORPHAN = 'O',  /* inode without a name, session that may hold it -> nothing */
+    FS_CLASS_LOCKS = 'L',   /* inode -> who holds locks of it, and who waits (locks.c) */
+    FS_CLASS_LOCKER = 'W',  /* session, inode -> its locks there: how many wait u64 */
     FS_CLASS_SESSION = 'S', /* session; kept by node */
     FS_CLASS_CLUSTER = 'C', /* kept by node */
 };
@@ -50,6 +52,8 @@ void fs_key_orphan(struct fs_key *key, uint64_t inode, uint64_t session);
 /* False: another key. */
 bool fs_key_is_orphan(const void *key, size_t key_size, uint64_t *ret_inode,
                       uint64_t *ret_session);
+void fs_key_locks(struct fs_key *key, uint64_t inode);
+void fs_key_locker(struct fs_key *key, uint64_t session, uint64_t inode);
 
 /* ---- The view: what this folder knows of a store ---------------------------------------- */
 
@@ -111,6 +115,49 @@ void fs_inode_encode(const struct fs_inode *inode, struct buf *to);
 int fs_inode_decode(uint64_t number, uint64_t version, const void *data, size_t length,
                     struct fs_inode *ret);
 
+/* ---- Locks ------------------------------------------------------------------------------------ */
+
+enum fs_lock_kind {
+    FS_LOCK_FCNTL = 0, /* ranges, of a process or of an open file (OFD) */
+    FS_LOCK_FLOCK = 1, /* all of a file, of an open file */
+};
+
+struct fs_lock {
+    uint64_t session; /* of the mount it came through */
+    uint64_t owner;   /* whom that host's kernel takes for one owner */
+    uint32_t pid;     /* who asked, there */
+    uint8_t kind;     /* of enum fs_lock_kind: those of one do not know of the other's */
+    bool writes;      /* it excludes all others, not only those who write */
+    bool waits;       /* it is not held yet */
+    uint64_t start, end; /* first and last byte */
+    uint64_t ticket;     /* the session's number of a request that waits, or has waited */
+    uint64_t since_us;   /* that it is held, or waits */
+};
+
+enum {
+    FS_LOCKS_MOST = LIMIT_OF(1024, 24), /* of one inode, held or waited for: -ENOLCK */
+    FS_LOCK_BYTES = 54,                 /* as one stands in an L record */
+};
+#define FS_LOCK_END ((uint64_t)INT64_MAX) /* of a range that has no end */
+
+/* Of one inode: what is held in any order, then who waits, in the order of their coming. */
+struct fs_locks {
+    struct fs_lock *at;
+    size_t held, count;
+    size_t room; /* kept by locks.c */
+};
+
+void fs_locks_release(struct fs_locks *locks);
+/* -EBADMSG, -ENOMEM. */
+int fs_locks_decode(const void *data, size_t length, struct fs_locks *ret);
+/* Those of an inode; none is no error. */
+int fs_locks_read(const struct fs_view *view, uint64_t inode, struct fs_locks *ret);
+/* Whether the two, of one inode, cannot both be held. */
+bool fs_lock_conflicts(const struct fs_lock *a, const struct fs_lock *b);
+/* Who keeps `wanted` from being held now; NULL: nobody. */
+const struct fs_lock *fs_locks_blocker(const struct fs_locks *locks,
+                                       const struct fs_lock *wanted);
+
 /* ---- Operations ------------------------------------------------------------------------------ */
 
 enum fs_op_type {
@@ -131,6 +178,9 @@ enum fs_op_type {
     FS_ZERO = 14, /* inode, offset, size: bytes from there on there is to be room for, or with
                      FS_PUNCH zeros; some of them, where they are many */
     FS_COPY = 15, /* inode, offset, size: bytes of `source`, from source_offset on; some */
+    FS_LOCK = 16,    /* inode, lock; flag FS_LOCK_WAITS: it is queued where it must wait */
+    FS_UNLOCK = 17,  /* inode, lock: its owner's in its range or, with a ticket, the request
+                        that waits under it */
     FS_RELEASE = 18, /* this session does not hold these orphans: `inodes` (S8) */
 };
 
@@ -157,6 +207,14 @@ enum fs_op_flags {
     FS_PUNCH = 1024,    /* ZERO: what was there is zeros, and takes no room */
     FS_UMASK = 4096,   /* MAKE: `umask` counts, where the directory has no default ACL */
     FS_XATTR_NO_SETGID = 8192, /* XATTR, an access ACL: of who may not keep set-group-id */
+    FS_LOCK_WAITS = 2048,   /* LOCK */
+    FS_LOCKS_ALONE = 16384, /* ABANDON: of the session's locks, not of its content */
+};
+
+enum fs_lock_outcome { /* LOCK: its result's value */
+    FS_LOCK_GRANTED = 0,
+    FS_LOCK_QUEUED = 1,
+    FS_LOCK_REFUSED = 2, /* another has it, and it was not to wait: EAGAIN */
 };
 
 enum fs_set { /* which attributes an operation sets besides; also of FS_MAKE (times) */
@@ -196,6 +254,7 @@ struct fs_op {
     /* RELEASE: u64 each, ascending. */
     const uint8_t *inodes;
     uint16_t inode_count;
+    struct fs_lock lock; /* LOCK, UNLOCK; `session`, `waits` and `since_us` are not sent */
 };
 
 void fs_op_encode(const struct fs_op *op, struct buf *to);
@@ -221,10 +280,12 @@ enum { FS_OP_SLOTS = LIMIT_OF(56, 1) }; /* 3.5 MiB of an entry's 4 (G2) */
 struct fs_result { /* travels in the entry record's 16 bytes */
     uint64_t value; /* MAKE: inode; BUILD: content id; WRITE: the end of what was written;
                        RESERVE: first number; UNLINK, RMDIR: the inode whose name went;
-                       RENAME: the inode moved; LINK: the inode; RECLAIM, ABANDON: content
-                       ids seen to; RECLAIM of orphans: orphans seen to; RELEASE: how many of
-                       `inodes`, from the first on, are seen to; ZERO: the offset up to which
-                       it is done; COPY: how many bytes, 0 at the end of the source */
+                       RENAME: the inode moved; LINK: the inode; LOCK: enum
+                       fs_lock_outcome; UNLOCK: 1 where there was something; RECLAIM,
+                       ABANDON: content ids (or inodes with locks) seen to; RECLAIM of
+                       orphans: orphans seen to; RELEASE: how many of `inodes`, from the
+                       first on, are seen to; ZERO: the offset up to which it is
+                       done; COPY: how many bytes, 0 at the end of the source */
     uint64_t more;  /* MAKE: 1 where the name existed (FS_OVER); UNLINK: the names that are
                        left; RENAME: the inode that went with its last name, or 0; RECLAIM,
                        ABANDON: 1: call again; RECLAIM of orphans: where to go on, or 0 */
@@ -297,12 +358,29 @@ int fs_xattr_list(const struct fs_view *view, uint64_t inode, struct buf *to);
 int fs_resolve(const struct fs_view *view, const char *path, uint64_t *ret_parent,
                const char **ret_name, uint64_t *ret_inode);
 
+/* A name that leads to an inode. */
+struct fs_place {
+    uint64_t inode;
+    uint64_t parent;
+    uint16_t name_size; /* 0: none was found */
+    uint8_t name[LIMIT_NAME_BYTES];
+};
+
+/* Looks at all names there are: it takes its time, and may wait for the disk. `places` ascend
+ * by their inodes, and get the rest. */
+int fs_find_places(const struct fs_view *view, struct fs_place *places, size_t count);
+/* Its path from the root; -ENOENT: there is none any more. */
+int fs_place_path(const struct fs_view *view, const struct fs_place *place,
+                  struct buf *to);
+
 /* ---- The mount ------------------------------------------------------------------------------------------ */
 
 /* An operation on its way. The mount owns it; the backend owns it from submit() until done(). */
 struct fs_request {
     struct buf op;      /* encoded */
     uint64_t subject;   /* fs_op_subject */
+    uint64_t session;   /* in which alone it may be committed, else -EIO; 0: in any. Before
+                           done(): in which it was, 0: in none */
     int error;          /* set before done(): 0 or a negative errno */
     struct fs_result result;
     void (*done)(struct fs_request *request); /* on the loop */
@@ -328,6 +406,9 @@ struct fs_backend {
     bool (*has_room)(void *context);
     /* A reserved inode number; 0: none at hand. */
     uint64_t (*take_inode)(void *context);
+    /* The node's session, 0: none is open. *ret_sure: it certainly has not ended, as counted
+     * from the last thing that was sent and is known to have arrived (S6). */
+    uint64_t (*session)(void *context, bool *ret_sure);
     /* What the file says that is opened in `.tierce/` now. Unlike the others it may wait for
      * the loop. 0, or a negative errno. */
     int (*text)(void *context, enum fs_text which, struct buf *to);
@@ -364,6 +445,8 @@ void fs_mount_free(struct fs_mount *m);
 /* The whole state was replaced by a later one (an install): what this mount has read of its
  * open files is void, and the kernel drops their pages. Any thread. */
 void fs_mount_replaced(struct fs_mount *m);
+/* An entry was applied that changes the locks of an inode. On the loop, or another thread. */
+void fs_mount_locks_changed(struct fs_mount *m, uint64_t inode);
 /* How full its queues are. Any thread; waits for nobody's I/O. */
 enum {
     FS_CALLS_MOST = 16384,       /* requests that wait; more of them are not read */

@@ -60,3 +60,14 @@ bool fs_key_is_orphan(const void *key, size_t key_size, uint64_t *ret_inode,
     *ret_session = get_be64(bytes + 9);
     return true;
 }
+void fs_key_locks(struct fs_key *key, uint64_t inode)
+{
+    key_begin(key, FS_CLASS_LOCKS, inode);
+}
+
+void fs_key_locker(struct fs_key *key, uint64_t session, uint64_t inode)
+{
+    key_begin(key, FS_CLASS_LOCKER, session);
+    put_be64(key->bytes + key->size, inode);
+    key->size += 8;
+}

@@ -14,7 +14,7 @@
 /* READDIRPLUS always: `find` is an order of magnitude faster (K16). HANDLE_KILLPRIV is
  * not taken: the kernel clears set-user-id bits by a SETATTR of its own. Requests without
  * a handler are answered ENOSYS, and the kernel stops asking: FSYNCDIR (success:
- * names are committed when they are made), locks (kept by the kernel, on this host). */
+ * names are committed when they are made). */
 static void on_init(void *mount, struct fuse_conn_info *conn)
 {
     conn->want &=
@@ -54,6 +54,9 @@ const struct fuse_lowlevel_ops mount_operations = {
     .fallocate = on_fallocate,
     .copy_file_range = on_copy_file_range,
     .lseek = on_lseek,
+    .getlk = on_getlk,
+    .setlk = on_setlk,
+    .flock = on_flock,
     .opendir = on_opendir,
     .readdir = on_readdir,
     .readdirplus = on_readdirplus,
@@ -158,6 +161,7 @@ static void *session_main(void *mount)
     fuse_loop_cfg_set_idle_threads(config, MOUNT_IDLE_WORKERS);
     fuse_session_loop_mt(m->session, config);
     fuse_loop_cfg_destroy(config);
+    locks_end(m);
     mount_flush_all(m);
     pthread_mutex_lock(&m->lock);
     m->ended = true;
@@ -206,6 +210,7 @@ static struct fs_mount *mount_new(const struct fs_backend *backend)
     m->backend = *backend;
     m->next_layer = m->next_call = m->next_generation = 1;
     m->drops_end = &m->drops;
+    m->lock_looks_end = &m->lock_looks;
     pthread_mutex_init(&m->lock, NULL);
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -359,6 +364,7 @@ static void files_free(struct fs_mount *m)
                 handle_free(file->handles);
             if (file->pending)
                 pending_end(file);
+            lock_drops_free(&file->lock_drops);
             overlay_release(&file->overlay);
             buf_release(&file->flight.op);
             buf_release(&file->kept);
@@ -378,6 +384,8 @@ void fs_mount_free(struct fs_mount *m)
         fuse_session_destroy(m->session);
     }
     files_free(m);
+    lock_drops_free(&m->lock_retries);
+    buf_release(&m->session_check.op);
     virtual_release_all(m);
     seen_release(m);
     pthread_mutex_destroy(&m->lock);

@@ -211,7 +211,9 @@ void on_fallocate(fuse_req_t req, fuse_ino_t inode, int mode, off_t offset, off_
     };
     bool done = false;
     pthread_mutex_lock(&m->lock);
-    error = zero_begin(call, handle_of(fi), &done);
+    error = handle_check(handle_of(fi));
+    if (!error)
+        error = zero_begin(call, handle_of(fi), &done);
     mount_unlock_and_send(m);
     if (error || done)
         call_finish(call, error);
@@ -241,7 +243,9 @@ void on_copy_file_range(fuse_req_t req, fuse_ino_t inode_in, off_t offset_in,
     if (!call)
         return;
     pthread_mutex_lock(&m->lock);
-    int error = is_unfinished(from) || is_unfinished(to) ? -EOPNOTSUPP : 0;
+    int error = handle_check(from) ? -EIO : handle_check(to);
+    if (!error && (is_unfinished(from) || is_unfinished(to)))
+        error = -EOPNOTSUPP;
     call->area = (struct mount_area){
         .target = to,
         .source = from,

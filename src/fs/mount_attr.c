@@ -195,11 +195,22 @@ void entry_of(const struct fs_mount *m, const struct stat *attr,
     mount_show(m, &ret->attr);
 }
 
+/* What the kernel reads from its pages it asks for by this first. */
+static int check_handle(struct fs_mount *m, const struct fuse_file_info *fi)
+{
+    pthread_mutex_lock(&m->lock);
+    int error = handle_check(handle_of(fi));
+    pthread_mutex_unlock(&m->lock);
+    return error;
+}
+
 void on_getattr(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
 {
     struct stat attr;
     struct fs_mount *m = fuse_req_userdata(req);
-    int error = mount_attributes_held(m, inode, &attr);
+    int error = fi ? check_handle(m, fi) : 0;
+    if (!error)
+        error = mount_attributes_held(m, inode, &attr);
     if (error) {
         fuse_reply_err(req, -error);
         return;
@@ -428,9 +439,11 @@ void on_setattr(fuse_req_t req, fuse_ino_t inode, struct stat *attr, int set,
     uint64_t size = (uint64_t)attr->st_size;
     const uint64_t *sized = set & FUSE_SET_ATTR_SIZE ? &size : NULL;
     struct stat shown;
-    int error = sized && size > LIMIT_FILE_BYTES ? -EFBIG
-                : fi                             ? mount_attributes_held(m, inode, &shown)
-                                                 : mount_attributes(m, inode, &shown);
+    int error = fi ? check_handle(m, fi) : 0;
+    if (!error)
+        error = sized && size > LIMIT_FILE_BYTES ? -EFBIG
+                : fi ? mount_attributes_held(m, inode, &shown)
+                     : mount_attributes(m, inode, &shown);
     if (error) {
         fuse_reply_err(req, -error);
         return;

@@ -62,6 +62,8 @@ static struct mount_call *call_interrupted(struct mount_call *call, bool fatal)
         call->resume = NULL;
         return call;
     }
+    if (call->lock_step && !call->waits_for)
+        return lock_interrupted(call, fatal);
     if (call->waits_for && call->waits_for->flight_sent)
         b->interrupt(b->context, &call->waits_for->flight, false);
     else if (call->submitted)
@@ -207,6 +209,16 @@ void call_wait(struct mount_call *call, struct mount_call **list, struct file *f
     if (call->next)
         call->next->at = &call->next;
     *list = call;
+}
+
+void call_park(struct mount_call *call, struct mount_call **list)
+{
+    call_wait(call, list, NULL);
+}
+
+void call_unpark(struct mount_call *call)
+{
+    list_remove(call);
 }
 
 struct mount_call *calls_take(struct mount_call **list)

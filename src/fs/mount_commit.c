@@ -99,6 +99,7 @@ void mount_unlock_and_send(struct fs_mount *m)
         flight_encode(file);
         pthread_mutex_lock(&m->lock);
         file->flight_sent = true;
+        file->flight.session = file_locks_session(file);
         m->backend.submit(m->backend.context, &file->flight);
     }
     pthread_mutex_unlock(&m->lock);
@@ -242,6 +243,7 @@ static void flight_done(struct fs_request *request)
         file->shown_mtime_ns = 0;
     file_count(file);
     file_kick(file);
+    lock_drops_send(file);
     file_put(file);
     if (m->send_first)
         committer_wake(m, 0);
@@ -327,6 +329,7 @@ static void committer_sleep(struct fs_mount *m, uint64_t now_us)
         wake = min_u64(wake, m->timed_first->due_us);
     if (m->load.calls)
         wake = min_u64(wake, now_us + MOUNT_WATCH_US);
+    wake = min_u64(wake, lock_tick_due(m));
     struct timespec until = {.tv_sec = (time_t)(wake / 1000000),
                              .tv_nsec = (long)(wake % 1000000) * 1000};
     m->wakes_at_us = wake;
@@ -342,6 +345,7 @@ void *committer_main(void *mount)
     while (!m->stopping) {
         uint64_t now = ticks_us();
         commit_due(m, now);
+        lock_tick(m, now);
         if (now - watched_us >= MOUNT_WATCH_US) {
             calls_watch(m);
             watched_us = now;
@@ -360,7 +364,7 @@ void *committer_main(void *mount)
 /* Whether anything of before these ids is still to be committed or answered. */
 static bool mount_busy(struct fs_mount *m, uint64_t layer, uint64_t call)
 {
-    if (m->dropping || m->drops)
+    if (m->dropping || m->drops || m->lock_drops_out)
         return true;
     for (size_t i = 0; i < MOUNT_BUCKETS; i++) {
         for (struct file *file = m->files[i]; file; file = file->next)
@@ -368,7 +372,7 @@ static bool mount_busy(struct fs_mount *m, uint64_t layer, uint64_t call)
                 if (l->id < layer && l != detached_layer(file))
                     return true;
         for (struct mount_call *c = m->calls[i]; c; c = c->table_next)
-            if (c->id < call)
+            if (c->id < call && c->lock_step != LOCK_PARKED)
                 return true;
     }
     return false;

@@ -56,7 +56,7 @@ void file_count(struct file *file)
 void file_put(struct file *file)
 {
     if (file->handles || !overlay_empty(&file->overlay) || file->pending ||
-        file->flying || file->timed || file->aliases || file->parked)
+        file->flying || file->timed || file->aliases || file->parked || file->lock_drops)
         return;
     if (file->alias && file->lookups)
         return;
@@ -105,6 +105,7 @@ struct handle *handle_new(struct file *file, int flags)
 void handle_free(struct handle *handle)
 {
     handle_unlink(handle);
+    handle_locks_free(handle);
     if (!handle->file->handles) {
         buf_release(&handle->file->kept);
         handle->file->kept_version = 0;

@@ -11,6 +11,7 @@ static void handle_release(struct handle *handle)
     struct overlay_layer *l = overlay_find(&file->overlay, handle->written);
     if (!l)
         l = overlay_find(&file->overlay, handle->truncated);
+    handle_locks_drop(handle);
     handle_free(handle);
     if (l)
         file_seal(file, l);
@@ -18,6 +19,7 @@ static void handle_release(struct handle *handle)
         file_seal(file, NULL);
         detached_release(file);
     }
+    lock_drops_send(file);
     file_put(file);
 }
 
@@ -226,15 +228,17 @@ static int kept_read(const struct file *file, uint64_t offset, size_t length, ui
 }
 
 /* -EAGAIN: a commit landed between the look at the overlay and the read below it. */
-static int read_once(struct fs_mount *m, const struct handle *handle, uint64_t offset,
+static int read_once(struct fs_mount *m, struct handle *handle, uint64_t offset,
                      size_t length, uint8_t *to, size_t *ret_length)
 {
     struct buf record = {0};
     uint64_t size = 0, version = 0;
     pthread_mutex_lock(&m->lock);
+    int error = handle_check(handle);
     struct base b = base_of(handle->file);
     pthread_mutex_unlock(&m->lock);
-    int error = base_read(m, &b, offset, length, to, &size, &record, &version);
+    if (!error)
+        error = base_read(m, &b, offset, length, to, &size, &record, &version);
     pthread_mutex_lock(&m->lock);
     struct file *file = handle->file;
     if (base_changed(file, &b))
@@ -329,7 +333,9 @@ static int write_take(struct handle *handle, const struct fuse_file_info *fi,
     bool append = !fi->writepage && fi->flags & O_APPEND; /* K12 */
     bool sync = !fi->writepage && (fi->flags | handle->flags) & (O_DSYNC | O_DIRECT);
     uint64_t id;
-    int error = write_check(file, offset, size, append);
+    int error = fi->writepage ? 0 : handle_check(handle);
+    if (!error)
+        error = write_check(file, offset, size, append);
     if (!error)
         error = overlay_write(&file->overlay, &m->next_layer, offset, data, size, append,
                               &id);
@@ -430,6 +436,10 @@ void on_flush(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
         if (bare && goes_on)
             l = NULL;
     }
+    struct overlay_layer *last = handle->file->overlay.last;
+    if (lock_flushes(call, handle, fi->lock_owner) && last &&
+        (last->kind != OVERLAY_REPLACE || last->written))
+        l = last; /* all that was written under its locks */
     commit_and_answer(call, handle, l);
 }
 
@@ -441,6 +451,8 @@ void on_fsync(fuse_req_t req, fuse_ino_t inode, int datasync, struct fuse_file_i
     if (!call)
         return;
     pthread_mutex_lock(&m->lock);
+    if (handle_check(handle))
+        handle->error = -EIO;
     commit_and_answer(call, handle, handle->file->overlay.last);
 }
 

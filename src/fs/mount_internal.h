@@ -44,12 +44,21 @@ enum {
     MOUNT_WATCH_US = 200000,        /* how often callers that wait are looked at (K14) */
     MOUNT_SEEN = 256,               /* records of late look-ups that are remembered ... */
     MOUNT_SEEN_US = 1000000,        /* ... for so long */
+    MOUNT_SESSION_US = 1000000, /* how often it is made sure that the session of who holds
+                                   locks is alive; what was not unlocked is tried again */
     MOUNT_DETACH_BYTES = 1 << 20, /* an open file up to this size outlives its removal */
     MOUNT_DETACHED_BYTES = 16 << 20, /* and may then grow to this */
 };
 
 struct file;
 struct fs_mount;
+
+/* Whoever has locked through a handle, or has tried: RELEASE names nobody (K13). */
+struct handle_lock {
+    struct handle_lock *next;
+    uint64_t owner;
+    uint8_t kind;
+};
 
 struct handle {
     struct handle *next, **at; /* in file->handles */
@@ -58,6 +67,18 @@ struct handle {
     uint64_t written; /* the layer it last wrote to; gone: committed, or truncated away */
     uint64_t truncated; /* the replace layer its O_TRUNC began */
     int error; /* of a commit nobody waited for: its next fsync or close says it */
+    struct handle_lock *locks;
+    uint64_t lock_session; /* of what was granted; 0: nothing was */
+    bool lock_lost; /* the session of its locks may have ended: it is of no use any more */
+};
+
+/* To be unlocked, though nobody waits for that. */
+struct lock_drop {
+    struct lock_drop *next; /* in file->lock_drops, or fs_mount.lock_retries */
+    struct fs_mount *mount;
+    struct fs_request request;
+    struct fs_lock lock;
+    uint64_t session; /* 0: not known */
 };
 
 /* A name that only this host knows, until its value is committed with it. */
@@ -114,6 +135,27 @@ struct file {
     struct file *send_next;
     struct mount_call *parked; /* writes that wait for the flight to end */
     uint64_t buffered;         /* as it counts in fs_mount.load */
+    struct mount_call *lockers;   /* that wait for a lock of it */
+    uint64_t locks_changed;       /* counts what was applied */
+    struct lock_drop *lock_drops; /* to be sent when all that is buffered is committed */
+    uint64_t locked_version; /* the record's, when pages were dropped for a lock last */
+};
+
+/*
+ * A request for a lock:
+ *
+ *   COMMIT --what is buffered is committed--> ASKED --refused, or failed--> answered
+ *     LOOK <--granted, queued, or changed---- ASKED, PARKED
+ *     LOOK --not granted yet--> PARKED --interrupted--> CANCEL --it was waiting--> EINTR
+ *     LOOK --granted, pages dropped--> answered     CANCEL --granted meanwhile--> LOOK
+ */
+enum lock_step {
+    LOCK_NONE, /* another request */
+    LOCK_COMMIT,
+    LOCK_ASKED,  /* its operation is on its way */
+    LOCK_LOOK,   /* the notifier sees to it */
+    LOCK_PARKED, /* in file->lockers */
+    LOCK_CANCEL, /* the operation that takes it back is on its way */
 };
 
 /* What is left to do of a change of a stretch, in as many operations as it takes. */
@@ -150,6 +192,10 @@ struct mount_call {
     uint64_t subject;  /* the kernel's number of what the operation is about; 0: none */
     bool after_writes; /* what is buffered of the subject is committed first */
     struct mount_area area;
+    struct fs_lock lock; /* LOCK, UNLOCK: what is wanted */
+    enum lock_step lock_step;
+    bool lock_waits; /* it may be queued */
+    int lock_error;  /* of what it answers when the lock is gone */
     /* Names and directories the operation touches: what is pending there is made first.
      */
     struct {
@@ -205,6 +251,13 @@ struct fs_mount {
     struct file *send_first, *send_last;
     struct drop *drops, **drops_end;
     bool dropping;     /* the notifier is at work */
+    struct mount_call *lock_looks, **lock_looks_end; /* for the notifier */
+    struct lock_drop *lock_retries;
+    unsigned lock_drops_out; /* on their way */
+    unsigned lock_handles;   /* that have locks, or try */
+    struct fs_request session_check;
+    bool session_checking;
+    uint64_t session_due_us; /* the next check, or retry */
     unsigned flushing; /* who waits for `idle` */
     bool stopping;     /* committer and notifier are to end */
     bool ended;        /* the session has, and backend.unmounted() was called */
@@ -276,6 +329,42 @@ void detached_revert(struct file *file);
 /* With the lock held: forgets a removed file that nobody has open. */
 void detached_release(struct file *file);
 
+/* ---- mount_locked.c: whose locks there are; with the lock held ---- */
+
+struct handle_lock *handle_locks_find(const struct handle *handle, uint8_t kind,
+                                      uint64_t owner);
+bool file_locks_find(const struct file *file, uint8_t kind, uint64_t owner);
+/* Noted before the operation is sent. -ENOMEM; -EIO: it has lost its locks. */
+int handle_locks_note(struct handle *handle, uint8_t kind, uint64_t owner);
+void handle_locks_granted(struct handle *handle, uint64_t session);
+/* All of the owner's in this file are gone. */
+void file_locks_forget(struct file *file, uint8_t kind, uint64_t owner);
+void handle_locks_free(struct handle *handle);
+/* It has had locks, and its session may have ended since: -EIO until it is closed. */
+int handle_check(struct handle *handle);
+/* In which session alone what is buffered may be committed; 0: in any. */
+uint64_t file_locks_session(const struct file *file);
+/* What a handle that is closed leaves behind is unlocked. */
+void handle_locks_drop(struct handle *handle);
+/* The same of one request, whose caller does not wait. */
+void lock_drop_new(struct file *file, const struct fs_lock *lock, uint64_t session);
+void lock_drops_send(struct file *file); /* where nothing is buffered any more */
+/* When the committer has to call lock_tick(); UINT64_MAX: there is nothing. */
+uint64_t lock_tick_due(const struct fs_mount *m);
+void lock_tick(struct fs_mount *m, uint64_t now_us);
+void lock_drops_free(struct lock_drop **list);
+
+/* ---- mount_lock.c ---- */
+
+/* With the lock held: see call_interrupted(). */
+struct mount_call *lock_interrupted(struct mount_call *call, bool fatal);
+/* With the lock held: a FLUSH that is to be answered will unlock what its owner has. */
+bool lock_flushes(struct mount_call *call, struct handle *handle, uint64_t owner);
+/* On the notifier, without the lock. */
+void lock_look(struct mount_call *call);
+/* The session with the kernel has ended: nobody waits any more. */
+void locks_end(struct fs_mount *m);
+
 /* ---- mount_commit.c ---- */
 
 /* With the lock held: everything up to `layer` (NULL: all) is to be committed. */
@@ -306,6 +395,9 @@ void call_start(struct mount_call *call, const struct fs_op *op);
 void call_submit(struct mount_call *call);
 /* With the lock held: parks it until the layer is committed, or until the flight ends. */
 void call_wait(struct mount_call *call, struct mount_call **list, struct file *file);
+/* The same of what no commit ends. */
+void call_park(struct mount_call *call, struct mount_call **list);
+void call_unpark(struct mount_call *call);
 void call_finish(struct mount_call *call, int error); /* answers now; lock not held */
 /* Takes all out of a list, so that they can be finished without the lock. */
 struct mount_call *calls_take(struct mount_call **list);
@@ -318,6 +410,8 @@ void answer_nothing(struct mount_call *call, int error); /* success or errno alo
 
 /* With the lock held. The notifier drops the kernel's pages, then finishes `calls`. */
 void notify_drop(struct fs_mount *m, uint64_t inode, struct mount_call *calls, int error);
+/* With the lock held. The notifier calls lock_look() for it. */
+void notify_look(struct fs_mount *m, struct mount_call *call);
 void *notifier_main(void *mount);
 
 /* ---- fdinfo.c: what /proc says of a caller ---- */
@@ -390,6 +484,12 @@ void on_write(fuse_req_t req, fuse_ino_t inode, const char *data, size_t size,
 void on_flush(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi);
 void on_fsync(fuse_req_t req, fuse_ino_t inode, int datasync, struct fuse_file_info *fi);
 void on_release(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi);
+
+void on_getlk(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi,
+              struct flock *lock);
+void on_setlk(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi,
+              struct flock *lock, int sleep);
+void on_flock(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi, int op);
 
 /* What lies below an overlay, looked at with the lock held. */
 struct base {

@@ -353,6 +353,34 @@ static void virtual_close(fuse_req_t req, fuse_ino_t inode, struct fuse_file_inf
     fuse_reply_err(req, 0);
 }
 
+/* Not ENOSYS: the kernel would ask for no lock of any file any more. */
+static void virtual_getlk(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi,
+                          struct flock *lock)
+{
+    if (mount_is_virtual(inode))
+        fuse_reply_err(req, EOPNOTSUPP);
+    else
+        on_getlk(req, inode, fi, lock);
+}
+
+static void virtual_setlk(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi,
+                          struct flock *lock, int sleep)
+{
+    if (mount_is_virtual(inode))
+        fuse_reply_err(req, EOPNOTSUPP);
+    else
+        on_setlk(req, inode, fi, lock, sleep);
+}
+
+static void virtual_flock(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi,
+                          int op)
+{
+    if (mount_is_virtual(inode))
+        fuse_reply_err(req, EOPNOTSUPP);
+    else
+        on_flock(req, inode, fi, op);
+}
+
 /* ---- The directory ---- */
 
 static void virtual_opendir(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
@@ -449,6 +477,9 @@ void virtual_route(struct fuse_lowlevel_ops *operations)
     o->lseek = virtual_lseek;
     o->copy_file_range = virtual_copy;
     o->release = virtual_close;
+    o->getlk = virtual_getlk;
+    o->setlk = virtual_setlk;
+    o->flock = virtual_flock;
     o->opendir = virtual_opendir;
     o->readdir = virtual_readdir;
     o->readdirplus = virtual_readdirplus;

@@ -5,15 +5,16 @@
  *            | name string | name2 string | mode u32 | uid u32 | gid u32 | rdev u32
  *            | size u64 | content u64 | atime i64 | mtime i64 | target string
  *            | ranges_size u32 | range* | of XATTR: value_size u32 | value
- *            | of RELEASE: inode_count u16 | inode u64* | with flag UMASK: umask u32
- *            | of ZERO and COPY: area
+ *            | of RELEASE: inode_count u16 | inode u64* | of LOCK, UNLOCK: lock
+ *            | with flag UMASK: umask u32 | of ZERO and COPY: area
  *   string = length u16 | bytes
  *   range  = offset u64 | length u32 | bytes
- *   area   = offset u64 | source u64 | source_offset u64
+ *   lock   = owner u64 | pid u32 | kind u8 | writes u8 | start u64 | end u64 | ticket u64
  *
  * Valid: known type, flags and set; a range holds at least one byte, ranges ascend, do
  * not overlap and end below 2^63; a RELEASE has inodes, which ascend and are not 0; strings
- * are within their limits; nothing is left over.
+ * are within their limits; a lock is of a known kind and ends, below 2^63, not before it
+ * starts; nothing is left over.
  */
 #include "fs.h"
 
@@ -22,17 +23,49 @@
 enum {
     OP_FLAGS = FS_OVER | FS_NOREPLACE | FS_APPEND | FS_PARENTS | FS_EXCHANGE |
                FS_XATTR_CREATE | FS_XATTR_REPLACE | FS_XATTR_REMOVE | FS_XATTR_NO_SETGID |
-               FS_UMASK | FS_KEEP_SIZE | FS_PUNCH,
+               FS_UMASK | FS_KEEP_SIZE | FS_PUNCH | FS_LOCK_WAITS | FS_LOCKS_ALONE,
     OP_SET = FS_SET_MODE | FS_SET_UID | FS_SET_GID | FS_SET_SIZE | FS_SET_ATIME |
              FS_SET_MTIME | FS_SET_ATIME_NOW | FS_SET_MTIME_NOW | FS_SET_NO_SETID,
     OP_FIXED_BYTES = 91, /* all that is of one size */
     OP_AREA_BYTES = 24,
+    OP_LOCK_BYTES = 38,
     OP_INODE = 9, /* where the inode stands */
 };
 
 bool fs_op_known(uint32_t type)
 {
-    return (type >= FS_MAKE && type <= FS_COPY) || type == FS_RELEASE;
+    return (type >= FS_MAKE && type <= FS_COPY) || type == FS_LOCK ||
+           type == FS_UNLOCK || type == FS_RELEASE;
+}
+
+static bool has_lock(uint8_t type)
+{
+    return type == FS_LOCK || type == FS_UNLOCK;
+}
+
+static void lock_encode(const struct fs_lock *lock, struct buf *to)
+{
+    buf_u64(to, lock->owner);
+    buf_u32(to, lock->pid);
+    buf_u8(to, lock->kind);
+    buf_u8(to, lock->writes);
+    buf_u64(to, lock->start);
+    buf_u64(to, lock->end);
+    buf_u64(to, lock->ticket);
+}
+
+static void lock_decode(struct reader *r, struct fs_lock *lock)
+{
+    lock->owner = reader_u64(r);
+    lock->pid = reader_u32(r);
+    lock->kind = reader_u8(r);
+    uint8_t writes = reader_u8(r);
+    lock->writes = writes;
+    lock->start = reader_u64(r);
+    lock->end = reader_u64(r);
+    lock->ticket = reader_u64(r);
+    r->bad |= lock->kind > FS_LOCK_FLOCK || writes > 1 || lock->start > lock->end ||
+              lock->end > FS_LOCK_END;
 }
 
 static bool has_value(uint32_t type)
@@ -52,6 +85,7 @@ void fs_op_encode(const struct fs_op *op, struct buf *to)
                     op->ranges_size +
                     (has_value(op->type) ? sizeof(uint32_t) + op->value_size : 0) +
                     (op->type == FS_RELEASE ? 2 + (size_t)op->inode_count * 8 : 0) +
+                    (has_lock((uint8_t)op->type) ? OP_LOCK_BYTES : 0) +
                     (op->flags & FS_UMASK ? sizeof(uint32_t) : 0) +
                     (has_area(op->type) ? OP_AREA_BYTES : 0),
            before = to->length;
@@ -83,6 +117,8 @@ void fs_op_encode(const struct fs_op *op, struct buf *to)
         buf_u16(to, op->inode_count);
         buf_bytes(to, op->inodes, (size_t)op->inode_count * 8);
     }
+    if (has_lock((uint8_t)op->type))
+        lock_encode(&op->lock, to);
     if (op->flags & FS_UMASK)
         buf_u32(to, op->umask);
     if (has_area(op->type)) {
@@ -161,6 +197,8 @@ static void read_parts(struct reader *r, struct fs_op *op, uint8_t type)
         op->inode_count = reader_u16(r);
         op->inodes = reader_bytes(r, (size_t)op->inode_count * 8);
     }
+    if (has_lock(type))
+        lock_decode(r, &op->lock);
     if (op->flags & FS_UMASK)
         op->umask = reader_u32(r);
     if (has_area(type)) {

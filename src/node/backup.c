@@ -48,7 +48,8 @@ int backup_head_decode(const uint8_t *data, size_t length, struct backup_head *r
 
 bool backup_is_cluster_key(const uint8_t *key, size_t size)
 {
-    return size && (key[0] == FS_CLASS_CLUSTER || key[0] == FS_CLASS_SESSION);
+    return size && (key[0] == FS_CLASS_CLUSTER || key[0] == FS_CLASS_SESSION ||
+                    key[0] == FS_CLASS_LOCKS || key[0] == FS_CLASS_LOCKER);
 }
 
 bool backup_continues(const struct store_point *end, const struct store_entry *entry)

@@ -81,12 +81,13 @@ static void send_op(struct node *n, struct client_op *op)
     if (op != &c->opening) {
         if (!op->request)
             op->request = c->next_request++;
-        head.session = c->session;
+        head.session = op->session = c->session;
         head.request = op->request;
         head.lowest = lowest_unanswered(c);
     }
     c->has_sent = true;
     op->state = OP_SENT;
+    op->sent_us = node_now();
     op->flags |= OP_LOGGED_MAYBE;
     op->sends++;
     uint64_t leader = raft_leader(n->driver.raft);
@@ -176,8 +177,12 @@ void client_pump(struct node *n)
         send_op(n, &c->opening);
     struct client_op *op;
     while (c->session && is_leader_reachable(n) && has_room_for_operations(n) &&
-           (op = next_to_send(c)))
-        send_op(n, op);
+           (op = next_to_send(c))) {
+        if (op->session && op->session != c->session)
+            finish(n, op, -EIO); /* what it rests on has ended with its session (S6) */
+        else
+            send_op(n, op);
+    }
     c->pumping = false;
 }
 
@@ -212,17 +217,31 @@ static struct client_op *first_unknown(struct client *c)
     return op;
 }
 
+static void choose_nonce(struct client *c)
+{
+    do
+        random_bytes(&c->nonce, sizeof(c->nonce));
+    while (c->nonce == SESSION_ENDING_NONCE);
+}
+
 static void session_lost(struct node *n)
 {
     struct client *c = &n->client;
     log_warn("the session of this node is over: what was on its way may or may not have "
              "happened; opening another");
-    c->session = 0;
+    c->session = n->session = 0;
     struct client_op *op;
     while ((op = first_unknown(c)))
         finish(n, op, -EIO);
-    random_bytes(&c->nonce, sizeof(c->nonce));
+    choose_nonce(c);
     client_open_session(n);
+}
+
+/* The leader has heard this node since that was sent, and counts from then at the earliest
+ * (contact.c); so does each leader that follows. */
+static void note_contact(struct node *n, const struct client_op *op)
+{
+    n->session_sure_us = max_u64(n->session_sure_us, op->sent_us + NODE_SESSION_SURE_US);
 }
 
 static void settle(struct node *n, struct client_op *op)
@@ -274,6 +293,7 @@ void client_answer(struct node *n, const struct answer *a)
         op->answer_error = a->status == WIRE_OK ? 0 : -a->error;
         memcpy(op->result, a->result, sizeof(op->result));
         note_room_answer(n, op);
+        note_contact(n, op);
         settle(n, op);
         break;
     case WIRE_EXPIRED:
@@ -316,7 +336,7 @@ void client_submit(struct node *n, struct client_op *op)
 {
     struct client *c = &n->client;
     op->state = OP_QUEUED;
-    op->request = op->index = 0;
+    op->request = op->index = op->sent_us = 0;
     op->flags = op->sends = 0;
     op->error = op->answer_error = 0;
     op->arrived_us = node_now();
@@ -342,7 +362,7 @@ static void session_opened(struct client_op *op)
         return;
     }
     fs_result_decode(op->result, &result);
-    n->client.session = result.value;
+    n->client.session = n->session = result.value;
     node_session_opened(n);
 }
 
@@ -365,7 +385,7 @@ void client_open_session(struct node *n)
 
 int client_start(struct node *n)
 {
-    random_bytes(&n->client.nonce, sizeof(n->client.nonce));
+    choose_nonce(&n->client);
     n->client.next_request = 1;
     client_open_session(n);
     return n->client.opening.op.failed ? -ENOMEM : 0;

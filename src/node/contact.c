@@ -50,10 +50,12 @@ static void end_session(struct node *n, uint64_t number)
     buf_release(&op);
 }
 
+/* One whose end has begun goes on to it, whoever began that. */
 static bool is_to_end(struct node *n, const struct session *s)
 {
-    return s->silent_us >= NODE_SESSION_SILENT_US &&
-           evaluate_is_session_open(n, s->number);
+    enum session_life life = evaluate_session_life(n, s->number);
+    return life == SESSION_ENDING ||
+           (life == SESSION_OPEN && s->silent_us >= NODE_SESSION_SILENT_US);
 }
 
 static void log_death(const struct session *s)
@@ -76,7 +78,8 @@ void contact_tick(struct node *n, uint64_t now_us)
     note_contact(n, n->directory.node_id);
     for (struct session *s = n->sessions; s && count < CONTACT_ENDS_TICK; s = s->next)
         if (is_to_end(n, s)) {
-            log_death(s);
+            if (evaluate_is_session_open(n, s->number))
+                log_death(s);
             silent[count++] = s->number;
         }
     for (size_t i = 0; i < count && leader_is_open(n); i++)

@@ -252,6 +252,7 @@ static void (*const commands[])(struct control_request *r, struct reader *frame)
     [CONTROL_TRANSFER] = control_transfer,
     [CONTROL_LEAVE] = control_leave,
     [CONTROL_METRICS] = control_metrics,
+    [CONTROL_LOCKS] = control_locks,
 };
 
 void control_frame(struct node *n, struct wire_connection *c, const struct wire_frame *f)

@@ -36,6 +36,8 @@ void control_put(struct control_request *r, struct reader *frame);
 void control_del(struct control_request *r, struct reader *frame);
 void control_list(struct control_request *r, struct reader *frame);
 
+void control_locks(struct control_request *r, struct reader *frame); /* control_locks.c */
+
 /* control_members.c. */
 enum { CONTROL_TRANSFER_US = 3000 * 1000 }; /* after so long nobody takes over any more */
 void control_rotate_ca(struct control_request *r, struct reader *frame); /* control_ca.c */

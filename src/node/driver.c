@@ -266,6 +266,7 @@ static int apply_record(void *arg, const struct store_record *record, uint32_t o
         a->error = removed_note_record(a->node, record);
     if (record->key[0] == FS_CLASS_CONTENT)
         a->node->leader.reclaim = true;
+    mount_note_record(a->node, record);
     return a->error;
 }
 

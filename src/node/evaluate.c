@@ -89,40 +89,95 @@ static int each_session(void *arg, const struct store_item *item)
     return 0;
 }
 
-/* Its content in progress first (S7); where that is too much for this entry the session
- * stays, and the node's next one goes on with it. */
+/* What it leaves behind, in part; 1: there is more. */
+static int abandon(struct node *n, uint64_t number, uint32_t flags, struct evaluation *e)
+{
+    struct fs_view view = ahead_view(n);
+    struct fs_change change = records_change(e->builder, e->timestamp_us);
+    struct fs_op op = {.type = FS_ABANDON, .flags = flags, .content = number};
+    struct fs_result result = {0};
+    int ret = fs_evaluate(&view, &op, &change, &result);
+    return ret < 0 ? ret : result.more > 0;
+}
+
+static int any_item(void *arg, const struct store_item *item)
+{
+    return 1;
+}
+
+/* Others get its locks by this entry, and one inode's are one record: so an entry sees to the
+ * locks of one session alone. */
+static int abandon_locks(struct node *n, uint64_t number, struct evaluation *e)
+{
+    struct fs_key from, to;
+    fs_key_locker(&from, number, 0);
+    fs_key_locker(&to, number, UINT64_MAX);
+    int ret = store_scan_ahead(n->store, from.bytes, from.size, to.bytes, to.size,
+                               any_item, NULL);
+    if (ret <= 0 || e->locks_changed)
+        return ret;
+    e->locks_changed = true;
+    return abandon(n, number, FS_LOCKS_ALONE, e);
+}
+
+/* Nothing of it is evaluated from now on (S6), though there is more to be seen to. */
+static int put_ending(struct node *n, const struct fs_key *key, struct evaluation *e)
+{
+    struct buf value = {0};
+    uint64_t node_id = 0, nonce = 0;
+    int ret = evaluate_get(n, key, &value);
+    if (ret == 0)
+        ret = session_record_decode(value.data, value.length, &node_id, &nonce);
+    buf_clear(&value);
+    session_record_encode(node_id, SESSION_ENDING_NONCE, &value);
+    if (ret == 0 && nonce != SESSION_ENDING_NONCE)
+        evaluate_put(e, key, &value);
+    buf_release(&value);
+    return ret;
+}
+
+/* Its content in progress (S7) and its locks first; where that is too much for this entry the
+ * session stays, and is ended further with the leader's next tick. */
 static int end_session(struct node *n, uint64_t number, struct evaluation *e)
 {
     if (e->builder->record_count > LIMIT_ENTRY_RECORDS / 2)
         return 0;
-    struct fs_view view = ahead_view(n);
-    struct fs_change change = records_change(e->builder, e->timestamp_us);
-    struct fs_op abandon = {.type = FS_ABANDON, .content = number};
-    struct fs_result result = {0};
-    int ret = fs_evaluate(&view, &abandon, &change, &result);
-    if (ret < 0 || result.more)
-        return ret;
     struct fs_key key;
     session_key(&key, number);
-    evaluate_put(e, &key, NULL);
-    return 0;
+    int ret = abandon(n, number, 0, e);
+    if (ret == 0)
+        ret = abandon_locks(n, number, e);
+    if (ret == 0)
+        evaluate_put(e, &key, NULL);
+    else if (ret > 0)
+        ret = put_ending(n, &key, e);
+    return ret;
+}
+
+enum session_life evaluate_session_life(struct node *n, uint64_t number)
+{
+    struct fs_key key;
+    struct buf value = {0}; /* 16 bytes, which are in memory */
+    uint64_t node_id, nonce;
+    session_key(&key, number);
+    int ret = store_get_ahead(n->store, key.bytes, key.size, &value, NULL);
+    bool ending = ret == 0 &&
+                  session_record_decode(value.data, value.length, &node_id, &nonce) == 0 &&
+                  nonce == SESSION_ENDING_NONCE;
+    buf_release(&value);
+    return ret == -ENOENT ? SESSION_OVER : ending ? SESSION_ENDING : SESSION_OPEN;
 }
 
 bool evaluate_is_session_open(struct node *n, uint64_t number)
 {
-    struct fs_key key;
-    struct buf value = {0}; /* 16 bytes, which are in memory */
-    session_key(&key, number);
-    int ret = store_get_ahead(n->store, key.bytes, key.size, &value, NULL);
-    buf_release(&value);
-    return ret != -ENOENT;
+    return evaluate_session_life(n, number) == SESSION_OPEN;
 }
 
-/* What it was building goes in batches, its record with the last of them. */
+/* What it leaves goes in batches, its record with the last of them. */
 static int evaluate_end_session(struct node *n, const struct node_op *op,
                                 struct evaluation *e)
 {
-    if (!evaluate_is_session_open(n, op->session))
+    if (evaluate_session_life(n, op->session) == SESSION_OVER)
         return 0;
     store_builder_begin(e->builder, e->timestamp_us);
     return end_session(n, op->session, e);
@@ -219,6 +274,7 @@ static bool is_allowed_when_low(const struct fs_op *op)
     return op->type == FS_UNLINK || op->type == FS_RMDIR || op->type == FS_RECLAIM ||
            op->type == FS_ABANDON || op->type == FS_RELEASE || op->type == FS_RESERVE ||
            (op->type == FS_ZERO && op->flags & FS_PUNCH) ||
+           op->type == FS_LOCK || op->type == FS_UNLOCK ||
            (op->type == FS_SETATTR && (op->set & FS_SET_SIZE) && op->size == 0);
 }
 

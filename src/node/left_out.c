@@ -1,6 +1,6 @@
 /*
  * left_out.c - what of a cluster's records does not go into a new cluster: classes C and S,
- * which were its own, and content that a session was building (P with a session, and its
+ * which were its own, locks (L and W), whose sessions are, and content that a session was building (P with a session, and its
  * extents): nobody will finish it.
  */
 #include "backup.h"

@@ -22,6 +22,7 @@ static void request_done(struct client_op *op)
     struct fs_request *request = m->request;
     request->error = op->error;
     fs_result_decode(op->result, &request->result);
+    request->session = op->session;
     request->op = op->op; /* it was lent */
     request->backend = NULL;
     free(m);
@@ -43,6 +44,7 @@ static void backend_submit(void *context, struct fs_request *request)
     m->request = request;
     m->op.op = request->op;
     m->op.subject = request->subject;
+    m->op.session = request->session;
     m->op.done = request_done;
     m->mail.deliver = request_arrived;
     request->backend = m;
@@ -91,6 +93,15 @@ static bool backend_has_room(void *context)
 {
     struct node *n = context;
     return !n->full;
+}
+
+/* The number first: it changes after the time. */
+static uint64_t backend_session(void *context, bool *ret_sure)
+{
+    struct node *n = context;
+    uint64_t session = n->session;
+    *ret_sure = session && node_now() < n->session_sure_us;
+    return session;
 }
 
 static void backend_space(void *context, uint64_t *ret_free, uint64_t *ret_total,
@@ -270,6 +281,12 @@ void mount_state_replaced(struct node *n)
         fs_mount_replaced(n->mount.mount);
 }
 
+void mount_note_record(struct node *n, const struct store_record *record)
+{
+    if (n->mount_shown && record->key[0] == FS_CLASS_LOCKS && record->key_size == 9)
+        fs_mount_locks_changed(n->mount.mount, get_be64(record->key + 1));
+}
+
 void mount_init(struct node *n)
 {
     struct mount *m = &n->mount;
@@ -284,6 +301,7 @@ void mount_init(struct node *n)
                                      .writable = backend_writable,
                                      .has_room = backend_has_room,
                                      .take_inode = backend_take_inode,
+                                     .session = backend_session,
                                      .text = backend_text,
                                      .space = backend_space,
                                      .unmounted = backend_unmounted};

@@ -151,6 +151,21 @@ int node_call_transfer(const char *data, const char *name,
                        char ret_leader[LIMIT_NAME_BYTES + 1],
                        char error[NODE_ERROR_BYTES]);
 
+/* A lock that is held or waited for, as this node knows it. */
+struct node_lock {
+    uint64_t inode;
+    char path[LIMIT_PATH_BYTES + 1]; /* "": no name leads there */
+    char node[LIMIT_NAME_BYTES + 1]; /* of whose mount */
+    uint32_t pid;                    /* there */
+    bool is_flock, writes, waits;
+    uint64_t start, end; /* bytes */
+    bool endless;        /* to the end of the file, however long it gets */
+    uint64_t since_us;   /* 1970 */
+};
+int node_call_locks(const char *data,
+                    int (*each)(void *context, const struct node_lock *lock),
+                    void *context, char error[NODE_ERROR_BYTES]);
+
 /* Keys. `write` gets the value in pieces (0 or a negative errno that ends the call);
  * `read` fills `to` and returns the number of bytes, 0 at the end, or a negative errno.
  */

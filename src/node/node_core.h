@@ -19,6 +19,8 @@ enum {
         1000 * 1000, /* a caught signal ends a call only after this (K14) */
     NODE_TRANSFER_US = 2000 * 1000, /* `stop` waits this long for a successor */
     NODE_SESSION_SILENT_US = 10 * 1000 * 1000, /* without contact: it is ended (S6) */
+    NODE_SESSION_SURE_US = 8 * 1000 * 1000, /* since something was sent that has arrived:
+                                               so long it cannot have been ended */
     NODE_NEW_LEADER_US = 1000 * 1000, /* so new a leader may not know yet who is there */
     NODE_LEAVE_US = 30 * 1000 * 1000, /* `leave` waits this long to be removed */
     NODE_DIAL_FIRST_US = 20 * 1000, /* back-off of a lost peer: first, and most */
@@ -66,6 +68,9 @@ enum {
     /* what other members ask, this node's repairs and its snapshot's chunks */
     NODE_BULK_MOST = LIMIT_MEMBERS * NODE_SERVINGS + NODE_REPAIRS + 8,
 };
+
+_Static_assert(NODE_SESSION_SURE_US + NODE_SESSION_SURE_US / 8 < NODE_SESSION_SILENT_US,
+               "a node's own view ends first, whatever a clock's drift");
 
 #define NODE_CLOCK_AHEAD_US                                                              \
     ((int64_t)3600 * 1000 * 1000) /* G2: may not lead beyond this */
@@ -331,6 +336,7 @@ int session_note_record(struct node *n, const struct store_record *record);
 /* Of recovery: sessions whose record is gone from the store are over. */
 int session_reconcile(struct node *n, struct store *store);
 void sessions_release(struct node *n);
+enum { SESSION_ENDING_NONCE = 0 }; /* in its record: it is being ended; no session's own */
 int session_record_decode(const void *data, size_t length, uint64_t *ret_node_id,
                           uint64_t *ret_nonce);
 void session_key(struct fs_key *key, uint64_t number);
@@ -600,9 +606,13 @@ struct evaluation {
     bool config_changed;
     struct members members; /* config_changed: the new ones */
     uint64_t heir;          /* EVALUATE_HAND_OVER: to whom; 0: the best */
+    bool locks_changed;     /* of a session that ends: a key is put once (G2) */
 };
 
-/* Whether it is in the state to be: an entry on its way may end it (S6). */
+/* As of the state to be: an entry on its way may end it (S6). ENDING: it is being ended, in
+ * batches, and nothing of it is evaluated any more. */
+enum session_life { SESSION_OVER, SESSION_ENDING, SESSION_OPEN };
+enum session_life evaluate_session_life(struct node *n, uint64_t number);
 bool evaluate_is_session_open(struct node *n, uint64_t number);
 /* No errno: this leader hands over, and then the operation is asked of the next one; but a
  * TRANSFER is done with that. */
@@ -672,6 +682,7 @@ void mount_start(struct node *n);
 void mount_stop(struct node *n, bool force);
 void mount_reserve(struct node *n); /* asks for inode numbers where they run low */
 void mount_state_replaced(struct node *n); /* what the kernel holds may be old */
+void mount_note_record(struct node *n, const struct store_record *record);
 
 /* ---- orphans.c: inodes without a name, and whether they are held here (S8) ----------- */
 
@@ -755,6 +766,7 @@ struct node {
     bool eligible; /* to lead */
     bool clock_wild; /* far ahead of the others' (G2) */
     int64_t clock_gap_us; /* real time minus boot time, when that was judged */
+    _Atomic uint64_t session, session_sure_us; /* the client's, and until when it is alive */
     _Atomic bool writable; /* a leader with a majority is reachable */
     _Atomic bool full;     /* this disk is low, or the leader refused what needs room */
     enum node_phase phase;

@@ -280,11 +280,13 @@ enum control_command {
     CONTROL_ROTATE_CA = 13,
     CONTROL_LEAVE = 14,
     CONTROL_METRICS = 15,
+    CONTROL_LOCKS = 16, /* after u64: an inode */
 };
 
 enum {
     CONTROL_PIECE_BYTES = 1 << 20, /* of a value, in one request or answer */
     CONTROL_LIST_NAMES = 1000,     /* in one answer */
+    CONTROL_LOCKS_INODES = 4,      /* with all the locks that one may have */
 };
 
 enum control_put_flags { CONTROL_PUT_LAST = 1 };
@@ -340,11 +342,14 @@ struct client_op;
 struct client_op {
     struct buf op; /* the caller fills it; released after done() by the caller */
     uint64_t subject;
+    uint64_t session; /* in which alone it may be sent, else -EIO; 0: in any. When it is done:
+                         in which it was */
     int error;
     uint8_t result[STORE_RESULT_BYTES];
     void (*done)(struct client_op *op);
     /* kept by client.c */
     uint64_t request, index, arrived_us;
+    uint64_t sent_us; /* last */
     int state, answer_error;
     unsigned flags, sends;
     struct client_op *next, *previous;
@@ -370,6 +375,8 @@ void node_stop(struct node *n, bool force, void (*answer)(void *context, int err
 /* As node_stop(n, false), and when the mount is gone this node is removed from the cluster.
  * Where that was refused the process ends all the same, and `answer` gets the error. */
 void node_leave(struct node *n, void (*answer)(void *context, int error), void *context);
+/* The node whose session it is; 0: it is not known, or over. */
+uint64_t node_of_session(struct node *n, uint64_t session);
 /* 0: none known. */
 uint64_t node_leader(const struct node *n);
 

@@ -45,6 +45,12 @@ struct session *session_find(struct node *n, uint64_t number)
     return NULL;
 }
 
+uint64_t node_of_session(struct node *n, uint64_t number)
+{
+    const struct session *s = session_find(n, number);
+    return s ? s->node_id : 0;
+}
+
 const struct window_slot *session_slot(const struct session *s, size_t i)
 {
     const struct window_slot *chunk = s->chunks[i / SESSION_CHUNK_SLOTS];

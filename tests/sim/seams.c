@@ -326,6 +326,11 @@ void fs_mount_replaced(struct fs_mount *m)
 {
 }
 
+/* Who waits for a lock looks again and again. */
+void fs_mount_locks_changed(struct fs_mount *m, uint64_t inode)
+{
+}
+
 /* ---- Not simulated: the control socket, and strangers that join
  * ----------------------------- */
 

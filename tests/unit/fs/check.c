@@ -33,7 +33,15 @@ struct holder_row {
     uint64_t inode, session;
 };
 
+struct locker_row {
+    uint64_t session, inode, waits;
+    bool used;
+};
+
 struct all {
+    uint64_t *locked; /* inodes */
+    struct locker_row *lockers;
+    size_t locked_count, locker_count;
     struct xattr_row *xattrs;
     struct name *names;
     struct node *nodes;
@@ -92,6 +100,17 @@ static int add(void *arg, const struct fs_item *item)
         all->holders[all->holder_count - 1] =
             (struct holder_row){first, get_be64(item->key + 9)};
         break;
+    case FS_CLASS_LOCKS:
+        ensure(item->key_size == 9);
+        GROW(all->locked, all->locked_count);
+        all->locked[all->locked_count - 1] = first;
+        break;
+    case FS_CLASS_LOCKER:
+        ensure(item->key_size == 17 && item->value && item->value_size == 8);
+        GROW(all->lockers, all->locker_count);
+        all->lockers[all->locker_count - 1] = (struct locker_row){
+            first, get_be64(item->key + 9), get_u64(item->value), false};
+        break;
     case FS_CLASS_SESSION: /* the node's */
         break;
     default:
@@ -134,6 +153,8 @@ static void unload(struct all *all)
     free(all->nodes);
     free(all->extents);
     free(all->contents);
+    free(all->locked);
+    free(all->lockers);
     free(all->holders);
 }
 
@@ -280,6 +301,46 @@ static void check_extents(struct all *all)
     }
 }
 
+static struct locker_row *locker_of(struct all *all, uint64_t session, uint64_t inode)
+{
+    for (size_t i = 0; i < all->locker_count; i++)
+        if (all->lockers[i].session == session && all->lockers[i].inode == inode)
+            return &all->lockers[i];
+    return NULL;
+}
+
+/* F1, F2 of one inode; F3 of who is in its record. */
+static void check_inode_locks(struct all *all, uint64_t inode, const struct fs_locks *l)
+{
+    ensure(node_of(all, inode) && l->count); /* F4 */
+    for (size_t i = 0; i < l->count; i++) {
+        uint64_t waits = 0;
+        ensure(l->at[i].waits == (i >= l->held));
+        for (size_t k = 0; k < i && i < l->held; k++)
+            ensure(!fs_lock_conflicts(&l->at[i], &l->at[k])); /* F1 */
+        struct fs_locks before = {.at = l->at, .held = l->held, .count = i};
+        ensure(i < l->held || fs_locks_blocker(&before, &l->at[i])); /* F2 */
+        for (size_t k = l->held; k < l->count; k++)
+            waits += l->at[k].session == l->at[i].session &&
+                     l->at[k].kind == FS_LOCK_FCNTL;
+        struct locker_row *row = locker_of(all, l->at[i].session, inode);
+        ensure(row && row->waits == waits); /* F3 */
+        row->used = true;
+    }
+}
+
+static void check_locks(const struct fs_view *view, struct all *all)
+{
+    for (size_t i = 0; i < all->locked_count; i++) {
+        struct fs_locks locks;
+        ensure(fs_locks_read(view, all->locked[i], &locks) == 0);
+        check_inode_locks(all, all->locked[i], &locks);
+        fs_locks_release(&locks);
+    }
+    for (size_t i = 0; i < all->locker_count; i++)
+        ensure(all->lockers[i].used); /* F3 */
+}
+
 void check_view(const struct fs_view *view)
 {
     check_count(view);
@@ -293,6 +354,7 @@ struct check_counts check_count(const struct fs_view *view)
     check_xattrs(&all);
     uint64_t orphans = check_orphans(&all);
     check_extents(&all);
+    check_locks(view, &all);
     struct check_counts counts = {
         .names = all.name_count,
         .inodes = all.node_count,

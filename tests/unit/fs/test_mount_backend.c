@@ -5,7 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { SESSION = 7, INODES = 10000 };
+enum { SESSION = BACKEND_OTHER - 1, INODES = 10000 };
 
 struct queued {
     struct queued *next;
@@ -38,6 +38,21 @@ static void watch(struct backend *b)
         b->empties++;
 }
 
+/* What may hold of the session of `op` before it is evaluated. */
+static int fence(struct backend *b, struct fs_request *r)
+{
+    bool other = r->session && r->session != b->session;
+    r->session = other ? r->session : b->session;
+    return other ? -EIO : 0;
+}
+
+static void tell_of_locks(struct backend *b, const struct fs_op *op)
+{
+    struct fs_mount *mount = b->mount;
+    if (mount && (op->type == FS_LOCK || op->type == FS_UNLOCK || op->type == FS_ABANDON))
+        fs_mount_locks_changed(mount, op->inode);
+}
+
 static void remove_made(struct backend *b)
 {
     struct fs_result result;
@@ -63,7 +78,10 @@ static void perform(struct backend *b, struct queued *q)
         b->failed++;
     } else {
         r->result = (struct fs_result){0};
-        r->error = evaluate(b, &op, SESSION, &r->result);
+        r->error = fence(b, r);
+        if (!r->error)
+            r->error = evaluate(b, &op, b->session, &r->result);
+        b->told = op;
         b->counts[op.type]++;
         b->total++;
         watch(b);
@@ -111,7 +129,10 @@ static void *loop_main(void *arg)
         perform(b, q);
         b->queued_count--;
         pthread_cond_broadcast(&b->changed);
+        struct fs_op told = b->told;
+        b->told.type = 0;
         pthread_mutex_unlock(&b->lock);
+        tell_of_locks(b, &told);
         q->request->done(q->request);
         free(q);
         pthread_mutex_lock(&b->lock);
@@ -182,6 +203,13 @@ static void on_interrupt(void *context, struct fs_request *request, bool fatal)
     pthread_mutex_unlock(&b->lock);
 }
 
+static uint64_t on_session(void *context, bool *ret_sure)
+{
+    struct backend *b = context;
+    *ret_sure = !b->unsure;
+    return b->session;
+}
+
 static bool on_writable(void *context)
 {
     struct backend *b = context;
@@ -237,7 +265,7 @@ static void on_unmounted(void *context)
 
 void backend_start(struct backend *b)
 {
-    *b = (struct backend){.end = NULL};
+    *b = (struct backend){.session = SESSION};
     b->end = &b->first;
     memory_init(&b->memory);
     b->memory.timestamp_us = clock_real_us();
@@ -263,6 +291,7 @@ void backend_start(struct backend *b)
         .has_room = on_has_room,
         .take_inode = on_take_inode,
         .space = on_space,
+        .session = on_session,
         .text = on_text,
         .unmounted = on_unmounted,
     };
@@ -352,8 +381,9 @@ unsigned backend_count(struct backend *b, uint32_t type)
 int backend_do(struct backend *b, const struct fs_op *op, struct fs_result *ret)
 {
     pthread_mutex_lock(&b->lock);
-    int error = evaluate(b, op, SESSION + 1, ret);
+    int error = evaluate(b, op, BACKEND_OTHER, ret);
     pthread_mutex_unlock(&b->lock);
+    tell_of_locks(b, op);
     return error;
 }
 

@@ -9,6 +9,7 @@
 #include "memory_view.h"
 
 enum { LONG_TEXT_BYTES = 300000 }; /* of .tierce/metrics, at least */
+enum { BACKEND_OTHER = 8 }; /* the session of another host, by which backend_do() does */
 
 struct queued;
 
@@ -27,6 +28,10 @@ struct backend {
     bool no_inodes;        /* take_inode gives none */
     _Atomic bool alone;    /* no majority */
     _Atomic bool full;     /* no room */
+    _Atomic bool unsure;   /* the session may have ended */
+    _Atomic uint64_t session; /* of the mount */
+    struct fs_op told; /* of the operation that was done last, where it may change locks */
+    struct fs_mount *_Atomic mount; /* told of locks, where it is set */
     _Atomic bool no_texts; /* of .tierce */
     _Atomic unsigned texts; /* how many it gave */
     unsigned queued_count; /* submitted, not done */

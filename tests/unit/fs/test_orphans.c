@@ -226,7 +226,7 @@ static void test_a_cold_record_ends_the_batch(void **state)
     assert_int_equal(op_release(&m, A, inodes, 3), 3);
     m.fail_error = -EAGAIN;
     m.calls = 0;
-    m.fail_at = 4; /* a scan and a get for each: the second inode's record */
+    m.fail_at = 6; /* two scans and two gets for each: the second inode's record */
     assert_int_equal(op_release(&m, B, inodes, 3), 1);
     assert_false(is_there(inodes[0]));
     assert_true(is_there(inodes[1]));

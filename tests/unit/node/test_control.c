@@ -287,14 +287,14 @@ static int ask(const struct buf *request, unsigned timeout_ms, struct buf *answe
 
 static void test_malformed_requests_are_refused(void **state)
 {
-    for (int command = 0; command <= CONTROL_METRICS + 1; command++) {
+    for (int command = 0; command <= CONTROL_LOCKS + 1; command++) {
         if (command == CONTROL_ROTATE_CA || command == CONTROL_METRICS)
             continue;
         struct buf request = {0}, answer = {0};
         buf_u8(&request, (uint8_t)command);
         buf_bytes(&request, "\xff\xff\xff", 3);
         int result = ask(&request, 0, &answer);
-        if (command == 0 || command > CONTROL_METRICS) {
+        if (command == 0 || command > CONTROL_LOCKS) {
             assert_int_equal(result, 0);
             assert_int_equal(answer.data[0], WIRE_REFUSED);
         } else {

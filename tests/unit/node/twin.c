@@ -157,6 +157,11 @@ uint32_t node_backup_idle_ms(const struct node *n)
     return n->backup_idle_ms;
 }
 
+uint64_t node_of_session(struct node *n, uint64_t session)
+{
+    return 0;
+}
+
 struct store *node_store(struct node *n)
 {
     return n->store;
