@@ -188,6 +188,28 @@ def check_streams(cluster, streams, i):
               f'links of stream {s.node} on mount {i}: {links}, expected {allowed}')
 
 
+def kill_and_start(c, streams, i):
+    """Under the streams of all; that of node i rests afterwards. Returns after how long all others
+    wrote again."""
+    victim, survivors = streams[i], [s for s in streams if s.node != i]
+    victim.expect_death()
+    at = c.kill9(i)
+    wait_for(lambda: all(s.first_after(at) for s in survivors), 'writes go on after the kill')
+    gap = max(s.first_after(at) for s in survivors) - at
+    wait_for(lambda: victim.resting.is_set() or victim.error,
+             'the stream of the killed node notices')
+    victim.check()
+    c.start(i)
+    c.wait_caught_up([i])
+    return gap
+
+
+def let_end(streams):
+    for s in streams:
+        s.ending = True
+        s.resumed.set()
+
+
 def test_leader_killed_in_a_stream_of_writes(t):
     c = t.cluster()
     streams = [Stream(c, i) for i in range(3)]
@@ -202,24 +224,12 @@ def test_leader_killed_in_a_stream_of_writes(t):
                 return all(len(s.log) >= mark + 10 for s, mark in zip(streams, marks))
             wait_for(all_write, f'all streams make progress before kill {turn}')
             leader = c.leader()
-            survivors = [s for s in streams if s.node != leader]
             before = streams[leader].unacknowledged
-            streams[leader].expect_death()
-            at = c.kill9(leader)
-            wait_for(lambda: all(s.first_after(at) for s in survivors),
-                     f'writes go on after kill {turn}')
-            gaps.append(max(s.first_after(at) for s in survivors) - at)
-            wait_for(lambda: streams[leader].resting.is_set() or streams[leader].error,
-                     'the stream of the killed node notices')
-            streams[leader].check()
+            gaps.append(kill_and_start(c, streams, leader))
             interrupted += streams[leader].unacknowledged - before
-            c.start(leader)
-            c.wait_caught_up([leader])
             streams[leader].resume()
     finally:
-        for s in streams:
-            s.ending = True
-            s.resumed.set()
+        let_end(streams)
     for s in streams:
         s.end()
     done = sum(len(s.log) for s in streams)
@@ -343,20 +353,10 @@ def test_follower_killed_does_not_stop_writes(t):
     try:
         for turn in range(4):
             follower = [i for i in range(3) if i != c.leader()][turn % 2]
-            streams[follower].expect_death()
-            at = c.kill9(follower)
-            wait_for(lambda: all(s.first_after(at) for s in streams if s.node != follower),
-                     'writes go on')
-            wait_for(lambda: streams[follower].resting.is_set() or streams[follower].error,
-                     'the stream of the killed node notices')
-            streams[follower].check()
-            c.start(follower)
-            c.wait_caught_up([follower])
+            kill_and_start(c, streams, follower)
             streams[follower].resume()
     finally:
-        for s in streams:
-            s.ending = True
-            s.resumed.set()
+        let_end(streams)
     for s in streams:
         s.end()
     for i in range(3):

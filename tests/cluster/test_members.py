@@ -85,6 +85,20 @@ def others(cluster, i):
     return [k for k in cluster.up() if k != i]
 
 
+def start(t):
+    """A cluster of three, its leader, and the two others."""
+    c = t.cluster(3)
+    leader = c.leader()
+    return c, leader, *others(c, leader)
+
+
+def writing(c, i):
+    """A writer at node i that has begun."""
+    writer = Writer(c, i)
+    writer.wait_progress()
+    return writer
+
+
 def check_refuses_to_start(cluster, i):
     result = cluster.tierce(*cluster.start_arguments(i), data=i, code=1)
     check('was removed from its cluster' in result.error and 'tierce join' in result.error,
@@ -113,9 +127,7 @@ def test_members_are_listed(t):
 
 
 def test_a_member_is_removed_while_it_writes(t):
-    c = t.cluster(3)
-    leader = c.leader()
-    gone, stays = others(c, leader)
+    c, leader, gone, stays = start(t)
     writer, doomed = Writer(c, stays), Writer(c, gone, 'doomed')
     writer.wait_progress()
     doomed.wait_progress(5)
@@ -138,11 +150,8 @@ def test_a_member_is_removed_while_it_writes(t):
 
 
 def test_a_leader_is_removed(t):
-    c = t.cluster(3)
-    leader = c.leader()
-    first, second = others(c, leader)
-    writer = Writer(c, first)
-    writer.wait_progress()
+    c, leader, first, second = start(t)
+    writer = writing(c, first)
     c.tierce('remove', f'n{leader}', data=second)
     c.wait_ended(leader)
     check(not is_mounted(c.nodes[leader].mount), 'the mount of a removed node goes')
@@ -171,9 +180,7 @@ def test_a_removal_outlives_the_leader_that_was_asked(t):
 
 
 def test_a_removed_node_that_was_down_is_turned_away(t):
-    c = t.cluster(3)
-    leader = c.leader()
-    gone, stays = others(c, leader)
+    c, leader, gone, stays = start(t)
     c.kill9(gone)
     writer = Writer(c, stays)
     c.tierce('remove', f'n{gone}', data=leader)
@@ -209,9 +216,7 @@ def test_a_removed_node_that_was_down_is_turned_away(t):
 
 
 def test_a_change_that_would_lose_the_majority_is_refused(t):
-    c = t.cluster(3)
-    leader = c.leader()
-    down, up = others(c, leader)
+    c, leader, down, up = start(t)
     c.kill9(down)
     writer = Writer(c, up)
     wait_for(lambda: not members(c, leader)[f'n{down}']['reachable'], 'it is unreachable')
@@ -234,17 +239,14 @@ def test_a_change_that_would_lose_the_majority_is_refused(t):
 
 
 def test_leave(t):
-    c = t.cluster(3)
-    leader = c.leader()
-    leaver, stays = others(c, leader)
+    c, leader, leaver, stays = start(t)
     with open(c.path(leaver, 'held'), 'w') as f:
         f.write('x')
         f.flush()
         result = c.tierce('leave', data=leaver, code=1)
         check('fuser' in result.error, f'open files are in the way, as with stop\n{result}')
     check_equal(len(members(c, leaver)), 3, 'members after a leave that was refused')
-    writer = Writer(c, stays)
-    writer.wait_progress()
+    writer = writing(c, stays)
     result = c.tierce('leave', data=leaver)
     check('has left the cluster' in result.text, f'{result}')
     check(not is_mounted(c.nodes[leaver].mount), 'the mount of a node that leaves goes')
@@ -263,11 +265,8 @@ def test_leave(t):
 
 
 def test_a_lost_host_is_replaced(t):
-    c = t.cluster(3)
-    leader = c.leader()
-    lost, stays = others(c, leader)
-    writer = Writer(c, stays)
-    writer.wait_progress()
+    c, leader, lost, stays = start(t)
+    writer = writing(c, stays)
     spare = f'{c.base}/spare'
     token = invite(c, leader)
     result = c.tierce('join', token, '--replace', f'n{lost}', '--name', 'new', '--listen',
@@ -357,11 +356,8 @@ def add_node(c, name, *options):
 
 
 def test_transfer(t):
-    c = t.cluster(3)
-    leader = c.leader()
-    first, second = others(c, leader)
-    writer = Writer(c, first)
-    writer.wait_progress()
+    c, leader, first, second = start(t)
+    writer = writing(c, first)
     for to, by in ((first, first), (second, first), (second, second), (leader, first)):
         result = c.tierce('transfer', f'n{to}', data=by)
         check_equal(result.text, f'n{to} leads\n', 'what transfer says')
@@ -411,11 +407,8 @@ def wait_addresses(c):
 
 
 def test_a_node_that_moved_is_found_by_its_certificate(t):
-    c = t.cluster(3)
-    leader = c.leader()
-    mover, stays = others(c, leader)
-    writer = Writer(c, stays)
-    writer.wait_progress()
+    c, leader, mover, stays = start(t)
+    writer = writing(c, stays)
     c.stop(mover)
     move(c, mover)
     c.start(mover)
