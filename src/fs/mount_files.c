@@ -31,7 +31,7 @@ static bool takes_whole_appends(const struct fuse_file_info *fi)
     return (fi->flags & O_APPEND) && (fi->flags & O_ACCMODE) == O_WRONLY;
 }
 
-void handle_reply(fuse_req_t req, struct handle *handle, struct fuse_file_info *fi,
+bool handle_reply(fuse_req_t req, struct handle *handle, struct fuse_file_info *fi,
                   const struct fuse_entry_param *entry)
 {
     struct fs_mount *m = fuse_req_userdata(req);
@@ -39,7 +39,7 @@ void handle_reply(fuse_req_t req, struct handle *handle, struct fuse_file_info *
     fi->direct_io = takes_whole_appends(fi);
     int error = entry ? fuse_reply_create(req, entry, fi) : fuse_reply_open(req, fi);
     if (error != -ENOENT)
-        return;
+        return true;
     pthread_mutex_lock(&m->lock); /* the caller is gone: no RELEASE will come */
     handle_release(handle);
     if (entry)
@@ -47,6 +47,7 @@ void handle_reply(fuse_req_t req, struct handle *handle, struct fuse_file_info *
     if (m->send_first)
         committer_wake(m, 0);
     pthread_mutex_unlock(&m->lock);
+    return false;
 }
 
 /* With the lock held: the kernel leaves it to this open to drop set-id bits. Who may keep
@@ -97,6 +98,7 @@ static void finish_open(fuse_req_t req, struct handle *handle, struct fuse_file_
                         const struct stat *attr, int error)
 {
     struct fs_mount *m = fuse_req_userdata(req);
+    uint64_t inode = attr->st_ino, version = 0;
     pthread_mutex_lock(&m->lock);
     if (error == -ESTALE)
         error = open_removed(handle);
@@ -104,11 +106,19 @@ static void finish_open(fuse_req_t req, struct handle *handle, struct fuse_file_
         error = open_truncated(handle, attr, fuse_req_ctx(req)->uid);
     if (error)
         handle_release(handle);
-    mount_unlock_and_send(m);
-    if (error)
-        fuse_reply_err(req, -error);
     else
-        handle_reply(req, handle, fi, NULL);
+        fi->keep_cache = pages_may_stay(m, handle->file, inode, &version);
+    mount_unlock_and_send(m);
+    if (error) {
+        fuse_reply_err(req, -error);
+        return;
+    }
+    bool kept = fi->keep_cache || takes_whole_appends(fi);
+    if (!handle_reply(req, handle, fi, NULL) || kept || !version)
+        return;
+    pthread_mutex_lock(&m->lock);
+    pages_begin(m, inode, version);
+    pthread_mutex_unlock(&m->lock);
 }
 
 static void answer_writable(struct mount_call *call, int error)
@@ -151,7 +161,7 @@ static bool must_ask_first(const struct fs_mount *m, int flags)
 void on_open(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
 {
     struct fs_mount *m = fuse_req_userdata(req);
-    struct stat attr;
+    struct stat attr = {.st_ino = inode};
     pthread_mutex_lock(&m->lock);
     struct file *file = file_get(m, inode);
     struct handle *handle = file ? handle_new(file, fi->flags) : NULL;

@@ -42,6 +42,7 @@ enum {
     MOUNT_BACKGROUND = 4096,        /* requests of the kernel's own, in flight */
     MOUNT_COMMIT_DELAY_US = 100000, /* from the first buffered byte */
     MOUNT_WATCH_US = 200000,        /* how often callers that wait are looked at (K14) */
+    MOUNT_PAGES = 4096,             /* files whose pages' version is remembered */
     MOUNT_SEEN = 256,               /* records of late look-ups that are remembered ... */
     MOUNT_SEEN_US = 1000000,        /* ... for so long */
     MOUNT_SESSION_US = 1000000, /* how often it is made sure that the session of who holds
@@ -220,6 +221,12 @@ struct seen {
     struct buf record;
 };
 
+/* The version that counted when the kernel last dropped its pages of an inode (0: none)
+ * at an open. */
+struct pages {
+    uint64_t inode, version;
+};
+
 /* What -o says that everything here belongs to, and may be done with: shown to this
  * host's kernel, which checks permissions by it, and nowhere else. */
 struct mount_shown {
@@ -243,6 +250,7 @@ struct fs_mount {
     struct pending *pendings;
     struct text *texts; /* open files of `.tierce/` */
     struct seen seen[MOUNT_SEEN];
+    struct pages pages[MOUNT_PAGES];
     uint64_t next_layer, next_call, next_generation;
     struct fs_mount_load load;
     unsigned calls_waiting; /* workers that wait for `idle`: there are too many calls */
@@ -314,6 +322,16 @@ void seen_keep(struct fs_mount *m, uint64_t inode, const struct buf *record,
 int seen_find(const struct fs_mount *m, uint64_t inode, struct buf *record,
               struct fs_inode *ret);
 void seen_release(struct fs_mount *m);
+
+/* ---- mount_pages.c; with the lock held ---- */
+
+/* Whether an open of the kernel's number `inode` may let it keep the pages it has.
+ * *ret_version: what counts now, for pages_begin(); 0: not known. */
+bool pages_may_stay(struct fs_mount *m, const struct file *file, uint64_t inode,
+                    uint64_t *ret_version);
+/* After an open that did not: the kernel has dropped them all. */
+void pages_begin(struct fs_mount *m, uint64_t inode, uint64_t version);
+void pages_forget(struct fs_mount *m); /* of all files */
 
 /* ---- mount_detached.c ---- */
 
@@ -513,8 +531,8 @@ void on_copy_file_range(fuse_req_t req, fuse_ino_t inode_in, off_t offset_in,
 void on_lseek(fuse_req_t req, fuse_ino_t inode, off_t offset, int whence,
               struct fuse_file_info *fi);
 
-/* Tells the kernel of a handle; takes it back where the caller is gone. */
-void handle_reply(fuse_req_t req, struct handle *handle, struct fuse_file_info *fi,
+/* Tells the kernel of a handle; false: takes it back, as the caller is gone. */
+bool handle_reply(fuse_req_t req, struct handle *handle, struct fuse_file_info *fi,
                   const struct fuse_entry_param *entry);
 
 void on_opendir(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi);

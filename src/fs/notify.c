@@ -82,6 +82,7 @@ void fs_mount_locks_changed(struct fs_mount *m, uint64_t inode)
 void fs_mount_replaced(struct fs_mount *m)
 {
     pthread_mutex_lock(&m->lock);
+    pages_forget(m);
     for (size_t i = 0; i < MOUNT_BUCKETS; i++)
         for (struct file *f = m->files[i]; f; f = f->next) {
             file_changed(f);
