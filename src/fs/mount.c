@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 /* READDIRPLUS always: `find` is an order of magnitude faster (K16). HANDLE_KILLPRIV is
- * not taken: the kernel clears set-user-id bits by a SETATTR of its own. Requests without
+ * not taken, but its second version, by mount_io.c. Requests without
  * a handler are answered ENOSYS, and the kernel stops asking: FSYNCDIR (success:
  * names are committed when they are made). */
 static void on_init(void *mount, struct fuse_conn_info *conn)
@@ -249,6 +249,8 @@ static int session_mount(struct fs_mount *m, char *argument, char error[FS_ERROR
     fuse_complaint = NULL;
     fuse_opt_free_args(&args);
     memcpy(complaint, whole, sizeof(complaint) - 1);
+    if (!result)
+        result = mount_io_start(m);
     if (result)
         return fail(error, result,
                     "cannot mount at %s: %s (is the fuse module loaded, /dev/fuse there, "

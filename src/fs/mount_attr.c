@@ -258,6 +258,8 @@ static void attributes_show(const struct overlay_attributes *a, const uint64_t *
                             struct stat *attr)
 {
     struct timespec now = ns_timespec(now_ns());
+    if (a->set & FS_SET_NO_SETID)
+        attr->st_mode = fs_mode_without_setid(attr->st_mode);
     if (a->set & FS_SET_MODE)
         attr->st_mode = (attr->st_mode & S_IFMT) | (a->mode & 07777);
     if (a->set & FS_SET_UID)
@@ -332,9 +334,7 @@ static enum outcome setattr_replacing(struct mount_call *call, struct file *file
         pending_set(file->pending, a);
     else if (a->set && was_written) {
         struct overlay_layer *same;
-        struct overlay_attributes all = *a;
-        all.set |= l->attributes.set & FS_SET_NO_SETID;
-        overlay_set(&file->overlay, &file->mount->next_layer, &all, NULL, &same);
+        overlay_set(&file->overlay, &file->mount->next_layer, a, NULL, &same);
         wait_for_layer(call, file, l);
         return WAITING;
     }
@@ -436,6 +436,8 @@ void on_setattr(fuse_req_t req, fuse_ino_t inode, struct stat *attr, int set,
     struct fs_mount *m = fuse_req_userdata(req);
     struct overlay_attributes a;
     attributes_of(attr, set, &a);
+    if (m->tells_setid && request_drops_setid(req))
+        a.set |= FS_SET_NO_SETID;
     uint64_t size = (uint64_t)attr->st_size;
     const uint64_t *sized = set & FUSE_SET_ATTR_SIZE ? &size : NULL;
     struct stat shown;
@@ -446,6 +448,15 @@ void on_setattr(fuse_req_t req, fuse_ino_t inode, struct stat *attr, int set,
                      : mount_attributes(m, inode, &shown);
     if (error) {
         fuse_reply_err(req, -error);
+        return;
+    }
+    /* What has no flag of its own for it: fallocate and the like. */
+    if (!a.set && !sized && fuse_req_ctx(req)->uid != 0 &&
+        fs_mode_without_setid(shown.st_mode) != shown.st_mode)
+        a.set = FS_SET_NO_SETID;
+    if (!a.set && !sized) {
+        mount_show(m, &shown);
+        fuse_reply_attr(req, &shown, 0);
         return;
     }
     struct mount_call *call = call_new(m, req, answer_attr);

@@ -50,19 +50,17 @@ bool handle_reply(fuse_req_t req, struct handle *handle, struct fuse_file_info *
     return false;
 }
 
-/* With the lock held: the kernel leaves it to this open to drop set-id bits. Who may keep
- * them is root here (CAP_FSETID is not told). They go with the value that was theirs. */
-static void drop_setid(struct file *file, uid_t uid)
+/* With the lock held: the kernel leaves it to us to drop set-id bits. They go with the value
+ * that was theirs. */
+static void drop_setid(struct file *file, struct overlay_layer *l)
 {
-    if (uid == 0)
-        return;
     if (file->pending)
         file->pending->mode = fs_mode_without_setid(file->pending->mode);
-    overlay_open(&file->overlay)->attributes.set |= FS_SET_NO_SETID;
+    l->attributes.set |= FS_SET_NO_SETID;
 }
 
 /* With the lock held: the handle's O_TRUNC begins a new value. */
-static int open_truncated(struct handle *handle, const struct stat *attr, uid_t uid)
+static int open_truncated(struct handle *handle, const struct stat *attr, bool drops)
 {
     struct file *file = handle->file;
     int error =
@@ -70,7 +68,8 @@ static int open_truncated(struct handle *handle, const struct stat *attr, uid_t 
                         file->flying ? file->flight_layer : NULL, &handle->truncated);
     if (error)
         return error;
-    drop_setid(file, uid);
+    if (drops)
+        drop_setid(file, overlay_open(&file->overlay));
     file->known = *attr;
     file_touch(file);
     return 0;
@@ -95,7 +94,7 @@ static int open_removed(struct handle *handle)
 }
 
 static void finish_open(fuse_req_t req, struct handle *handle, struct fuse_file_info *fi,
-                        const struct stat *attr, int error)
+                        const struct stat *attr, bool drops, int error)
 {
     struct fs_mount *m = fuse_req_userdata(req);
     uint64_t inode = attr->st_ino, version = 0;
@@ -103,7 +102,7 @@ static void finish_open(fuse_req_t req, struct handle *handle, struct fuse_file_
     if (error == -ESTALE)
         error = open_removed(handle);
     else if (!error && fi->flags & O_TRUNC)
-        error = open_truncated(handle, attr, fuse_req_ctx(req)->uid);
+        error = open_truncated(handle, attr, drops);
     if (error)
         handle_release(handle);
     else
@@ -123,7 +122,8 @@ static void finish_open(fuse_req_t req, struct handle *handle, struct fuse_file_
 
 static void answer_writable(struct mount_call *call, int error)
 {
-    finish_open(call->req, call->handle, &call->fi, &call->attr, error);
+    finish_open(call->req, call->handle, &call->fi, &call->attr, call->drops_setid,
+                error);
 }
 
 /* Programs look at the error of open more often than at that of close: without a majority,
@@ -142,6 +142,7 @@ static void open_when_writable(fuse_req_t req, struct handle *handle,
     call->handle = handle;
     call->fi = *fi;
     call->attr = *attr;
+    call->drops_setid = request_drops_setid(req);
     call_start(call, &(struct fs_op){.type = FS_SETATTR, .inode = handle->file->inode});
 }
 
@@ -176,7 +177,7 @@ void on_open(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
     if (!error && must_ask_first(m, fi->flags))
         open_when_writable(req, handle, fi, &attr);
     else
-        finish_open(req, handle, fi, &attr, error);
+        finish_open(req, handle, fi, &attr, request_drops_setid(req), error);
 }
 
 /* ---- Reading ---- */
@@ -335,7 +336,7 @@ static int write_check(const struct file *file, uint64_t offset, size_t size, bo
 
 /* With the lock held. */
 static int write_take(struct handle *handle, const struct fuse_file_info *fi,
-                      uint64_t offset, const char *data, size_t size,
+                      uint64_t offset, const char *data, size_t size, bool drops,
                       enum write_wait *ret_wait, struct overlay_layer **ret_layer)
 {
     struct file *file = handle->file;
@@ -356,6 +357,8 @@ static int write_take(struct handle *handle, const struct fuse_file_info *fi,
     if (!fi->writepage)
         handle->written = id;
     struct overlay_layer *l = overlay_find(&file->overlay, id);
+    if (drops)
+        drop_setid(file, l);
     *ret_wait = l == detached_layer(file) ? WRITE_AT_ONCE : write_settle(file, l, sync);
     *ret_layer = l;
     return 0;
@@ -368,6 +371,7 @@ void on_write(fuse_req_t req, fuse_ino_t inode, const char *data, size_t size,
     struct handle *handle = handle_of(fi);
     enum write_wait wait = WRITE_AT_ONCE;
     struct overlay_layer *l = NULL;
+    bool drops = m->tells_setid && request_drops_setid(req);
     struct mount_call *call = call_new(m, req, answer_write);
     if (!call)
         return;
@@ -376,7 +380,7 @@ void on_write(fuse_req_t req, fuse_ino_t inode, const char *data, size_t size,
     call->size = size;
     call->holds_pages = true;
     pthread_mutex_lock(&m->lock);
-    int error = write_take(handle, fi, (uint64_t)offset, data, size, &wait, &l);
+    int error = write_take(handle, fi, (uint64_t)offset, data, size, drops, &wait, &l);
     if (!error && wait == WRITE_COMMIT) {
         call->handle = handle;
         call_wait(call, &l->waiting, handle->file);

@@ -197,6 +197,7 @@ struct mount_call {
     enum lock_step lock_step;
     bool lock_waits; /* it may be queued */
     int lock_error;  /* of what it answers when the lock is gone */
+    bool drops_setid;  /* an open with O_TRUNC, of who may not keep set-id bits */
     /* Names and directories the operation touches: what is pending there is made first.
      */
     struct {
@@ -241,6 +242,8 @@ struct fs_mount {
     char *mountpoint;
     dev_t device;
     int mount_id; /* of /proc/self/mountinfo */
+    uint64_t init_unique; /* of INIT, until it is answered */
+    bool tells_setid;     /* the kernel says who may keep set-id bits, and leaves them to us */
     pthread_mutex_t lock;
     pthread_cond_t idle;  /* something was committed or answered */
     pthread_cond_t timer; /* for the committer */
@@ -397,6 +400,15 @@ void *committer_main(void *mount);
 /* Commits all that is buffered by now, and waits for it and for the calls of before. Not
  * on the loop. */
 void mount_flush_all(struct fs_mount *m);
+
+/* ---- mount_io.c ---- */
+
+/* Puts itself between libfuse and the kernel: before the session's first request. */
+int mount_io_start(struct fs_mount *m);
+/* Whether its caller may not keep set-id bits of what it changes. In the thread and the
+ * handler of a WRITE, SETATTR or OPEN. A kernel that leaves nothing to us has seen to WRITE
+ * and SETATTR itself. */
+bool request_drops_setid(fuse_req_t req);
 
 /* ---- mount_call.c ---- */
 

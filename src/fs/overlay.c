@@ -1,6 +1,8 @@
 /* overlay.c - layers of uncommitted writes over an inode's committed value (K11, K12). */
 #include "overlay.h"
 
+#include "fs.h"
+
 #include <errno.h>
 
 /* ---- Ranges ---- */
@@ -356,13 +358,17 @@ int overlay_write(struct overlay *o, uint64_t *next_id, uint64_t offset, const v
     return 0;
 }
 
-static void drop_hidden(struct overlay *o, const struct overlay_layer *flying)
+/* Drops what a new value hides. Returns what of it is to be done with that value. */
+static uint32_t drop_hidden(struct overlay *o, const struct overlay_layer *flying)
 {
     struct overlay_layer **at = &o->first, *last = NULL;
+    uint32_t set = 0;
     while (*at) {
         struct overlay_layer *l = *at;
-        if (l != flying && !l->waiting && !l->attributes.set && !l->building) {
+        bool sets = l->attributes.set & ~(uint32_t)FS_SET_NO_SETID;
+        if (l != flying && !l->waiting && !sets && !l->building) {
             *at = l->next;
+            set |= l->attributes.set;
             overlay_layer_free(l);
         } else {
             last = l;
@@ -370,6 +376,7 @@ static void drop_hidden(struct overlay *o, const struct overlay_layer *flying)
         }
     }
     o->last = last;
+    return set;
 }
 
 int overlay_replace(struct overlay *o, uint64_t *next_id,
@@ -387,7 +394,7 @@ int overlay_replace(struct overlay *o, uint64_t *next_id,
         l = layer_push(&above, next_id, OVERLAY_REPLACE);
         if (!l)
             return -ENOMEM;
-        drop_hidden(o, flying);
+        l->attributes.set = drop_hidden(o, flying);
         overlay_move(o, &above);
     }
     *ret_id = l->id;
@@ -438,7 +445,9 @@ int overlay_set(struct overlay *o, uint64_t *next_id,
         l->sized = true;
         l->size = *size;
     }
+    uint32_t before = l->attributes.set & FS_SET_NO_SETID; /* by a write: then these */
     l->attributes = *attributes;
+    l->attributes.set |= before;
     l->sealed = true;
     *ret = l;
     return 0;

@@ -84,6 +84,8 @@ void pending_attributes(const struct file *file, struct stat *ret)
 void pending_set(struct pending *p, const struct overlay_attributes *a)
 {
     p->ctime_ns = now_ns();
+    if (a->set & FS_SET_NO_SETID)
+        p->mode = fs_mode_without_setid(p->mode);
     if (a->set & FS_SET_MODE)
         p->mode = (p->mode & S_IFMT) | (a->mode & 07777);
     if (a->set & FS_SET_UID)

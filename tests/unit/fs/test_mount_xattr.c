@@ -7,6 +7,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <sys/fsuid.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
@@ -40,6 +41,7 @@ static int set_up(void **state)
 
 static int tear_down(void **state)
 {
+    backend_hold(&backend, false);
     if (mount_ && fs_mount_stop(mount_, true) != 0)
         return -1;
     fs_mount_free(mount_);
@@ -66,6 +68,15 @@ static int must_open(const char *name, int flags)
     int fd = open(at(name), flags | O_CLOEXEC, 0644);
     must(fd);
     return fd;
+}
+
+/* Another user writes a byte to what is open. */
+static void write_as(uid_t uid, int fd)
+{
+    setfsuid(uid);
+    ssize_t written = pwrite(fd, "U", 1, 0);
+    setfsuid(0);
+    assert_int_equal(written, 1);
 }
 
 static void assert_is(ssize_t length, const char *got, const char *expected)
@@ -159,6 +170,65 @@ static void test_capability_after_a_write(void **state)
                      sizeof(all));
 }
 
+/* The kernel asks once whether there is a capability, not before each write (K16). */
+static void test_writes_ask_for_nothing(void **state)
+{
+    enum { WRITES = 100 };
+    backend_put(&backend, "f", "value", 5);
+    int fd = must_open("f", O_RDWR);
+    backend_hold(&backend, true); /* an evaluation asks too */
+    assert_int_equal(pwrite(fd, "x", 1, 0), 1);
+    uint64_t before = __atomic_load_n(&backend.memory.calls, __ATOMIC_SEQ_CST);
+    for (int i = 0; i < WRITES; i++)
+        assert_int_equal(pwrite(fd, "x", 1, i), 1);
+    uint64_t asked = __atomic_load_n(&backend.memory.calls, __ATOMIC_SEQ_CST) - before;
+    assert_true(asked < WRITES / 10);
+    backend_hold(&backend, false);
+    close(fd);
+}
+
+/* Who may not keep set-id bits is said with each write; they are shown as gone at once. */
+static void test_setid_goes_with_a_write(void **state)
+{
+    struct stat st;
+    struct fs_inode inode;
+    backend_put(&backend, "f", "value", 5);
+    must(chmod(at("f"), 06777));
+    int fd = must_open("f", O_RDWR), root = must_open("f", O_RDWR);
+    assert_int_equal(pwrite(root, "R", 1, 0), 1);
+    must(fsync(root));
+    must(stat(at("f"), &st));
+    assert_int_equal(st.st_mode, S_IFREG | 06777);
+    write_as(1, fd);
+    must(stat(at("f"), &st));
+    assert_int_equal(st.st_mode, S_IFREG | 0777);
+    must(fsync(fd));
+    assert_int_equal(backend_stat(&backend, "f", &inode), 0);
+    assert_int_equal(inode.mode, S_IFREG | 0777);
+    must(chmod(at("f"), 04755)); /* after it: stays */
+    must(fsync(fd));
+    assert_int_equal(backend_stat(&backend, "f", &inode), 0);
+    assert_int_equal(inode.mode, S_IFREG | 04755);
+    close(fd);
+    close(root);
+}
+
+/* A write that a new value hides takes the bits away all the same. */
+static void test_setid_goes_with_a_hidden_write(void **state)
+{
+    struct fs_inode inode;
+    backend_put(&backend, "f", "value", 5);
+    must(chmod(at("f"), 04777));
+    int fd = must_open("f", O_RDWR);
+    write_as(1, fd);
+    int root = must_open("f", O_RDWR | O_TRUNC);
+    must(fsync(root));
+    assert_int_equal(backend_stat(&backend, "f", &inode), 0);
+    assert_int_equal(inode.mode, S_IFREG | 0777);
+    close(fd);
+    close(root);
+}
+
 static void test_virtual(void **state)
 {
     char got[64];
@@ -184,6 +254,9 @@ int main(void)
         mounted(test_pending),
         mounted(test_pending_made_elsewhere),
         mounted(test_capability_after_a_write),
+        mounted(test_writes_ask_for_nothing),
+        mounted(test_setid_goes_with_a_write),
+        mounted(test_setid_goes_with_a_hidden_write),
         mounted(test_virtual),
     };
     if (!mkdtemp(directory))
