@@ -198,7 +198,7 @@ static const char *warning_at_start(struct node *n, char text[NODE_ERROR_BYTES])
         snprintf(
             text, NODE_ERROR_BYTES,
             "the node at %s can be reached from here, and has not dialed %s, where "
-            "%.300s/%s says that this node is: correct advertise there, or let others "
+            "%.200s/%s says that this node is: correct advertise there, or let others "
             "reach that address. Until then reads may be old, and writes answer EROFS",
             p->address, n->directory.advertise, n->directory.path, DIRECTORY_CONF);
         return text;
