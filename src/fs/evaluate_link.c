@@ -15,8 +15,6 @@ static int check(struct eval *e, const struct eval_inode *subject)
         return error ? error : -EEXIST;
     if (S_ISDIR(subject->inode.mode))
         return -EPERM;
-    if (subject->inode.nlink == 0)
-        return -ENOENT; /* what has lost its last name gets no other */
     return subject->inode.nlink >= FS_LINKS_MOST ? -EMLINK : 0;
 }
 
@@ -31,6 +29,8 @@ int evaluate_link(struct eval *e)
         error = eval_name_check(op->name, op->name_size);
     if (!error)
         error = eval_inode(e, op->inode, &subject);
+    if (!error && subject->inode.nlink == 0)
+        error = -ENOENT; /* what has lost its last name gets no other (N4) */
     if (!error)
         error = check(e, subject);
     if (error)

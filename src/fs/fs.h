@@ -404,6 +404,8 @@ struct fs_backend {
     bool (*writable)(void *context);
     /* False: what needs room would be refused with -ENOSPC, as far as the node knows. */
     bool (*has_room)(void *context);
+    /* Nothing here holds the inode any more, which has lost its last name (S8). */
+    void (*release)(void *context, uint64_t inode);
     /* A reserved inode number; 0: none at hand. */
     uint64_t (*take_inode)(void *context);
     /* The node's session, 0: none is open. *ret_sure: it certainly has not ended, as counted
@@ -447,17 +449,27 @@ void fs_mount_free(struct fs_mount *m);
 void fs_mount_replaced(struct fs_mount *m);
 /* An entry was applied that changes the locks of an inode. On the loop, or another thread. */
 void fs_mount_locks_changed(struct fs_mount *m, uint64_t inode);
+/* An entry was applied that took the last name of an inode away, and an O record names this
+ * session: backend.release() follows when the kernel holds it no more, at once or later. `name`
+ * in `parent` led to it (parent 0: not known); `own`: by an operation of this mount, so that
+ * the kernel knows. Any thread. */
+void fs_mount_orphaned(struct fs_mount *m, uint64_t inode, uint64_t parent,
+                       const void *name, size_t size, bool own);
+/* The same of a name of an inode that may have others: the kernel forgets it. */
+void fs_mount_unnamed(struct fs_mount *m, uint64_t parent, const void *name, size_t size);
 /* How full its queues are. Any thread; waits for nobody's I/O. */
 enum {
     FS_CALLS_MOST = 16384,       /* requests that wait; more of them are not read */
     FS_BUFFERED_BYTES = 64 << 20, /* of all files; beyond, who writes waits for its commit */
     FS_BUFFERED_LEAST = 4096,    /* what a layer counts for at least */
     FS_DROPS_MOST = 1 << 20,     /* inodes the kernel is told of: each stands once */
+    FS_NAMES_MOST = 1 << 16,     /* names it is told of; more are not: it finds out */
 };
 struct fs_mount_load {
     uint64_t calls, calls_most, calls_waits;
     uint64_t buffered, buffered_most, buffered_waits;
     uint64_t drops, drops_most;
+    uint64_t names, names_most, names_lost;
 };
 void fs_mount_load(struct fs_mount *m, struct fs_mount_load *ret);
 /* What "put" and the like changed behind the kernel's back needs no call here: nothing is

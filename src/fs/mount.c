@@ -178,6 +178,8 @@ static int threads_start(struct fs_mount *m)
         return error;
     error = start_thread(&m->notifier_thread, notifier_main, m);
     m->helpers_started = true;
+    if (!error)
+        error = start_thread(&m->namer_thread, namer_main, m);
     if (error)
         log_fatal("no thread for the mount's notifications: %s", strerror(-error));
     error = start_thread(&m->session_thread, session_main, m);
@@ -193,9 +195,11 @@ static void helpers_stop(struct fs_mount *m)
     m->stopping = true;
     pthread_cond_broadcast(&m->timer);
     pthread_cond_broadcast(&m->drops_changed);
+    pthread_cond_broadcast(&m->names_changed);
     pthread_mutex_unlock(&m->lock);
     pthread_join(m->committer_thread, NULL);
     pthread_join(m->notifier_thread, NULL);
+    pthread_join(m->namer_thread, NULL);
     m->helpers_started = false;
 }
 
@@ -211,10 +215,12 @@ static struct fs_mount *mount_new(const struct fs_backend *backend)
     m->next_layer = m->next_call = m->next_generation = 1;
     m->drops_end = &m->drops;
     m->lock_looks_end = &m->lock_looks;
+    m->names_end = &m->names;
     pthread_mutex_init(&m->lock, NULL);
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&m->timer, &monotonic);
+    pthread_cond_init(&m->names_changed, &monotonic);
     pthread_condattr_destroy(&monotonic);
     pthread_cond_init(&m->idle, NULL);
     pthread_cond_init(&m->drops_changed, NULL);
@@ -369,7 +375,6 @@ static void files_free(struct fs_mount *m)
             lock_drops_free(&file->lock_drops);
             overlay_release(&file->overlay);
             buf_release(&file->flight.op);
-            buf_release(&file->kept);
             free(file);
         }
 }
@@ -389,11 +394,12 @@ void fs_mount_free(struct fs_mount *m)
     lock_drops_free(&m->lock_retries);
     buf_release(&m->session_check.op);
     virtual_release_all(m);
-    seen_release(m);
+    orphans_end(m);
     pthread_mutex_destroy(&m->lock);
     pthread_cond_destroy(&m->idle);
     pthread_cond_destroy(&m->timer);
     pthread_cond_destroy(&m->drops_changed);
+    pthread_cond_destroy(&m->names_changed);
     free(m->mountpoint);
     free(m);
 }

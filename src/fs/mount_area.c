@@ -140,7 +140,7 @@ static int room_check(struct fs_mount *m, uint64_t inode, uint64_t length)
 {
     struct stat attr;
     uint64_t free_bytes = 0, total_bytes = 0, keys = 0;
-    int error = mount_attributes_held(m, inode, &attr);
+    int error = mount_attributes(m, inode, &attr);
     if (error)
         return error;
     m->backend.space(m->backend.context, &free_bytes, &total_bytes, &keys);
@@ -226,8 +226,7 @@ static bool is_unfinished(const struct handle *handle)
 {
     const struct file *file = handle->file;
     const struct overlay_layer *l = overlay_open(&file->overlay);
-    return file->lost || file->pending || file->detached.on ||
-           (l && l->kind == OVERLAY_REPLACE);
+    return file->lost || file->pending || (l && l->kind == OVERLAY_REPLACE);
 }
 
 void on_copy_file_range(fuse_req_t req, fuse_ino_t inode_in, off_t offset_in,
@@ -332,7 +331,7 @@ void on_lseek(fuse_req_t req, fuse_ino_t inode, off_t offset, int whence,
     uint64_t found = 0;
     int error = whence != SEEK_DATA && whence != SEEK_HOLE ? -EINVAL : -EAGAIN;
     while (error == -EAGAIN) {
-        error = mount_attributes_held(m, inode, &attr);
+        error = mount_attributes(m, inode, &attr);
         if (!error && (offset < 0 || offset >= attr.st_size))
             error = -ENXIO;
         if (!error)

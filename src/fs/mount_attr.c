@@ -55,53 +55,22 @@ static void overlay_attributes_onto(const struct file *file, struct stat *attr)
             attr->st_mode = fs_mode_without_setid(attr->st_mode);
 }
 
-enum look { LOOK_PLAIN, LOOK_NAMED, LOOK_HELD };
-
-/* With the lock held: of an inode that was removed. */
-static int attributes_kept(const struct fs_mount *m, const struct file *file,
-                           uint64_t inode, struct stat *ret)
-{
-    struct buf record = {0};
-    struct fs_inode last;
-    uint64_t content;
-    int error = file ? file_kept(file, &last) : -ESTALE;
-    if (error)
-        error = seen_find(m, file ? file->inode : inode, &record, &last);
-    if (!error)
-        stat_of_inode(&last, ret);
-    if (file && file->known.st_ino && overlay_hides_base(&file->overlay, &content)) {
-        *ret = file->known; /* its value is still all here */
-        error = 0;
-    }
-    buf_release(&record);
-    if (!error)
-        ret->st_nlink = 0;
-    return error;
-}
-
 /* With the lock held: of what this host alone can tell. False: it cannot. */
 static bool attributes_local(const struct file *file, struct stat *ret)
 {
-    if (file->detached.on) {
-        *ret = file->known;
-        ret->st_nlink = file->detached.removed ? 0 : 1;
-        overlay_attributes_onto(file, ret);
-    } else if (file->pending) {
+    if (file->pending)
         pending_attributes(file, ret);
-    }
-    return file->detached.on || file->pending;
+    return file->pending;
 }
 
 /* With the lock held. The committed attributes were read when the file's generation was
  * `generation`. -EAGAIN: something landed meanwhile. */
 static int attributes_merge(struct fs_mount *m, uint64_t inode, uint64_t generation,
-                            enum look look, int error, struct stat *attr)
+                            int error, struct stat *attr)
 {
     struct file *file = file_find(m, inode);
     if (generation != (file ? file->generation : 0))
         return -EAGAIN;
-    if (error == -ENOENT && look == LOOK_HELD)
-        error = attributes_kept(m, file, inode, attr);
     if (error)
         return error == -ENOENT ? -ESTALE : error;
     if (file)
@@ -110,19 +79,7 @@ static int attributes_merge(struct fs_mount *m, uint64_t inode, uint64_t generat
     return 0;
 }
 
-/* With the lock held: what was read, for the time when it is gone. */
-static void record_keep(struct fs_mount *m, const struct fs_inode *inode, enum look look,
-                        struct buf *record)
-{
-    struct file *file = file_find(m, inode->inode);
-    if (look == LOOK_NAMED && !S_ISDIR(inode->mode))
-        seen_keep(m, inode->inode, record, inode->version);
-    if (file)
-        file_keep(file, record, inode->version);
-}
-
-static int attributes_look(struct fs_mount *m, uint64_t inode, enum look look,
-                           struct stat *ret)
+int mount_attributes(struct fs_mount *m, uint64_t inode, struct stat *ret)
 {
     struct buf scratch = {0};
     struct stat attr;
@@ -142,30 +99,16 @@ static int attributes_look(struct fs_mount *m, uint64_t inode, enum look look,
         if (!missing)
             stat_of_inode(&committed, &attr);
         pthread_mutex_lock(&m->lock);
-        error = attributes_merge(m, inode, generation, look, missing, &attr);
-        if (!error && !missing)
-            record_keep(m, &committed, look, &scratch);
+        error = attributes_merge(m, inode, generation, missing, &attr);
+        struct file *now = file_find(m, number);
+        if (!error && !missing && now)
+            file_saw(now, committed.version);
         pthread_mutex_unlock(&m->lock);
     }
     buf_release(&scratch);
     if (!error)
         *ret = attr;
     return error;
-}
-
-int mount_attributes(struct fs_mount *m, uint64_t inode, struct stat *ret)
-{
-    return attributes_look(m, inode, LOOK_PLAIN, ret);
-}
-
-int mount_attributes_named(struct fs_mount *m, uint64_t inode, struct stat *ret)
-{
-    return attributes_look(m, inode, LOOK_NAMED, ret);
-}
-
-int mount_attributes_held(struct fs_mount *m, uint64_t inode, struct stat *ret)
-{
-    return attributes_look(m, inode, LOOK_HELD, ret);
 }
 
 /* The kernel asks for every name and for every file's attributes each time. Those of
@@ -210,7 +153,7 @@ void on_getattr(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
     struct fs_mount *m = fuse_req_userdata(req);
     int error = fi ? check_handle(m, fi) : 0;
     if (!error)
-        error = mount_attributes_held(m, inode, &attr);
+        error = mount_attributes(m, inode, &attr);
     if (error) {
         fuse_reply_err(req, -error);
         return;
@@ -349,48 +292,6 @@ static enum outcome setattr_replacing(struct mount_call *call, struct file *file
     return DONE;
 }
 
-static void attributes_add(struct overlay_attributes *to,
-                           const struct overlay_attributes *a)
-{
-    const uint32_t atime = FS_SET_ATIME | FS_SET_ATIME_NOW;
-    const uint32_t mtime = FS_SET_MTIME | FS_SET_MTIME_NOW;
-    if (a->set & FS_SET_MODE)
-        to->mode = a->mode;
-    if (a->set & FS_SET_UID)
-        to->uid = a->uid;
-    if (a->set & FS_SET_GID)
-        to->gid = a->gid;
-    if (a->set & atime) {
-        to->set &= ~atime;
-        to->atime_ns = a->atime_ns;
-    }
-    if (a->set & mtime) {
-        to->set &= ~mtime;
-        to->mtime_ns = a->mtime_ns;
-    }
-    to->set |= a->set;
-}
-
-/* Of a file that is being removed: its attributes are here, like its value. They travel
- * with the layer, in case it is published after all. */
-static enum outcome setattr_detached(struct file *file,
-                                     const struct overlay_attributes *a,
-                                     const uint64_t *size, struct handle *handle)
-{
-    struct overlay_layer *l = detached_layer(file);
-    if (size) {
-        overlay_resize(&file->overlay, *size);
-        file_touch(file);
-        if (handle)
-            handle->written = l->id;
-    }
-    attributes_add(&l->attributes, a);
-    if (a->set & (FS_SET_MTIME | FS_SET_MTIME_NOW))
-        file->shown_mtime_ns = 0;
-    attributes_show(a, size, &file->known);
-    return DONE;
-}
-
 /* With the lock held. */
 static enum outcome setattr_decide(struct mount_call *call, struct file *file,
                                    const struct overlay_attributes *a,
@@ -399,8 +300,6 @@ static enum outcome setattr_decide(struct mount_call *call, struct file *file,
 {
     if (!file || overlay_empty(&file->overlay))
         return PLAIN;
-    if (file->detached.on)
-        return setattr_detached(file, a, size, handle);
     struct overlay_layer *l = overlay_open(&file->overlay);
     if (l && l->kind == OVERLAY_REPLACE)
         return setattr_replacing(call, file, a, size, handle);
@@ -444,8 +343,7 @@ void on_setattr(fuse_req_t req, fuse_ino_t inode, struct stat *attr, int set,
     int error = fi ? check_handle(m, fi) : 0;
     if (!error)
         error = sized && size > LIMIT_FILE_BYTES ? -EFBIG
-                : fi ? mount_attributes_held(m, inode, &shown)
-                     : mount_attributes(m, inode, &shown);
+                                                 : mount_attributes(m, inode, &shown);
     if (error) {
         fuse_reply_err(req, -error);
         return;

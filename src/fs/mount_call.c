@@ -183,6 +183,8 @@ void call_finish(struct mount_call *call, int error)
     call->answer(call, error);
     pthread_mutex_lock(&m->lock);
     table_remove(call);
+    if (call->in_section)
+        section_end(m, call->section);
     if (m->flushing || m->calls_waiting)
         pthread_cond_broadcast(&m->idle);
     pthread_mutex_unlock(&m->lock);
@@ -285,7 +287,7 @@ static struct overlay_layer *written_before(struct mount_call *call, struct file
     call->after_writes = false;
     *ret = file_find(call->mount, call->subject);
     struct overlay_layer *l = *ret ? (*ret)->overlay.last : NULL;
-    return l && l != detached_layer(*ret) ? l : NULL;
+    return l;
 }
 
 /* With the lock held: waits for a pending name, or submits. */

@@ -175,8 +175,7 @@ static void drop_failed(struct file *file, struct landing *landing, bool all)
         unstick_errors(calls);
         landing_add(landing, calls);
         overlay_layer_free(l);
-    } while (all && !overlay_empty(&file->overlay) &&
-             file->overlay.first != detached_layer(file));
+    } while (all && !overlay_empty(&file->overlay));
     if (all)
         landing->parked_error = landing->error;
     notify_drop(file->mount, file->inode, landing->lagged, landing->error);
@@ -187,8 +186,8 @@ static void land_commit(struct file *file, int error, const struct fs_result *re
 {
     struct overlay_layer *l = file->flight_layer;
     bool was_pending = file->pending, replaces = l->kind == OVERLAY_REPLACE;
-    if ((error == -ENOENT || error == -ESTALE) && !was_pending)
-        error = 0; /* the inode is gone, and its data with it */
+    if (error == -ENOENT && !was_pending)
+        error = -ESTALE; /* it has no name, and this host lost its session (S8) */
     else if (!error && l->kind == OVERLAY_APPEND) /* K12 */
         landing->drops = l->strayed || result->value != overlay_layer_end(l);
     if (was_pending)
@@ -242,6 +241,9 @@ static void flight_done(struct fs_request *request)
     if (overlay_empty(&file->overlay))
         file->shown_mtime_ns = 0;
     file_count(file);
+    if (file->making)
+        section_end(m, file->section);
+    file->making = false;
     file_kick(file);
     lock_drops_send(file);
     file_put(file);
@@ -258,7 +260,7 @@ static void flight_done(struct fs_request *request)
 void file_kick(struct file *file)
 {
     struct overlay_layer *l = file->overlay.first;
-    if (file->flying || !l || l == detached_layer(file))
+    if (file->flying || !l)
         return;
     bool full = overlay_full(l) || (l->written && mount_is_full(file->mount));
     bool builds = l->kind == OVERLAY_REPLACE && l->ranges.count &&
@@ -268,6 +270,9 @@ void file_kick(struct file *file)
     if (builds && overlay_build(l) != 0)
         log_fatal("out of memory for the commit of a value");
     file->flying = true;
+    file->making = file->pending && !builds;
+    if (file->making)
+        file->section = section_begin(file->mount);
     file->flight_builds = builds;
     file->flight_layer = l;
     file->flight_content = l->content;
@@ -280,12 +285,8 @@ void file_kick(struct file *file)
 void file_seal(struct file *file, struct overlay_layer *layer)
 {
     struct overlay_layer *last = file->overlay.last;
-    if (last && (!layer || layer == last)) {
-        if (last == detached_layer(file))
-            file->detached.owed = true;
-        else
-            last->sealed = true;
-    }
+    if (last && (!layer || layer == last))
+        last->sealed = true;
     file_kick(file);
 }
 
@@ -369,7 +370,7 @@ static bool mount_busy(struct fs_mount *m, uint64_t layer, uint64_t call)
     for (size_t i = 0; i < MOUNT_BUCKETS; i++) {
         for (struct file *file = m->files[i]; file; file = file->next)
             for (struct overlay_layer *l = file->overlay.first; l; l = l->next)
-                if (l->id < layer && l != detached_layer(file))
+                if (l->id < layer)
                     return true;
         for (struct mount_call *c = m->calls[i]; c; c = c->table_next)
             if (c->id < call && c->lock_step != LOCK_PARKED)

@@ -58,8 +58,10 @@ void file_put(struct file *file)
     if (file->handles || !overlay_empty(&file->overlay) || file->pending ||
         file->flying || file->timed || file->aliases || file->parked || file->lock_drops)
         return;
-    if (file->alias && file->lookups)
+    if (file->alias && lookup_is_held(file->mount, file->inode))
         return;
+    struct fs_mount *m = file->mount;
+    uint64_t inode = file->inode;
     struct file *alias = file->alias;
     struct file **at = bucket_of(file->mount, file->inode);
     while (*at != file)
@@ -67,12 +69,12 @@ void file_put(struct file *file)
     *at = file->next;
     file_count(file);
     buf_release(&file->flight.op);
-    buf_release(&file->kept);
     free(file);
     if (alias) {
         alias->aliases--;
         file_put(alias);
     }
+    orphan_settle(m, inode);
 }
 
 static void handle_link(struct handle *handle, struct file *file)
@@ -106,10 +108,8 @@ void handle_free(struct handle *handle)
 {
     handle_unlink(handle);
     handle_locks_free(handle);
-    if (!handle->file->handles) {
-        buf_release(&handle->file->kept);
-        handle->file->kept_version = 0;
-    }
+    if (!handle->file->handles)
+        handle->file->version = 0;
     free(handle);
 }
 
@@ -142,8 +142,6 @@ void file_rebind(struct file *file, uint64_t inode)
     if (!to)
         log_fatal("out of memory while a file changes its inode");
     ensure(to != file && !file->alias && !file->aliases);
-    if (to->detached.on)
-        detached_revert(to);
     while (file->handles) {
         struct handle *handle = file->handles;
         handle_unlink(handle);
@@ -153,11 +151,6 @@ void file_rebind(struct file *file, uint64_t inode)
     for (struct overlay_layer *l = to->overlay.first; l; l = l->next)
         for (struct mount_call *call = l->waiting; call; call = call->next)
             call->waits_for = to;
-    if (file->detached.on) {
-        to->detached = file->detached;
-        to->known = file->known;
-        file->detached = (struct detached){0};
-    }
     file_changed(to);
     if (file->shown_mtime_ns && !overlay_empty(&to->overlay))
         to->shown_mtime_ns = file->shown_mtime_ns;
@@ -167,36 +160,36 @@ void file_rebind(struct file *file, uint64_t inode)
     file_kick(to);
 }
 
+bool file_is_known(struct fs_mount *m, uint64_t inode)
+{
+    return file_find_exact(m, inode);
+}
+
 void file_forget(struct fs_mount *m, uint64_t inode, uint64_t count)
 {
-    struct file *file = file_find_exact(m, inode);
-    if (!file)
+    struct lookup *l = lookups_find(&m->lookups, inode);
+    if (!l)
         return;
-    file->lookups -= min_u64(file->lookups, count);
-    file_put(file);
+    l->count -= min_u64(l->count, count);
+    if (l->count)
+        return;
+    if (!l->orphan)
+        lookups_remove(&m->lookups, l);
+    struct file *file = file_find_exact(m, inode);
+    if (file)
+        file_put(file);
+    else
+        orphan_settle(m, inode);
 }
 
 void file_changed(struct file *file)
 {
     file->generation = file->mount->next_generation++;
-    buf_clear(&file->kept);
-    file->kept_version = 0;
+    file->version = 0;
 }
 
-void file_keep(struct file *file, struct buf *record, uint64_t version)
+void file_saw(struct file *file, uint64_t version)
 {
-    if (!file->handles || version <= file->kept_version)
-        return;
-    struct buf before = file->kept;
-    file->kept = *record;
-    *record = before;
-    file->kept_version = version;
-}
-
-int file_kept(const struct file *file, struct fs_inode *ret)
-{
-    if (!file->kept.length)
-        return -ESTALE;
-    return fs_inode_decode(file->inode, file->kept_version, file->kept.data,
-                           file->kept.length, ret);
+    if (file->handles)
+        file->version = max_u64(file->version, version);
 }

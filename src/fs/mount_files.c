@@ -15,10 +15,8 @@ static void handle_release(struct handle *handle)
     handle_free(handle);
     if (l)
         file_seal(file, l);
-    if (!file->handles) {
+    if (!file->handles)
         file_seal(file, NULL);
-        detached_release(file);
-    }
     lock_drops_send(file);
     file_put(file);
 }
@@ -60,7 +58,7 @@ static void drop_setid(struct file *file, struct overlay_layer *l)
 }
 
 /* With the lock held: the handle's O_TRUNC begins a new value. */
-static int open_truncated(struct handle *handle, const struct stat *attr, bool drops)
+static int open_truncated(struct handle *handle, bool drops)
 {
     struct file *file = handle->file;
     int error =
@@ -70,39 +68,18 @@ static int open_truncated(struct handle *handle, const struct stat *attr, bool d
         return error;
     if (drops)
         drop_setid(file, overlay_open(&file->overlay));
-    file->known = *attr;
     file_touch(file);
     return 0;
 }
 
-/* With the lock held: what was looked up just now is gone. A reader gets what was there
- * then, if that is all known; others walk again. */
-static int open_removed(struct handle *handle)
-{
-    struct fs_inode inode;
-    struct buf record = {0};
-    bool reads = (handle->flags & (O_ACCMODE | O_TRUNC)) == O_RDONLY;
-    int error = -ESTALE;
-    if (reads)
-        error = seen_find(handle->file->mount, handle->file->inode, &record, &inode);
-    if (!error && (!S_ISREG(inode.mode) || inode.kind != FS_CONTENT_INLINE))
-        error = -ESTALE;
-    if (!error)
-        file_keep(handle->file, &record, inode.version);
-    buf_release(&record);
-    return error;
-}
-
-static void finish_open(fuse_req_t req, struct handle *handle, struct fuse_file_info *fi,
-                        const struct stat *attr, bool drops, int error)
+static void finish_open(fuse_req_t req, fuse_ino_t inode, struct handle *handle,
+                        struct fuse_file_info *fi, bool drops, int error)
 {
     struct fs_mount *m = fuse_req_userdata(req);
-    uint64_t inode = attr->st_ino, version = 0;
+    uint64_t version = 0;
     pthread_mutex_lock(&m->lock);
-    if (error == -ESTALE)
-        error = open_removed(handle);
-    else if (!error && fi->flags & O_TRUNC)
-        error = open_truncated(handle, attr, drops);
+    if (!error && fi->flags & O_TRUNC)
+        error = open_truncated(handle, drops);
     if (error)
         handle_release(handle);
     else
@@ -122,15 +99,15 @@ static void finish_open(fuse_req_t req, struct handle *handle, struct fuse_file_
 
 static void answer_writable(struct mount_call *call, int error)
 {
-    finish_open(call->req, call->handle, &call->fi, &call->attr, call->drops_setid,
+    finish_open(call->req, call->attr.st_ino, call->handle, &call->fi, call->drops_setid,
                 error);
 }
 
 /* Programs look at the error of open more often than at that of close: without a majority,
  * or without room, a file is opened for writing only once an operation that changes nothing
  * has come through. */
-static void open_when_writable(fuse_req_t req, struct handle *handle,
-                               struct fuse_file_info *fi, const struct stat *attr)
+static void open_when_writable(fuse_req_t req, fuse_ino_t inode, struct handle *handle,
+                               struct fuse_file_info *fi)
 {
     struct mount_call *call = call_new(fuse_req_userdata(req), req, answer_writable);
     if (!call) {
@@ -141,7 +118,7 @@ static void open_when_writable(fuse_req_t req, struct handle *handle,
     }
     call->handle = handle;
     call->fi = *fi;
-    call->attr = *attr;
+    call->attr.st_ino = inode;
     call->drops_setid = request_drops_setid(req);
     call_start(call, &(struct fs_op){.type = FS_SETATTR, .inode = handle->file->inode});
 }
@@ -157,8 +134,6 @@ static bool must_ask_first(const struct fs_mount *m, int flags)
            (flags & (O_TRUNC | O_APPEND) && !b->has_room(b->context));
 }
 
-/* The handle comes first, so that the record seen then is kept. What was removed since it
- * was looked up is -ESTALE: the kernel walks again. */
 void on_open(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
 {
     struct fs_mount *m = fuse_req_userdata(req);
@@ -175,9 +150,9 @@ void on_open(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
     }
     int error = mount_attributes(m, inode, &attr);
     if (!error && must_ask_first(m, fi->flags))
-        open_when_writable(req, handle, fi, &attr);
+        open_when_writable(req, inode, handle, fi);
     else
-        finish_open(req, handle, fi, &attr, request_drops_setid(req), error);
+        finish_open(req, inode, handle, fi, request_drops_setid(req), error);
 }
 
 /* ---- Reading ---- */
@@ -198,14 +173,12 @@ bool base_changed(const struct file *file, const struct base *b)
 }
 
 int base_read(struct fs_mount *m, const struct base *b, uint64_t offset, size_t length,
-              uint8_t *to, uint64_t *ret_size, struct buf *record, uint64_t *ret_version)
+              uint8_t *to, uint64_t *ret_size)
 {
-    struct fs_inode inode = {0};
     size_t got = length;
     int error = 0;
     if (!b->hidden)
-        error = fs_read_inode(&m->backend.view, b->inode, offset, length, to, &got,
-                              record, &inode);
+        error = fs_read(&m->backend.view, b->inode, offset, length, to, &got);
     else if (b->content)
         error = fs_read_content(&m->backend.view, b->content, offset, length, to);
     else
@@ -215,26 +188,6 @@ int base_read(struct fs_mount *m, const struct base *b, uint64_t offset, size_t 
     if (got < length)
         memset(to + got, 0, length - got);
     *ret_size = offset + got;
-    *ret_version = inode.version;
-    return 0;
-}
-
-/* With the lock held: of an inode that is gone. What its extents held may be deleted at
- * any moment; what its record holds is here (M10). */
-static int kept_read(const struct file *file, uint64_t offset, size_t length, uint8_t *to,
-                     uint64_t *ret_size)
-{
-    struct fs_inode inode;
-    int error = file_kept(file, &inode);
-    if (!error && (!S_ISREG(inode.mode) || inode.kind != FS_CONTENT_INLINE))
-        error = -ESTALE;
-    if (error)
-        return error;
-    size_t got = offset < inode.size ? (size_t)min_u64(length, inode.size - offset) : 0;
-    if (got)
-        memcpy(to, inode.inline_bytes + offset, got);
-    memset(to + got, 0, length - got);
-    *ret_size = offset + got;
     return 0;
 }
 
@@ -242,26 +195,22 @@ static int kept_read(const struct file *file, uint64_t offset, size_t length, ui
 static int read_once(struct fs_mount *m, struct handle *handle, uint64_t offset,
                      size_t length, uint8_t *to, size_t *ret_length)
 {
-    struct buf record = {0};
-    uint64_t size = 0, version = 0;
+    uint64_t size = 0;
     pthread_mutex_lock(&m->lock);
     int error = handle_check(handle);
     struct base b = base_of(handle->file);
     pthread_mutex_unlock(&m->lock);
     if (!error)
-        error = base_read(m, &b, offset, length, to, &size, &record, &version);
+        error = base_read(m, &b, offset, length, to, &size);
     pthread_mutex_lock(&m->lock);
     struct file *file = handle->file;
     if (base_changed(file, &b))
         error = -EAGAIN;
     else if (error == -ENOENT)
-        error = kept_read(file, offset, length, to, &size);
-    else if (!error && !b.hidden)
-        file_keep(file, &record, version);
+        error = -ESTALE;
     if (!error)
         size = overlay_apply(&file->overlay, size, offset, to, length);
     pthread_mutex_unlock(&m->lock);
-    buf_release(&record);
     if (!error)
         *ret_length = size > offset ? (size_t)min_u64(size - offset, length) : 0;
     return error;
@@ -330,8 +279,7 @@ static int write_check(const struct file *file, uint64_t offset, size_t size, bo
         offset = max_u64(offset, l->size);
     if (offset + size > LIMIT_FILE_BYTES)
         return -EFBIG;
-    bool much = offset + size > MOUNT_DETACHED_BYTES || mount_is_full(file->mount);
-    return file->detached.on && much ? -ENOSPC : 0; /* it cannot be committed away */
+    return 0;
 }
 
 /* With the lock held. */
@@ -359,7 +307,7 @@ static int write_take(struct handle *handle, const struct fuse_file_info *fi,
     struct overlay_layer *l = overlay_find(&file->overlay, id);
     if (drops)
         drop_setid(file, l);
-    *ret_wait = l == detached_layer(file) ? WRITE_AT_ONCE : write_settle(file, l, sync);
+    *ret_wait = write_settle(file, l, sync);
     *ret_layer = l;
     return 0;
 }
@@ -416,7 +364,7 @@ static void commit_and_answer(struct mount_call *call, struct handle *handle,
 {
     struct fs_mount *m = call->mount;
     int error = handle->error;
-    bool waits = l && !error && l != detached_layer(handle->file);
+    bool waits = l && !error;
     handle->error = 0;
     if (waits) {
         call->handle = handle;

@@ -29,6 +29,7 @@
 #include <sys/types.h>
 
 #include "fs.h"
+#include "lookups.h"
 #include "overlay.h"
 
 /* Rounded up by the kernel to the next tick of its clock (4 ms at HZ 250). */
@@ -43,12 +44,9 @@ enum {
     MOUNT_COMMIT_DELAY_US = 100000, /* from the first buffered byte */
     MOUNT_WATCH_US = 200000,        /* how often callers that wait are looked at (K14) */
     MOUNT_PAGES = 4096,             /* files whose pages' version is remembered */
-    MOUNT_SEEN = 256,               /* records of late look-ups that are remembered ... */
-    MOUNT_SEEN_US = 1000000,        /* ... for so long */
+    MOUNT_NAMES_AGAIN_US = 20000,   /* until a directory is looked at again that was in use */
     MOUNT_SESSION_US = 1000000, /* how often it is made sure that the session of who holds
                                    locks is alive; what was not unlocked is tried again */
-    MOUNT_DETACH_BYTES = 1 << 20, /* an open file up to this size outlives its removal */
-    MOUNT_DETACHED_BYTES = 16 << 20, /* and may then grow to this */
 };
 
 struct file;
@@ -94,17 +92,6 @@ struct pending {
     int64_t atime_ns, mtime_ns, ctime_ns;
 };
 
-/* A file this host removes, or has removed, while it is open here: its last layer is all
- * there is of it, and is not published (README M9). */
-struct detached {
-    bool on;
-    bool pushed;       /* the layer was made for this, of what was there before */
-    uint64_t id;       /* of the layer then: another one: truncated since */
-    bool owed;         /* a FLUSH or the like was answered without publishing it */
-    bool removed;      /* one of the removals was committed */
-    unsigned removals; /* on their way */
-};
-
 struct file {
     struct file *next; /* in its bucket */
     struct fs_mount *mount;
@@ -115,18 +102,14 @@ struct file {
     struct pending *pending; /* not made yet */
     struct file *alias;      /* made elsewhere first: that file is meant from now on */
     uint64_t aliases;        /* files that have this one as their alias */
-    uint64_t lookups;        /* the kernel's, of a number that may become an alias */
     bool lost;               /* its making failed: there is nothing to write to */
     int64_t shown_mtime_ns;  /* while something is buffered (K16); 0: the committed one */
     struct file *timed_next;
     bool timed;
     uint64_t due_us;
-    struct stat known; /* when it was opened for a new value, or detached: outlives its
-                          name here */
-    struct detached detached;
-    struct buf
-        kept; /* while it is open: its record as last seen; empty: not known (M10) */
-    uint64_t kept_version;
+    uint64_t version; /* while it is open: of its record as last seen; 0: not known */
+    bool making;      /* its flight is in a section: it may bring another inode */
+    unsigned section;
     bool flying;        /* `flight` is on its way, or about to be sent */
     bool flight_builds; /* it is a build, not a commit */
     bool flight_sent;   /* the backend has it */
@@ -189,7 +172,8 @@ struct mount_call {
     struct fuse_file_info fi;
     struct stat attr;
     size_t size;
-    uint64_t detached; /* the inode it may remove, and has detached; 0: none */
+    bool in_section; /* its answer brings an inode */
+    unsigned section;
     uint64_t subject;  /* the kernel's number of what the operation is about; 0: none */
     bool after_writes; /* what is buffered of the subject is committed first */
     struct mount_area area;
@@ -216,10 +200,18 @@ struct drop {
     struct mount_call *calls;
 };
 
-/* What a look-up has read a moment ago (README M11). */
-struct seen {
-    uint64_t inode, version, at_us;
-    struct buf record;
+/* A name that leads nowhere any more, which the kernel is to forget. */
+struct gone_name {
+    struct gone_name *next;
+    uint64_t parent, inode; /* inode 0: it has other names */
+    char name[];
+};
+
+/* Orphans that are not decided yet (mount_orphans.c). */
+struct undecided {
+    unsigned sections[2]; /* open ones, of this epoch and of the one before */
+    unsigned epoch;       /* 0 or 1 */
+    struct buf young, old; /* inode u64 | parent u64 | name string, each */
 };
 
 /* The version that counted when the kernel last dropped its pages of an inode (0: none)
@@ -252,7 +244,10 @@ struct fs_mount {
     struct mount_call *calls[MOUNT_BUCKETS];
     struct pending *pendings;
     struct text *texts; /* open files of `.tierce/` */
-    struct seen seen[MOUNT_SEEN];
+    struct lookups lookups;
+    struct undecided undecided;
+    struct gone_name *names, **names_end;
+    pthread_cond_t names_changed;
     struct pages pages[MOUNT_PAGES];
     uint64_t next_layer, next_call, next_generation;
     struct fs_mount_load load;
@@ -273,7 +268,7 @@ struct fs_mount {
     bool stopping;     /* committer and notifier are to end */
     bool ended;        /* the session has, and backend.unmounted() was called */
     bool session_started, helpers_started;
-    pthread_t session_thread, committer_thread, notifier_thread;
+    pthread_t session_thread, committer_thread, notifier_thread, namer_thread;
 };
 
 /* ---- mount_file.c: files and handles; all with the lock held ---- */
@@ -298,10 +293,10 @@ void file_changed(struct file *file);
 void file_count(struct file *file);
 /* Whether so much is buffered here that who writes has to wait. */
 bool mount_is_full(const struct fs_mount *m);
-/* Keeps a record that was read in this generation, if it is newer and the file is open;
- * what is in `record` afterwards is of no use. */
-void file_keep(struct file *file, struct buf *record, uint64_t version);
-int file_kept(const struct file *file, struct fs_inode *ret); /* -ESTALE: none */
+/* Its record was read in this generation. */
+void file_saw(struct file *file, uint64_t version);
+/* Whether anything is known of it by this very number. */
+bool file_is_known(struct fs_mount *m, uint64_t inode);
 
 /* ---- pending.c; with the lock held ---- */
 
@@ -317,14 +312,19 @@ void pending_set(struct pending *p, const struct overlay_attributes *attributes)
 /* The operation that makes it, but for its ranges. */
 void pending_op(const struct pending *p, struct fs_op *op);
 
-/* ---- mount_seen.c; with the lock held ---- */
+/* ---- mount_orphans.c: what the kernel holds, and what has no name (S8, K15); with the lock
+ * held ---- */
 
-void seen_keep(struct fs_mount *m, uint64_t inode, const struct buf *record,
-               uint64_t version);
-/* The record that a look-up read lately, copied; -ESTALE: none did. */
-int seen_find(const struct fs_mount *m, uint64_t inode, struct buf *record,
-              struct fs_inode *ret);
-void seen_release(struct fs_mount *m);
+/* Who may give the kernel an inode's number does so in a section: from before it reads that
+ * a name leads there until it has counted. */
+unsigned section_begin(struct fs_mount *m);
+void section_end(struct fs_mount *m, unsigned section);
+/* The kernel is about to be given this number once more. */
+void lookup_count(struct fs_mount *m, uint64_t inode);
+bool lookup_is_held(struct fs_mount *m, uint64_t inode); /* the kernel holds the number */
+/* Nothing is known of it any more but what the kernel holds: it may be let go. */
+void orphan_settle(struct fs_mount *m, uint64_t inode);
+void orphans_end(struct fs_mount *m); /* frees what there is */
 
 /* ---- mount_pages.c; with the lock held ---- */
 
@@ -335,20 +335,6 @@ bool pages_may_stay(struct fs_mount *m, const struct file *file, uint64_t inode,
 /* After an open that did not: the kernel has dropped them all. */
 void pages_begin(struct fs_mount *m, uint64_t inode, uint64_t version);
 void pages_forget(struct fs_mount *m); /* of all files */
-
-/* ---- mount_detached.c ---- */
-
-/* With the lock held: the layer that is not to be published; NULL: none. */
-struct overlay_layer *detached_layer(const struct file *file);
-/* Before an operation that may remove what the name leads to. Not on the loop, without
- * the lock. */
-void detach_victim(struct mount_call *call, uint64_t parent, const char *name);
-/* With the lock held: it is done and has removed the inode `removed` (0: none). */
-void detach_end(struct mount_call *call, uint64_t removed);
-/* With the lock held: not to be removed after all: back to normal. */
-void detached_revert(struct file *file);
-/* With the lock held: forgets a removed file that nobody has open. */
-void detached_release(struct file *file);
 
 /* ---- mount_locked.c: whose locks there are; with the lock held ---- */
 
@@ -443,6 +429,11 @@ void notify_drop(struct fs_mount *m, uint64_t inode, struct mount_call *calls, i
 /* With the lock held. The notifier calls lock_look() for it. */
 void notify_look(struct fs_mount *m, struct mount_call *call);
 void *notifier_main(void *mount);
+/* With the lock held. The namer makes the kernel forget a name; `inode`: what it led to, and
+ * has no other; 0: it may have. */
+void notify_name(struct fs_mount *m, uint64_t parent, const void *name, size_t size,
+                 uint64_t inode);
+void *namer_main(void *mount);
 
 /* ---- fdinfo.c: what /proc says of a caller ---- */
 
@@ -456,11 +447,6 @@ int mountinfo_find(const char *mountpoint, dev_t *ret_device); /* mount id, or -
 void stat_of_inode(const struct fs_inode *inode, struct stat *ret);
 /* As this host's processes see it: the overlay taken into account. -ESTALE: removed. */
 int mount_attributes(struct fs_mount *m, uint64_t inode, struct stat *ret);
-/* The same, of a number that the kernel was given for a name just now. */
-int mount_attributes_named(struct fs_mount *m, uint64_t inode, struct stat *ret);
-/* The same, of a number: where it was removed and is open here, or was looked up just
- * now, as it was seen last. */
-int mount_attributes_held(struct fs_mount *m, uint64_t inode, struct stat *ret);
 int64_t timespec_ns(struct timespec t);
 struct timespec ns_timespec(int64_t ns);
 int64_t now_ns(void);
@@ -529,11 +515,10 @@ struct base {
 
 struct base base_of(const struct file *file);
 bool base_changed(const struct file *file, const struct base *b);
-/* Without the lock. *ret_size: the base's size, as far as this window can tell. `record`
- * and *ret_version, where they are not hidden: of the version it was read from. -ENOENT:
- * it was removed. */
+/* Without the lock. *ret_size: the base's size, as far as this window can tell. -ENOENT: it
+ * was removed, and this host lost its session meanwhile. */
 int base_read(struct fs_mount *m, const struct base *b, uint64_t offset, size_t length,
-              uint8_t *to, uint64_t *ret_size, struct buf *record, uint64_t *ret_version);
+              uint8_t *to, uint64_t *ret_size);
 void on_fallocate(fuse_req_t req, fuse_ino_t inode, int mode, off_t offset, off_t length,
                   struct fuse_file_info *fi);
 void on_copy_file_range(fuse_req_t req, fuse_ino_t inode_in, off_t offset_in,

@@ -250,6 +250,7 @@ struct page { /* an answer in the making */
     char *at;
     size_t size, used;
     bool plus;
+    struct buf counted; /* inodes, u64 each */
 };
 
 /* False: no room. */
@@ -268,12 +269,20 @@ static bool page_add(struct page *p, const char *name,
 }
 
 /* The kernel counts a look-up for each name that READDIRPLUS shows. */
-static void pending_looked_up(struct fs_mount *m, uint64_t inode)
+static void page_count(struct page *p, struct fs_mount *m, uint64_t inode)
 {
     pthread_mutex_lock(&m->lock);
-    struct file *file = file_find(m, inode);
-    if (file && file->pending)
-        file->lookups++;
+    lookup_count(m, inode);
+    pthread_mutex_unlock(&m->lock);
+    buf_u64(&p->counted, inode);
+}
+
+/* The reply did not reach it. */
+static void page_uncount(const struct page *p, struct fs_mount *m)
+{
+    pthread_mutex_lock(&m->lock);
+    for (size_t i = 0; i < p->counted.length; i += 8)
+        file_forget(m, get_u64(p->counted.data + i), 1);
     pthread_mutex_unlock(&m->lock);
 }
 
@@ -285,6 +294,8 @@ static bool page_add_listed(struct page *p, struct fs_mount *m, struct listing *
     if (mount_is_virtual_name(l->inode, name))
         return true; /* made by a command, not through a mount: it cannot be reached */
     int error = p->plus ? mount_attributes(m, e->inode, &entry.attr) : 0;
+    if (!error && p->plus && entry.attr.st_nlink == 0)
+        error = -ESTALE; /* removed, and maybe released: it must not be given any more */
     if (error == -ESTALE) /* the name may be there still: of what took its place */
         error = mount_attributes_of_name(m, l->inode, name, &entry.attr);
     if (error)
@@ -298,7 +309,7 @@ static bool page_add_listed(struct page *p, struct fs_mount *m, struct listing *
     if (!page_add(p, name, &entry, number))
         return false;
     if (p->plus)
-        pending_looked_up(m, entry.ino);
+        page_count(p, m, entry.ino);
     l->shown = number;
     return true;
 }
@@ -362,19 +373,27 @@ static int page_fill(struct page *p, struct fs_mount *m, struct listing *l, off_
 static void list(fuse_req_t req, size_t size, off_t offset, struct fuse_file_info *fi,
                  bool plus)
 {
+    struct fs_mount *m = fuse_req_userdata(req);
     struct listing *l = listing_of(fi);
     struct page p = {
         .req = req, .at = malloc(size ? size : 1), .size = size, .plus = plus};
     int error = -ENOMEM;
+    pthread_mutex_lock(&m->lock);
+    unsigned section = section_begin(m);
+    pthread_mutex_unlock(&m->lock);
     if (p.at) {
         pthread_mutex_lock(&l->lock);
-        error = page_fill(&p, fuse_req_userdata(req), l, offset);
+        error = page_fill(&p, m, l, offset);
         pthread_mutex_unlock(&l->lock);
     }
+    pthread_mutex_lock(&m->lock);
+    section_end(m, section);
+    pthread_mutex_unlock(&m->lock);
     if (error && !p.used)
         fuse_reply_err(req, -error);
-    else
-        fuse_reply_buf(req, p.at, p.used);
+    else if (fuse_reply_buf(req, p.at, p.used) == -ENOENT)
+        page_uncount(&p, m);
+    buf_release(&p.counted);
     free(p.at);
 }
 

@@ -15,7 +15,7 @@ static const struct fs_lock everything = {.end = FS_LOCK_END};
 static struct overlay_layer *last_layer(const struct file *file)
 {
     struct overlay_layer *last = file->overlay.last;
-    return last == detached_layer(file) ? NULL : last;
+    return last;
 }
 
 /* ---- Answers ---- */

@@ -178,7 +178,7 @@ void lock_drops_send(struct file *file)
 {
     struct fs_mount *m = file->mount;
     const struct overlay_layer *first = file->overlay.first;
-    if (file->flying || (first && first != detached_layer(file)) || m->ended)
+    if (file->flying || first || m->ended)
         return;
     while (file->lock_drops) {
         struct lock_drop *d = file->lock_drops;

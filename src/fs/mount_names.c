@@ -14,6 +14,16 @@ static bool name_refused(fuse_req_t req, const char *name)
 
 /* ---- LOOKUP, FORGET, READLINK ---- */
 
+static void reply_entry(fuse_req_t req, const struct fuse_entry_param *entry)
+{
+    struct fs_mount *m = fuse_req_userdata(req);
+    if (fuse_reply_entry(req, entry) != -ENOENT)
+        return;
+    pthread_mutex_lock(&m->lock); /* the caller is gone: no FORGET will come */
+    file_forget(m, entry->ino, 1);
+    pthread_mutex_unlock(&m->lock);
+}
+
 static bool lookup_pending(fuse_req_t req, struct fs_mount *m, uint64_t parent,
                            const char *name)
 {
@@ -21,7 +31,7 @@ static bool lookup_pending(fuse_req_t req, struct fs_mount *m, uint64_t parent,
     pthread_mutex_lock(&m->lock);
     struct pending *p = pending_find(m, parent, name, strlen(name));
     if (p) {
-        p->file->lookups++;
+        lookup_count(m, p->file->inode);
         pending_attributes(p->file, &attr);
     }
     pthread_mutex_unlock(&m->lock);
@@ -29,11 +39,7 @@ static bool lookup_pending(fuse_req_t req, struct fs_mount *m, uint64_t parent,
         return false;
     struct fuse_entry_param entry;
     entry_of(m, &attr, &entry);
-    if (fuse_reply_entry(req, &entry) == -ENOENT) { /* the caller is gone */
-        pthread_mutex_lock(&m->lock);
-        file_forget(m, attr.st_ino, 1);
-        pthread_mutex_unlock(&m->lock);
-    }
+    reply_entry(req, &entry);
     return true;
 }
 
@@ -49,7 +55,9 @@ int mount_attributes_of_name(struct fs_mount *m, uint64_t parent, const char *na
         begun = view->begin ? view->begin(view->context) : 0;
         error = fs_lookup(view, parent, name, strlen(name), &inode);
         if (!error)
-            error = mount_attributes_named(m, inode, ret);
+            error = mount_attributes(m, inode, ret);
+        if (!error && ret->st_nlink == 0)
+            error = -ESTALE;
     } while (error == -ESTALE && view->begin && view->retry(view->context, begun));
     return error;
 }
@@ -60,14 +68,22 @@ void on_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
     if (name_refused(req, name) || lookup_pending(req, m, parent, name))
         return;
     struct stat attr;
+    pthread_mutex_lock(&m->lock);
+    unsigned section = section_begin(m);
+    pthread_mutex_unlock(&m->lock);
     int error = mount_attributes_of_name(m, parent, name, &attr);
+    pthread_mutex_lock(&m->lock);
+    if (!error)
+        lookup_count(m, attr.st_ino);
+    section_end(m, section);
+    pthread_mutex_unlock(&m->lock);
     if (error) {
         fuse_reply_err(req, error == -ESTALE ? ENOENT : -error);
         return;
     }
     struct fuse_entry_param entry;
     entry_of(m, &attr, &entry);
-    fuse_reply_entry(req, &entry);
+    reply_entry(req, &entry);
 }
 
 void on_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
@@ -92,11 +108,8 @@ void on_readlink(fuse_req_t req, fuse_ino_t number)
     struct buf scratch = {0}, target = {0};
     struct fs_inode inode;
     int error = fs_stat(&m->backend.view, number, &scratch, &inode);
-    if (error == -ENOENT) {
-        pthread_mutex_lock(&m->lock);
-        error = seen_find(m, number, &scratch, &inode);
-        pthread_mutex_unlock(&m->lock);
-    }
+    if (error == -ENOENT)
+        error = -ESTALE;
     if (!error && !S_ISLNK(inode.mode))
         error = -EINVAL;
     if (!error) {
@@ -114,6 +127,15 @@ void on_readlink(fuse_req_t req, fuse_ino_t number)
 
 /* ---- Making ---- */
 
+/* What the call brings is not to be released before it is counted. */
+static void call_in_section(struct mount_call *call)
+{
+    pthread_mutex_lock(&call->mount->lock);
+    call->in_section = true;
+    call->section = section_begin(call->mount);
+    pthread_mutex_unlock(&call->mount->lock);
+}
+
 /* On the loop: nothing is read there, so the entry is shown as it was asked for; the
  * kernel has no timeout for it and asks anew. */
 static void answer_entry(struct mount_call *call, int error)
@@ -122,11 +144,15 @@ static void answer_entry(struct mount_call *call, int error)
         fuse_reply_err(call->req, -error);
         return;
     }
+    struct fs_mount *m = call->mount;
     struct fuse_entry_param entry;
     call->attr.st_ino = call->request.result.value;
-    entry_of(call->mount, &call->attr, &entry);
+    entry_of(m, &call->attr, &entry);
     entry.attr_timeout = 0; /* a directory's too: its own may say otherwise */
-    fuse_reply_entry(call->req, &entry);
+    pthread_mutex_lock(&m->lock);
+    lookup_count(m, entry.ino);
+    pthread_mutex_unlock(&m->lock);
+    reply_entry(call->req, &entry);
 }
 
 static void make_attributes(mode_t mode, const struct fuse_ctx *who, uint64_t size,
@@ -163,6 +189,7 @@ static void make(fuse_req_t req, uint64_t parent, const char *name, mode_t mode,
         call->fi = *fi;
     strcpy(call->names[0], name);
     call_touch(call, parent, call->names[0]);
+    call_in_section(call);
     struct fs_op op = {
         .type = FS_MAKE,
         .flags = FS_UMASK,
@@ -234,6 +261,7 @@ void on_link(fuse_req_t req, fuse_ino_t inode, fuse_ino_t parent, const char *na
     strcpy(call->names[0], name);
     call_touch(call, parent, call->names[0]);
     call_subject(call, inode);
+    call_in_section(call);
     struct fs_op op = {.type = FS_LINK,
                        .inode = inode,
                        .parent = parent,
@@ -251,29 +279,6 @@ static int created_meanwhile(int error, int flags)
     return error == -EEXIST && !(flags & O_EXCL) ? -ESTALE : error;
 }
 
-/* With the lock held: what was made may be gone before the kernel first asks for its
- * attributes, which it does within the open. Were that ESTALE it would do the open anew,
- * and so make the file again. */
-static void keep_made(struct file *file, const struct mount_call *call)
-{
-    const struct stat *attr = &call->attr;
-    struct fs_inode made = {
-        .inode = file->inode,
-        .mode = attr->st_mode,
-        .nlink = 1,
-        .uid = attr->st_uid,
-        .gid = attr->st_gid,
-        .atime_ns = timespec_ns(attr->st_atim),
-        .mtime_ns = timespec_ns(attr->st_mtim),
-        .ctime_ns = timespec_ns(attr->st_ctim),
-    };
-    struct buf record = {0};
-    fs_inode_encode(&made, &record);
-    if (!record.failed)
-        file_keep(file, &record, file->inode); /* the leader chose it: its timestamp */
-    buf_release(&record);
-}
-
 static void answer_create(struct mount_call *call, int error)
 {
     struct fs_mount *m = call->mount;
@@ -285,7 +290,7 @@ static void answer_create(struct mount_call *call, int error)
         handle = file ? handle_new(file, call->fi.flags) : NULL;
         error = handle ? 0 : -ENOMEM;
         if (handle)
-            keep_made(file, call);
+            lookup_count(m, file->inode);
         pthread_mutex_unlock(&m->lock);
     }
     if (error) {
@@ -314,7 +319,7 @@ static int pending_open(struct fs_mount *m, struct file *file, int flags,
         return error;
     }
     handle->truncated = layer;
-    file->lookups++;
+    lookup_count(m, file->inode);
     pending_attributes(file, attr);
     *ret = handle;
     return 0;
@@ -408,37 +413,18 @@ static void touch_directory(struct mount_call *call, uint64_t parent, const char
         call_touch(call, inode, NULL);
 }
 
-static void answer_unlink(struct mount_call *call, int error)
-{
-    pthread_mutex_lock(&call->mount->lock);
-    const struct fs_result *result = &call->request.result;
-    detach_end(call, error || result->more ? 0 : result->value);
-    pthread_mutex_unlock(&call->mount->lock);
-    fuse_reply_err(call->req, -error);
-}
-
-static void answer_rename(struct mount_call *call, int error)
-{
-    pthread_mutex_lock(&call->mount->lock);
-    detach_end(call, error ? 0 : call->request.result.more);
-    pthread_mutex_unlock(&call->mount->lock);
-    fuse_reply_err(call->req, -error);
-}
-
 static void remove_name(fuse_req_t req, uint64_t parent, const char *name,
                         enum fs_op_type type)
 {
     struct mount_call *call = NULL;
     if (!name_refused(req, name))
-        call = call_new(fuse_req_userdata(req), req, answer_unlink);
+        call = call_new(fuse_req_userdata(req), req, answer_nothing);
     if (!call)
         return;
     strcpy(call->names[0], name);
     call_touch(call, parent, call->names[0]);
     if (type == FS_RMDIR)
         touch_directory(call, parent, name);
-    else
-        detach_victim(call, parent, name);
     struct fs_op op = {.type = type,
                        .parent = parent,
                        .name = (const uint8_t *)name,
@@ -465,7 +451,7 @@ void on_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t p
     }
     struct mount_call *call = NULL;
     if (!name_refused(req, name) && !name_refused(req, name2))
-        call = call_new(fuse_req_userdata(req), req, answer_rename);
+        call = call_new(fuse_req_userdata(req), req, answer_nothing);
     if (!call)
         return;
     strcpy(call->names[0], name);
@@ -473,8 +459,6 @@ void on_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t p
     call_touch(call, parent, call->names[0]);
     call_touch(call, parent2, call->names[1]);
     touch_directory(call, parent2, name2);
-    if (!flags)
-        detach_victim(call, parent2, name2);
     struct fs_op op = {.type = FS_RENAME,
                        .flags = (flags & RENAME_NOREPLACE ? FS_NOREPLACE : 0) |
                                 (flags & RENAME_EXCHANGE ? FS_EXCHANGE : 0),

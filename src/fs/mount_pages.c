@@ -21,9 +21,9 @@ bool pages_may_stay(struct fs_mount *m, const struct file *file, uint64_t inode,
                     uint64_t *ret_version)
 {
     const struct pages *p = pages_of(m, inode);
-    bool known = file->inode == inode && !file->pending && file->kept.length;
-    *ret_version = known ? file->kept_version : 0;
-    return known && p->inode == inode && p->version == file->kept_version;
+    bool known = file->inode == inode && !file->pending && file->version;
+    *ret_version = known ? file->version : 0;
+    return known && p->inode == inode && p->version == file->version;
 }
 
 void pages_begin(struct fs_mount *m, uint64_t inode, uint64_t version)

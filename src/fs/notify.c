@@ -2,6 +2,8 @@
  * of their own sends them, never the loop (K9). */
 #include "mount_internal.h"
 
+#include <time.h>
+
 /* One that is not begun yet does for both: so each inode stands here once for each error. */
 static struct drop *find_drop(struct fs_mount *m, uint64_t inode, int error)
 {
@@ -146,6 +148,110 @@ void *notifier_main(void *mount)
         pthread_mutex_lock(&m->lock);
         m->dropping = false;
         pthread_cond_broadcast(&m->idle);
+    }
+    pthread_mutex_unlock(&m->lock);
+    return NULL;
+}
+
+/* ---- Names: a thread of their own ---- */
+
+enum { NAMES_LOOKED_AT = 64 }; /* those behind wait with them */
+
+/* The kernel takes the directory's lock for it, which a call may hold that waits for this
+ * host: such a directory's turn comes later. The others' pages must not wait for that, for
+ * answers wait for them. (A daemon that is killed while it waits there would not die: K9.) */
+
+void notify_name(struct fs_mount *m, uint64_t parent, const void *name, size_t size,
+                 uint64_t inode)
+{
+    bool looked_up = parent == FS_ROOT_INODE || lookup_is_held(m, parent);
+    if (!looked_up)
+        return;
+    struct gone_name *gone =
+        m->load.names < FS_NAMES_MOST ? malloc(sizeof(*gone) + size + 1) : NULL;
+    if (!gone) {
+        m->load.names_lost++;
+        return;
+    }
+    *gone = (struct gone_name){.parent = parent, .inode = inode};
+    memcpy(gone->name, name, size);
+    gone->name[size] = '\0';
+    *m->names_end = gone;
+    m->names_end = &gone->next;
+    m->load.names_most = max_u64(m->load.names_most, ++m->load.names);
+    pthread_cond_signal(&m->names_changed);
+}
+
+/* Whether a call is on its way for which the kernel may hold the directory's lock. */
+static bool is_locked(const struct fs_mount *m, uint64_t directory)
+{
+    for (size_t i = 0; m->load.calls && i < MOUNT_BUCKETS; i++)
+        for (const struct mount_call *call = m->calls[i]; call; call = call->table_next)
+            for (int t = 0; t < call->touched; t++)
+                if (call->touches[t].parent == directory)
+                    return true;
+    return false;
+}
+
+/* One of the first whose directory is free, taken out; NULL: none. */
+static struct gone_name *take_name(struct fs_mount *m)
+{
+    struct gone_name **at = &m->names;
+    uint64_t locked = 0;
+    for (int i = 0; *at && i < NAMES_LOOKED_AT; i++, at = &(*at)->next) {
+        if ((*at)->parent == locked)
+            continue;
+        if (!is_locked(m, (*at)->parent))
+            break;
+        locked = (*at)->parent;
+    }
+    struct gone_name *gone = *at;
+    if (!gone || gone->parent == locked || is_locked(m, gone->parent))
+        return NULL;
+    *at = gone->next;
+    if (m->names_end == &gone->next)
+        m->names_end = at;
+    m->load.names--;
+    return gone;
+}
+
+static void await_name(struct fs_mount *m)
+{
+    uint64_t wake = ticks_us() + MOUNT_NAMES_AGAIN_US;
+    struct timespec until = {.tv_sec = (time_t)(wake / 1000000),
+                             .tv_nsec = (long)(wake % 1000000) * 1000};
+    if (m->names)
+        pthread_cond_timedwait(&m->names_changed, &m->lock, &until);
+    else
+        pthread_cond_wait(&m->names_changed, &m->lock);
+}
+
+/* What is gone altogether is removed in the kernel as by a local call: a directory that a
+ * process stands in answers ENOENT from then on. */
+static void tell_name(struct fs_mount *m, const struct gone_name *gone)
+{
+    size_t size = strlen(gone->name);
+    if (gone->inode)
+        fuse_lowlevel_notify_delete(m->session, gone->parent, gone->inode, gone->name,
+                                    size);
+    else
+        fuse_lowlevel_notify_inval_entry(m->session, gone->parent, gone->name, size);
+}
+
+void *namer_main(void *mount)
+{
+    struct fs_mount *m = mount;
+    pthread_mutex_lock(&m->lock);
+    while (!m->stopping) {
+        struct gone_name *gone = take_name(m);
+        if (!gone) {
+            await_name(m);
+            continue;
+        }
+        pthread_mutex_unlock(&m->lock);
+        tell_name(m, gone);
+        free(gone);
+        pthread_mutex_lock(&m->lock);
     }
     pthread_mutex_unlock(&m->lock);
     return NULL;

@@ -130,17 +130,6 @@ static void ranges_cut(struct overlay_ranges *s, uint64_t size)
     }
 }
 
-/* Zeros in ranges that have to stay whole. */
-static void ranges_clear(struct overlay_ranges *s, uint64_t from, uint64_t end)
-{
-    for (size_t i = ranges_find(s, from); i < s->count && s->at[i].offset < end; i++) {
-        struct overlay_range *r = &s->at[i];
-        uint64_t first = max_u64(from, r->offset), last = min_u64(end, range_end(r));
-        if (first < last)
-            memset(r->data.data + (first - r->offset), 0, (size_t)(last - first));
-    }
-}
-
 static void ranges_remove(struct overlay_ranges *s, size_t i)
 {
     s->bytes -= s->at[i].data.length;
@@ -292,18 +281,6 @@ static uint64_t layer_apply(const struct overlay_layer *l, uint64_t size, uint64
     return l->size;
 }
 
-/* Zeros between the last range and `offset`. */
-static int ranges_fill(struct overlay_ranges *s, uint64_t offset)
-{
-    uint64_t end = ranges_end(s);
-    if (offset <= end)
-        return 0;
-    uint8_t *zeros = calloc(1, (size_t)(offset - end));
-    int error = zeros ? ranges_put(s, end, zeros, (size_t)(offset - end)) : -ENOMEM;
-    free(zeros);
-    return error;
-}
-
 /* ---- Public ---- */
 
 void overlay_release(struct overlay *o)
@@ -346,9 +323,7 @@ int overlay_write(struct overlay *o, uint64_t *next_id, uint64_t offset, const v
         l->strayed |= offset != ranges_end(&l->ranges);
         offset = ranges_end(&l->ranges);
     }
-    int error = l->dense ? ranges_fill(&l->ranges, offset) : 0;
-    if (!error)
-        error = ranges_put(&l->ranges, offset, data, length);
+    int error = ranges_put(&l->ranges, offset, data, length);
     if (error)
         return error;
     l->written = true;
@@ -423,9 +398,7 @@ int overlay_punch(struct overlay *o, uint64_t from, uint64_t end, bool *ret_done
     int error = 0;
     end = min_u64(end, l->size);
     *ret_done = from >= end || from >= l->built_end;
-    if (l->dense)
-        ranges_clear(&l->ranges, from, end);
-    else if (from < end)
+    if (from < end)
         error = ranges_punch(&l->ranges, from, end);
     l->written = true;
     return error;
@@ -522,16 +495,6 @@ struct overlay_layer *overlay_pop(struct overlay *o)
         o->last = NULL;
     l->next = NULL;
     return l;
-}
-
-void overlay_drop_last(struct overlay *o)
-{
-    struct overlay_layer *l = o->last, *before = NULL;
-    for (struct overlay_layer *p = o->first; p != l; p = p->next)
-        before = p;
-    *(before ? &before->next : &o->first) = NULL;
-    o->last = before;
-    overlay_layer_free(l);
 }
 
 void overlay_move(struct overlay *to, struct overlay *from)

@@ -63,7 +63,6 @@ struct overlay_layer {
     bool sized;    /* write: `size` is set after the ranges; replace: always */
     bool building; /* replace: `build` is on its way */
     bool stale;    /* replace: begun anew while building; the build's result is void */
-    bool dense;    /* replace: kept as one range, from 0 on without a hole */
     bool strayed;  /* append: the kernel assumed another offset for one of the writes */
     uint64_t size;
     uint64_t content;   /* replace: content id of the builds so far, 0: none */
@@ -116,8 +115,6 @@ void overlay_built(struct overlay_layer *layer, uint64_t content);
 /* Takes the first layer out of the queue; free it with overlay_layer_free(). */
 struct overlay_layer *overlay_pop(struct overlay *o);
 void overlay_layer_free(struct overlay_layer *layer);
-/* Frees the last layer. */
-void overlay_drop_last(struct overlay *o);
 /* Ends a queue: moves all layers of `from` behind those of `to`. */
 void overlay_move(struct overlay *to, struct overlay *from);
 

@@ -279,7 +279,7 @@ static void apply_one(struct node *n, uint64_t index)
     node_must(session_note_entry(n, &entry), "applying");
     store_entry_each(bytes->data, bytes->length, apply_record, &a);
     node_must(a.error, "applying");
-    orphans_entry_applied(n);
+    orphans_entry_applied(n, &entry, bytes);
     struct members members;
     if (entry_config(bytes->data, bytes->length, &members)) {
         n->members_applied = members;

@@ -111,6 +111,8 @@ static void add_mount(struct node *n, struct rows *rows)
                          load.buffered_waits});
     add(rows, "mount_drops",
         (struct reading){load.drops, load.drops_most, FS_DROPS_MOST, 0});
+    add(rows, "mount_names",
+        (struct reading){load.names, load.names_most, FS_NAMES_MOST, load.names_lost});
 }
 
 static void put_queues(struct node *n, struct buf *to)

@@ -113,6 +113,37 @@ static void backend_space(void *context, uint64_t *ret_free, uint64_t *ret_total
     *ret_keys = n->space_keys;
 }
 
+/* ---- What has lost its name ---------------------------------------------------------- */
+
+bool mount_asked(const struct node *n, const struct store_entry *entry)
+{
+    if (!entry->request || entry->session != n->client.session)
+        return false;
+    for (const struct client_op *op = n->client.head; op; op = op->next)
+        if (op->request == entry->request)
+            return op->done == request_done;
+    return false;
+}
+
+static void backend_release(void *context, uint64_t inode)
+{
+    struct mount *m = &((struct node *)context)->mount;
+    pthread_mutex_lock(&m->mutex);
+    buf_u64(&m->released, inode);
+    node_must(m->released.failed ? -ENOMEM : 0, "noting a removed inode");
+    pthread_mutex_unlock(&m->mutex);
+}
+
+void mount_take_released(struct node *n, struct buf *to)
+{
+    struct mount *m = &n->mount;
+    pthread_mutex_lock(&m->mutex);
+    buf_bytes(to, m->released.data, m->released.length);
+    buf_release(&m->released);
+    pthread_mutex_unlock(&m->mutex);
+    node_must(to->failed ? -ENOMEM : 0, "noting a removed inode");
+}
+
 /* ---- .tierce/ ------------------------------------------------------------------------ */
 
 struct text_mail {
@@ -300,6 +331,7 @@ void mount_init(struct node *n)
                                      .interrupt = backend_interrupt,
                                      .writable = backend_writable,
                                      .has_room = backend_has_room,
+                                     .release = backend_release,
                                      .take_inode = backend_take_inode,
                                      .session = backend_session,
                                      .text = backend_text,
@@ -312,4 +344,5 @@ void mount_release(struct node *n)
     if (n->mount.mount)
         fs_mount_free(n->mount.mount);
     buf_release(&n->mount.reserve.op);
+    buf_release(&n->mount.released);
 }

@@ -668,6 +668,7 @@ struct mount {
     struct client_op reserve;
     struct mail reserve_mail, unmounted_mail, call_mail;
     bool reserve_asked; /* under mutex: reserve_mail is on its way */
+    struct buf released; /* under mutex: orphans that the kernel has forgotten, u64 each */
     pthread_t caller; /* of fs_mount_start, fs_mount_stop, which may wait for the loop */
     bool calling, starting, force;
     int call_error;
@@ -681,6 +682,9 @@ void mount_release(struct node *n);
 void mount_start(struct node *n);
 void mount_stop(struct node *n, bool force);
 void mount_reserve(struct node *n); /* asks for inode numbers where they run low */
+/* Whether the mount waits for this entry, so that the kernel knows what it does. */
+bool mount_asked(const struct node *n, const struct store_entry *entry);
+void mount_take_released(struct node *n, struct buf *to);
 void mount_state_replaced(struct node *n); /* what the kernel holds may be old */
 void mount_note_record(struct node *n, const struct store_record *record);
 
@@ -697,7 +701,8 @@ struct orphans {
 
 /* A record of class O was applied. */
 void orphans_note_record(struct node *n, const struct store_record *record);
-void orphans_entry_applied(struct node *n);
+void orphans_entry_applied(struct node *n, const struct store_entry *entry,
+                           const struct store_bytes *bytes);
 /* O records that were not noted, or not decided, may name this session. */
 void orphans_look(struct node *n);
 void orphans_send(struct node *n); /* where there is much to be said */

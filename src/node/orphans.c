@@ -13,6 +13,7 @@
  */
 #include "node_core.h"
 
+#include <dirent.h>
 #include <errno.h>
 
 static void add(struct buf *to, uint64_t inode)
@@ -23,12 +24,24 @@ static void add(struct buf *to, uint64_t inode)
 
 /* ---- Deciding ---------------------------------------------------------------------- */
 
+struct name {
+    uint64_t parent; /* 0: not known */
+    const uint8_t *bytes;
+    size_t size;
+    bool directory;
+};
+
 /* While the mount is being made its threads may look up what the loop does not know of. */
-static void decide(struct node *n, uint64_t inode)
+static void decide(struct node *n, uint64_t inode, const struct name *name, bool own)
 {
-    if (n->phase != NODE_MOUNTING)
+    if (n->mount_shown)
+        fs_mount_orphaned(n->mount.mount, inode, name->parent, name->bytes, name->size,
+                          own);
+    else if (n->phase != NODE_MOUNTING)
         add(&n->orphans.released, inode);
 }
+
+/* ---- Entries ----------------------------------------------------------------------- */
 
 static bool is_own(const struct node *n, const void *key, size_t key_size,
                    uint64_t *ret_inode)
@@ -45,13 +58,55 @@ void orphans_note_record(struct node *n, const struct store_record *record)
         add(&n->orphans.applied, inode);
 }
 
-void orphans_entry_applied(struct node *n)
+struct names {
+    struct name gone, put;
+    int gone_count, put_count;
+};
+
+static int note_name(void *arg, const struct store_record *record, uint32_t offset)
+{
+    struct names *names = arg;
+    if (record->key[0] != FS_CLASS_NAME || record->key_size < 10)
+        return 0;
+    bool put = record->value;
+    *(put ? &names->put : &names->gone) = (struct name){
+        .parent = get_be64(record->key + 1),
+        .bytes = record->key + 9,
+        .size = record->key_size - 9,
+        .directory = put && record->value[record->value_size - 1] == DT_DIR};
+    names->put_count += put;
+    names->gone_count += !put;
+    return 0;
+}
+
+/* A name that led to a file which may have others: of an UNLINK, or the new one of a RENAME. */
+static const struct name *unnamed(const struct names *names)
+{
+    if (names->gone_count != 1 || names->put_count > 1)
+        return NULL;
+    if (names->put_count == 0)
+        return &names->gone;
+    return names->put.directory ? NULL : &names->put;
+}
+
+void orphans_entry_applied(struct node *n, const struct store_entry *entry,
+                           const struct store_bytes *bytes)
 {
     struct buf *applied = &n->orphans.applied;
+    struct names names = {0};
+    bool own = mount_asked(n, entry);
+    if (n->mount_shown && (applied->length || !own))
+        store_entry_each(bytes->data, bytes->length, note_name, &names);
+    const struct name *name = names.put_count ? &names.put : &names.gone;
+    const struct name *other = own || applied->length ? NULL : unnamed(&names);
     for (size_t i = 0; i < applied->length; i += 8)
-        decide(n, get_u64(applied->data + i));
+        decide(n, get_u64(applied->data + i), name, own);
+    if (other)
+        fs_mount_unnamed(n->mount.mount, other->parent, other->bytes, other->size);
     buf_clear(applied);
 }
+
+/* ---- Looking ----------------------------------------------------------------------- */
 
 void orphans_look(struct node *n)
 {
@@ -88,7 +143,7 @@ static void scan(struct node *n)
     store_scan(n->store, from.bytes, from.size, &to, 1, each_orphan, &s);
     n->orphans.scan_from = s.next;
     for (size_t i = 0; i < s.own.length; i += 8)
-        decide(n, get_u64(s.own.data + i));
+        decide(n, get_u64(s.own.data + i), &(struct name){0}, false);
     buf_release(&s.own);
 }
 
@@ -160,6 +215,7 @@ void orphans_tick(struct node *n)
     if (n->orphans.scan_from && n->client.session && gate_is_open(n) &&
         n->phase != NODE_MOUNTING)
         scan(n);
+    mount_take_released(n, &n->orphans.released);
     send_released(n);
 }
 

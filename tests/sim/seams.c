@@ -296,6 +296,7 @@ void recover_clean(const char *data)
 
 struct fs_mount {
     struct sim_node *node;
+    uint64_t held; /* the orphan that its kernel holds, until another comes; 0: none */
 };
 
 int fs_mount_start(struct fs_mount **ret, const struct fs_mount_options *options,
@@ -328,6 +329,25 @@ void fs_mount_replaced(struct fs_mount *m)
 
 /* Who waits for a lock looks again and again. */
 void fs_mount_locks_changed(struct fs_mount *m, uint64_t inode)
+{
+}
+
+/* Every other one is held by some process, until the next one that is. */
+void fs_mount_orphaned(struct fs_mount *m, uint64_t inode, uint64_t parent,
+                       const void *name, size_t size, bool own)
+{
+    const struct fs_backend *b = m->node->backend;
+    if (!b)
+        return;
+    bool holds = inode % 2 && inode != m->held;
+    uint64_t released = holds ? m->held : inode == m->held ? 0 : inode;
+    if (holds)
+        m->held = inode;
+    if (released)
+        b->release(b->context, released);
+}
+
+void fs_mount_unnamed(struct fs_mount *m, uint64_t parent, const void *name, size_t size)
 {
 }
 

@@ -344,10 +344,10 @@ static void step_link(struct model *m)
     if (i < 0 || !place)
         return;
     struct node *n = &m->nodes[i];
-    int expected = find_name(m, parent, name) ? -EEXIST
-                   : S_ISDIR(n->mode)         ? -EPERM
-                   : !n->names                ? -ENOENT
-                                              : 0;
+    int expected = !n->names                     ? -ENOENT
+                   : find_name(m, parent, name) ? -EEXIST
+                   : S_ISDIR(n->mode)           ? -EPERM
+                                                : 0;
     assert_int_equal(op_link(&m->memory, n->inode, m->nodes[parent].inode, name),
                      expected);
     if (expected)

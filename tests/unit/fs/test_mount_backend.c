@@ -13,6 +13,34 @@ struct queued {
     bool killed; /* to be answered -EINTR */
 };
 
+struct orphaned {
+    uint64_t inode, parent;
+    char name[LIMIT_NAME_BYTES + 1];
+    bool own;
+};
+
+/* With the lock held, when an operation is in: whether it has made an orphan. */
+static void note_orphan(struct backend *b, const struct fs_op *op, bool own,
+                        const struct fs_result *result)
+{
+    struct orphaned one = {.parent = op->parent, .own = own};
+    const uint8_t *name = op->type == FS_RENAME ? op->name2 : op->name;
+    size_t size = op->type == FS_RENAME ? op->name2_size : op->name_size;
+    struct fs_key key;
+    struct buf value = {0};
+    if (op->type == FS_RENAME)
+        one.parent = op->parent2;
+    if (op->type == FS_RENAME || op->type == FS_UNLINK || op->type == FS_RMDIR)
+        one.inode = op->type == FS_RENAME ? result->more : result->value;
+    fs_key_orphan(&key, one.inode, SESSION);
+    struct fs_view view = memory_view(&b->memory);
+    if (one.inode && view.get(view.context, key.bytes, key.size, &value, NULL) == 0) {
+        memcpy(one.name, name, size);
+        buf_bytes(&b->orphans, &one, sizeof(one));
+    }
+    buf_release(&value);
+}
+
 static int evaluate(struct backend *b, const struct fs_op *op, uint64_t session,
                     struct fs_result *ret)
 {
@@ -29,6 +57,39 @@ static int evaluate(struct backend *b, const struct fs_op *op, uint64_t session,
     b->memory.timestamp_us = change->timestamp_us;
     memory_commit(&b->memory);
     return 0;
+}
+
+/* Without the lock. */
+static void tell_orphans(struct backend *b)
+{
+    pthread_mutex_lock(&b->lock);
+    struct buf orphans = b->orphans;
+    b->orphans = (struct buf){0};
+    pthread_mutex_unlock(&b->lock);
+    struct fs_mount *m = b->mount;
+    for (size_t i = 0; i < orphans.length; i += sizeof(struct orphaned)) {
+        const struct orphaned *one = (const void *)(orphans.data + i);
+        if (m)
+            fs_mount_orphaned(m, one->inode, one->parent, one->name, strlen(one->name),
+                              one->own);
+        else
+            b->table.release(b, one->inode);
+    }
+    buf_release(&orphans);
+}
+
+/* With the lock held. */
+static void release_all(struct backend *b)
+{
+    struct fs_result result;
+    for (size_t i = 0; i < b->released.length; i += 8) {
+        struct fs_op op = {
+            .type = FS_RELEASE, .inodes = b->released.data + i, .inode_count = 1};
+        ensure(evaluate(b, &op, SESSION, &result) == 0);
+        b->releases++;
+    }
+    buf_clear(&b->released);
+    pthread_cond_broadcast(&b->changed);
 }
 
 static void watch(struct backend *b)
@@ -61,6 +122,7 @@ static void remove_made(struct backend *b)
                        .name = (const uint8_t *)b->remove_made,
                        .name_size = (uint16_t)strlen(b->remove_made)};
     ensure(evaluate(b, &op, SESSION, &result) == 0);
+    note_orphan(b, &op, false, &result);
     b->remove_made = NULL;
 }
 
@@ -81,6 +143,8 @@ static void perform(struct backend *b, struct queued *q)
         r->error = fence(b, r);
         if (!r->error)
             r->error = evaluate(b, &op, b->session, &r->result);
+        if (!r->error)
+            note_orphan(b, &op, true, &r->result);
         b->told = op;
         b->counts[op.type]++;
         b->total++;
@@ -116,8 +180,12 @@ static void *loop_main(void *arg)
     pthread_mutex_lock(&b->lock);
     for (;;) {
         struct queued *q;
-        while (!(q = ready(b)) && !b->stopping)
+        while (!(q = ready(b)) && !b->stopping && !b->released.length)
             pthread_cond_wait(&b->changed, &b->lock);
+        if (b->released.length) {
+            release_all(b);
+            continue;
+        }
         if (!q)
             break;
         if (b->delay_us) {
@@ -132,6 +200,7 @@ static void *loop_main(void *arg)
         struct fs_op told = b->told;
         b->told.type = 0;
         pthread_mutex_unlock(&b->lock);
+        tell_orphans(b);
         tell_of_locks(b, &told);
         q->request->done(q->request);
         free(q);
@@ -222,6 +291,15 @@ static bool on_has_room(void *context)
     return !b->full;
 }
 
+static void on_release(void *context, uint64_t inode)
+{
+    struct backend *b = context;
+    pthread_mutex_lock(&b->lock);
+    buf_u64(&b->released, inode);
+    pthread_cond_broadcast(&b->changed);
+    pthread_mutex_unlock(&b->lock);
+}
+
 static uint64_t on_take_inode(void *context)
 {
     struct backend *b = context;
@@ -272,6 +350,12 @@ void backend_start(struct backend *b)
     pthread_mutex_init(&b->lock, NULL);
     pthread_cond_init(&b->changed, NULL);
     struct fs_result result;
+    struct fs_change *change = memory_begin(&b->memory, 0, 0);
+    struct fs_key key = {.size = 9, .bytes = {FS_CLASS_SESSION}};
+    put_be64(key.bytes + 1, SESSION);
+    change->records++;
+    change->put(change->context, key.bytes, key.size, "0123456789abcdef", 16);
+    memory_commit(&b->memory);
     for (int i = 0; i < INODES / 1000; i++) {
         struct fs_op op = {.type = FS_RESERVE, .size = 1000};
         ensure(evaluate(b, &op, SESSION, &result) == 0);
@@ -289,6 +373,7 @@ void backend_start(struct backend *b)
         .interrupt = on_interrupt,
         .writable = on_writable,
         .has_room = on_has_room,
+        .release = on_release,
         .take_inode = on_take_inode,
         .space = on_space,
         .session = on_session,
@@ -309,6 +394,8 @@ void backend_stop(struct backend *b)
     pthread_mutex_destroy(&b->lock);
     pthread_cond_destroy(&b->changed);
     memory_release(&b->memory);
+    buf_release(&b->orphans);
+    buf_release(&b->released);
 }
 
 void backend_hold(struct backend *b, bool held)
@@ -382,9 +469,30 @@ int backend_do(struct backend *b, const struct fs_op *op, struct fs_result *ret)
 {
     pthread_mutex_lock(&b->lock);
     int error = evaluate(b, op, BACKEND_OTHER, ret);
+    if (!error)
+        note_orphan(b, op, false, ret);
     pthread_mutex_unlock(&b->lock);
+    tell_orphans(b);
     tell_of_locks(b, op);
     return error;
+}
+
+bool backend_is_there(struct backend *b, uint64_t inode)
+{
+    struct fs_view view = memory_view(&b->memory);
+    struct fs_inode found;
+    struct buf scratch = {0};
+    int error = fs_stat(&view, inode, &scratch, &found);
+    buf_release(&scratch);
+    return !error;
+}
+
+void backend_await_gone(struct backend *b, uint64_t inode)
+{
+    pthread_mutex_lock(&b->lock);
+    while (backend_is_there(b, inode))
+        pthread_cond_wait(&b->changed, &b->lock);
+    pthread_mutex_unlock(&b->lock);
 }
 
 int backend_stat(struct backend *b, const char *name, struct fs_inode *ret)

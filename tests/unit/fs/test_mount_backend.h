@@ -31,13 +31,16 @@ struct backend {
     _Atomic bool unsure;   /* the session may have ended */
     _Atomic uint64_t session; /* of the mount */
     struct fs_op told; /* of the operation that was done last, where it may change locks */
-    struct fs_mount *_Atomic mount; /* told of locks, where it is set */
+    struct fs_mount *_Atomic mount; /* told of locks and orphans, where it is set */
     _Atomic bool no_texts; /* of .tierce */
     _Atomic unsigned texts; /* how many it gave */
     unsigned queued_count; /* submitted, not done */
     unsigned interrupts, fatal_interrupts;
     unsigned counts[32], total; /* done, without those that failed by fail_type */
     unsigned failed;
+    struct buf orphans;  /* struct orphaned: the mount is to be told */
+    struct buf released; /* inodes, u64 each: it does not hold them */
+    unsigned releases;   /* inodes released so far */
     uint64_t next_inode, last_inode;
     void (*_Atomic after_get)(void); /* called after each get of the view, by who asked */
     char watched[256];               /* in the root */
@@ -54,6 +57,9 @@ void backend_await_queued(struct backend *b, unsigned count);
 bool backend_is_unmounted(struct backend *b);
 void backend_await_unmounted(struct backend *b);
 void backend_fail(struct backend *b, uint32_t type, int error);
+/* Waits until the inode is gone. */
+void backend_await_gone(struct backend *b, uint64_t inode);
+bool backend_is_there(struct backend *b, uint64_t inode);
 void backend_reset_counts(struct backend *b);
 unsigned backend_total(struct backend *b);
 unsigned backend_count(struct backend *b, uint32_t type);

@@ -34,6 +34,7 @@ static int set_up(void **state)
     struct fs_mount_options options = {.mountpoint = directory, .source = "test"};
     backend_start(&backend);
     int result = fs_mount_start(&mount_, &options, &backend.table, error);
+    backend.mount = mount_;
     if (result)
         print_error("%s\n", error);
     return result;
@@ -44,6 +45,7 @@ static int tear_down(void **state)
     backend_hold(&backend, false);
     if (mount_ && fs_mount_stop(mount_, true) != 0)
         return -1;
+    backend.mount = NULL;
     fs_mount_free(mount_);
     mount_ = NULL;
     backend_stop(&backend);
