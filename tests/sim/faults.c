@@ -282,25 +282,36 @@ static bool can_do_without(const struct sim_node *n, bool removed)
     return 2 * good > voters;
 }
 
-/* Every node is up, and knows of each other one where it is, and of which version. */
-static bool all_are_known(void)
+/* It is up, and knows of each other one where it is, and of which version. */
+static bool knows_all(const struct sim_node *n)
 {
-    for (unsigned i = 0; i < SIM_NODES; i++) {
-        const struct sim_node *n = &sim_nodes[i];
-        if (!n->made || n->gone)
-            continue;
-        if (!n->up || !n->serves)
+    if (!n->up || !n->serves)
+        return false;
+    const struct members *members = &n->node->members_applied;
+    for (uint32_t k = 0; k < members->count; k++) {
+        const struct sim_node *m = sim_of_id(members->list[k].id);
+        if (m && !m->gone &&
+            (strcmp(members->list[k].address, m->address) != 0 ||
+             members->list[k].version != m->version))
             return false;
-        const struct members *members = &n->node->members_applied;
-        for (uint32_t k = 0; k < members->count; k++) {
-            const struct sim_node *m = sim_of_id(members->list[k].id);
-            if (m && !m->gone &&
-                (strcmp(members->list[k].address, m->address) != 0 ||
-                 members->list[k].version != m->version))
-                return false;
-        }
     }
     return true;
+}
+
+static bool all_are_known(void)
+{
+    for (unsigned i = 0; i < SIM_NODES; i++)
+        if (sim_nodes[i].made && !sim_nodes[i].gone && !knows_all(&sim_nodes[i]))
+            return false;
+    return true;
+}
+
+static bool some_have_moved(void)
+{
+    for (unsigned i = 0; i < SIM_NODES; i++)
+        if (sim_nodes[i].made && !sim_nodes[i].gone && sim_nodes[i].moves)
+            return true;
+    return false;
 }
 
 /* The one with the bad disk alone: it may be lost for good, and a new one joins. */
@@ -318,11 +329,12 @@ static void do_wipe(void)
 
 /* ---- Members that go, and move -- */
 
+/* Who does not know where the others are cannot hear from them that it is removed. */
 static void do_remove(void)
 {
     struct sim_node *leader = sim_leader(), *n = any(is_member);
     if (!n || !leader || !leader->loop || !leader->serves || verify_is_changing() ||
-        !can_do_without(n, true))
+        !can_do_without(n, true) || (some_have_moved() && !knows_all(n)))
         return;
     struct sim_node *by = one_in(2) ? leader : any(is_running);
     if (n->up && n->serves && one_in(3))
@@ -331,12 +343,13 @@ static void do_remove(void)
         sim_ask(by, &(struct node_op){.type = NODE_OP_REMOVE, .node_id = n->id});
 }
 
-/* One at a time: nobody finds anybody where all have moved. Nor one whose log may have a
- * hole: it would come back with addresses of long ago, and its own is not known yet. */
+/* One at a time: nobody finds anybody where all have moved; nor while one is removed, who
+ * is to hear of that. Nor one whose log may have a hole: it would come back with addresses
+ * of long ago, and its own is not known yet. */
 static void do_move(void)
 {
     struct sim_node *n = any(is_up);
-    if (!n || n->bad_disk || !all_are_known())
+    if (!n || n->bad_disk || !all_are_known() || verify_is_changing())
         return;
     sim_kill(n, "to be moved");
     sim_move(n);

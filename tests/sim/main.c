@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 enum {
-    SEED_S = 120,     /* one that takes longer hangs */
+    SEED_S = 900,     /* one that takes longer hangs */
     ALL_FAULTS = 200, /* a campaign of that many seeds has had every fault */
     UNDECIDED = 50,   /* at most one history of that many may take too long */
 };

@@ -9,7 +9,7 @@
 
 enum {
     LIVE_ELECTIONS = 60, /* longest election timeouts until something is answered */
-    MISSING_S = 15,      /* longer than a session lives */
+    MISSING_S = 25,      /* longer than a session lives */
     CONVERGE_S = 120,
     REPAIR_S = 60,
     FULL_STEPS = 1000, /* between two looks at all of the keydirs */
