@@ -4,12 +4,15 @@
  */
 #include "sim.h"
 
+#include "store_internal.h"
+
 enum {
     SILENT_US = 2 * 1000 * 1000,        /* far more than a leader waits for a majority */
     SESSION_LIVES_US = 8 * 1000 * 1000, /* heard that long ago: surely not to be ended */
     SESSION_DEAD_US = 20 * 1000 * 1000, /* ... surely ended */
     SETTLE_US = 3 * 1000 * 1000,        /* until all have been told a clock */
     CLOCK_SLACK_US = 60 * 1000 * 1000,  /* drift, and the way */
+    STEADY_US = 8 * 1000 * 1000,        /* longer than a merge lasts */
 };
 
 /* ---- A leader that nobody hears: V14 -------------------------------------------------
@@ -121,10 +124,62 @@ static void check_sessions(const struct sim_node *n)
     }
 }
 
-void verify_leader(const struct sim_node *n)
+/* ---- What is kept of the log for who is behind: V21 ---------------------------------- */
+
+static struct kept {
+    unsigned life;
+    uint64_t base;
+    uint64_t
+        since[SIM_NODES]; /* each has been in reach, and without a snapshot; 0: not */
+} kept[SIM_NODES];
+
+static uint64_t log_bytes(const struct store *s)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < s->segment_count; i++)
+        bytes += s->segments[i]->used;
+    return bytes;
+}
+
+static void check_retention(struct sim_node *n)
+{
+    struct kept *k = &kept[n->number];
+    const struct members *members = &n->node->members;
+    const struct store *s = n->node->store;
+    bool merged = k->life == n->life && n->node->base > k->base;
+    if (k->life != n->life)
+        *k = (struct kept){.life = n->life};
+    k->base = n->node->base;
+    struct sim_node *former = sim_at_node;
+    sim_at_node = n;
+    for (uint32_t i = 0; i < members->count; i++) {
+        struct raft_peer_status status;
+        struct sim_node *m = sim_of_id(members->list[i].id);
+        if (!m || m == n)
+            continue;
+        uint64_t *since = &k->since[m->number];
+        bool steady =
+            raft_peer_status(n->node->driver.raft, m->id, node_now(), &status) &&
+            status.reachable && (!status.snapshot || merged) &&
+            heard[n->number][m->number] + STEADY_US / 4 > sim_now;
+        if (!steady || *since < n->leads_us)
+            *since = steady ? sim_now : 0;
+        else if (merged && sim_now > *since + STEADY_US && status.match < k->base &&
+                 log_bytes(s) < s->retain_bytes)
+            sim_fail("V21: %s keeps its log from %llu on only, and %s, which it reaches, "
+                     "has it up to %llu",
+                     n->name, (unsigned long long)k->base + 1, m->name,
+                     (unsigned long long)status.match);
+    }
+    sim_at_node = former;
+}
+
+void verify_leader(struct sim_node *n)
 {
     if (loop_has_ended(n))
         return; /* its role is a memory: nobody there ticks, or answers */
+    if (sim_steps % 32 == 0 || n->node->base != kept[n->number].base)
+        check_retention(n);
     check_quorum(n);
     if (sim_steps % 64 == 0)
         check_sessions(n);

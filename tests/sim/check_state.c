@@ -239,6 +239,34 @@ static size_t read_all(struct sim_node *n)
     return bad;
 }
 
+struct leftovers {
+    struct node *node;
+    size_t count;
+};
+
+/* A P record: session 0 is for what is to be reclaimed. */
+static int look_for_leftover(void *arg, const struct store_item *item)
+{
+    struct leftovers *l = arg;
+    uint64_t session = item->value ? get_u64(item->value) : 0;
+    if (session && !session_find(l->node, session))
+        l->count++;
+    return 0;
+}
+
+size_t verify_leftovers(void)
+{
+    const uint8_t from[1] = {FS_CLASS_CONTENT}, to[1] = {FS_CLASS_CONTENT + 1};
+    struct sim_node *n = sim_leader();
+    if (!n || !n->up || !n->serves)
+        return 1;
+    struct leftovers l = {.node = n->node};
+    sim_at_node = n;
+    store_scan(n->node->store, from, 1, to, 1, look_for_leftover, &l);
+    sim_at_node = NULL;
+    return l.count;
+}
+
 size_t verify_end(void)
 {
     size_t bad = 0;

@@ -144,7 +144,7 @@ static bool says_nothing(int error)
 
 static bool did_not_happen(int error)
 {
-    return error == -EROFS || error == -ENOSPC;
+    return error == -EROFS || error == -ENOSPC || error == -ESTALE;
 }
 
 static void end(struct caller *c, int error, uint64_t r1, uint64_t r2)
@@ -282,6 +282,53 @@ static void write_register(struct caller *c, struct history *h)
     buf_release(&ranges);
 }
 
+/* As the mount writes what is larger than an operation: half of it unseen, then all of it
+ * in place of what there is (S7). Where its session ends in between the half is nobody's. */
+static void build_register(struct caller *c, struct history *h)
+{
+    static uint8_t data[16384];
+    uint64_t value = ++values;
+    size_t length = 16 + chance_below(CHANCE_CLIENT, plan.value_bytes), half = length / 2;
+    struct buf ranges = {0};
+    struct fs_result result = {0};
+    fill(data, value, length);
+    fs_range_add(&ranges, 0, data, half);
+    c->call.logs = false;
+    int ret = submit(c,
+                     &(struct fs_op){.type = FS_BUILD,
+                                     .ranges = ranges.data,
+                                     .ranges_size = (uint32_t)ranges.length},
+                     &result);
+    buf_clear(&ranges);
+    if (ret == 0)
+        sim_sleep(chance_latency(CHANCE_CLIENT, plan.think_us));
+    if (ret < 0 || !c->node->backend) {
+        buf_release(&ranges);
+        return;
+    }
+    fill(data, value, length); /* others have used it */
+    fs_range_add(&ranges, half, data + half, length - half);
+    begin(c, h, REGISTER_WRITE, value, 0);
+    c->call.logs = true;
+    struct fs_op op = {.type = FS_REPLACE,
+                       .inode = h->inode,
+                       .content = result.value,
+                       .size = length,
+                       .ranges = ranges.data,
+                       .ranges_size = (uint32_t)ranges.length};
+    ret = submit(c, &op, &result);
+    end(c, ret, 0, 0);
+    buf_release(&ranges);
+}
+
+/* Whatever is applied underneath: it is read anew (G10). */
+static void check_readable(const struct sim_node *n, int error)
+{
+    if (error == -EIO && n->node && !n->bad_disk && !n->stopping &&
+        plan.read_error == 0 && gate_is_open(n->node))
+        sim_fail("V19: %s cannot read what is whole", n->name);
+}
+
 /* -EAGAIN: no answer that counts. */
 static int read_value(struct caller *c, struct history *h, uint64_t *ret)
 {
@@ -289,7 +336,11 @@ static int read_value(struct caller *c, struct history *h, uint64_t *ret)
     size_t length = 0;
     ensure(data);
     *ret = 0;
-    int error = c->node->backend ? read_file(c, h->inode, data, &length) : -EIO;
+    int error = -EIO;
+    if (c->node->backend) {
+        error = read_file(c, h->inode, data, &length);
+        check_readable(c->node, error);
+    }
     if (error == -ENOENT)
         error = -EIO;
     if (error == 0 && length > 0 && !is_filled(data, length, ret))
@@ -472,8 +523,9 @@ static void call_once(struct caller *c)
         return;
     }
     bool reads = chance_below(CHANCE_CLIENT, 3) == 0;
+    bool builds = h->kind == OBJECT_REGISTER && chance_below(CHANCE_CLIENT, 4) == 0;
     if (h->kind == OBJECT_REGISTER)
-        (reads ? read_register : write_register)(c, h);
+        (reads ? read_register : builds ? build_register : write_register)(c, h);
     else if (h->kind == OBJECT_NAMES)
         (reads ? look_up : change_names)(c, h);
     else if (chance_below(CHANCE_CLIENT, 4) == 0)

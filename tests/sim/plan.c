@@ -45,7 +45,7 @@ void plan_draw(uint64_t seed)
     plan.lose_answer = rate(0.02);
     plan.write_us = between(10, 300);
     plan.sync_us = one_in(4) ? between(8000, 60000) : between(100, 8000);
-    plan.read_us = between(10, 300);
+    plan.read_us = one_in(4) ? between(1000, 20000) : between(10, 300);
     plan.cold = rate(0.3);
     plan.read_error = rate(0.0002);
     plan.write_error = rate(0.0003);
@@ -276,5 +276,11 @@ void plan_run(void)
         run_until(sim_now + 500 * SIM_MS);
     if (bad)
         sim_fail("V16: %zu values are not repaired, and other nodes have them", bad);
+    until = sim_now + REPAIR_S * SIM_S;
+    size_t left;
+    while ((left = verify_leftovers()) && sim_now < until)
+        run_until(sim_now + 500 * SIM_MS);
+    if (left)
+        sim_fail("V20: content of %zu writes of sessions that have ended is left", left);
     clients_check();
 }

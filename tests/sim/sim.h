@@ -287,11 +287,12 @@ uint64_t verify_members_since(void);    /* the first change of them; 0: none */
 void verify_keydir(const struct sim_node *n); /* its digest */
 void verify_full(void);                       /* all of all keydirs, sessions, members */
 size_t verify_end(void); /* every value, from the disk; how many are damaged */
+size_t verify_leftovers(void); /* content in progress of sessions that have ended */
 void verify_forget_state(const struct sim_node *n); /* its memory is no more */
 
 /* check_leader.c */
 void verify_heard(const struct sim_node *n, const struct sim_node *from);
-void verify_leader(const struct sim_node *n); /* after each event */
+void verify_leader(struct sim_node *n); /* after each event */
 
 /* check_bounds.c */
 void verify_bounds(const struct sim_node *n);
