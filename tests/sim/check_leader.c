@@ -124,6 +124,25 @@ static void check_sessions(const struct sim_node *n)
     }
 }
 
+/* ---- A node's own view of its session: V22 ---------------------------------------------- */
+
+void verify_session_ends(uint64_t session)
+{
+    struct sim_node *former = sim_at_node;
+    for (unsigned i = 0; i < SIM_NODES; i++) {
+        struct sim_node *n = &sim_nodes[i];
+        if (!n->up || !n->node || n->node->session != session)
+            continue;
+        sim_at_node = n;
+        if (node_now() < n->node->session_sure_us)
+            sim_fail("V22: session %llu of %s ends, which is sure of it for another %llu "
+                     "ms",
+                     (unsigned long long)session, n->name,
+                     (unsigned long long)(n->node->session_sure_us - node_now()) / 1000);
+    }
+    sim_at_node = former;
+}
+
 /* ---- What is kept of the log for who is behind: V21 ---------------------------------- */
 
 static struct kept {

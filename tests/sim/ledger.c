@@ -118,6 +118,17 @@ uint64_t ledger_key_digest(const void *key, size_t size, uint64_t timestamp_us)
     return ledger_mix(key_hash(key, size), timestamp_us);
 }
 
+/* Nothing of it is evaluated any more: it is gone, or goes in batches. */
+static bool ends_session(const struct store_record *r)
+{
+    uint64_t node_id, nonce;
+    return r->key[0] == FS_CLASS_SESSION && r->key_size == 9 &&
+           (!r->value ||
+            (session_record_decode(r->value, r->value_size, &node_id, &nonce) == 0 &&
+             nonce == SESSION_ENDING_NONCE));
+}
+
+/* `arg`: whether members change as well; who is removed has no say. */
 static int replay_record(void *arg, const struct store_record *r, uint32_t offset)
 {
     if (r->timestamp_us <= newest)
@@ -126,6 +137,8 @@ static int replay_record(void *arg, const struct store_record *r, uint32_t offse
     newest = r->timestamp_us;
     if (r->key[0] == FS_CLASS_SESSION && r->key_size == 9 && !r->value)
         *find_or_add(&ended, get_be64(r->key + 1), 0) = 1;
+    if (!*(const bool *)arg && ends_session(r))
+        verify_session_ends(get_be64(r->key + 1));
     uint64_t *k = find_or_add(&keys, key_hash(r->key, r->key_size), 0);
     if (k[KEY_LIVE])
         digest -= ledger_key_digest(r->key, r->key_size, k[KEY_VERSION]);
@@ -158,7 +171,9 @@ void ledger_decide(const struct store_entry *e, const uint8_t *data, size_t leng
     if (e->session && e->request && find(&ended, e->session, 0))
         sim_fail("V17: request %llu of session %llu is committed behind its end",
                  (unsigned long long)e->request, (unsigned long long)e->session);
-    store_entry_each(data, length, replay_record, NULL);
+    struct members members;
+    bool changes = entry_config(data, length, &members);
+    store_entry_each(data, length, replay_record, &changes);
     decided[e->index] = (struct decided){.term = e->term, .hash = hash, .digest = digest};
     last = e->index;
     if (e->session && e->request)

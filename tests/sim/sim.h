@@ -293,6 +293,7 @@ void verify_forget_state(const struct sim_node *n); /* its memory is no more */
 /* check_leader.c */
 void verify_heard(const struct sim_node *n, const struct sim_node *from);
 void verify_leader(struct sim_node *n); /* after each event */
+void verify_session_ends(uint64_t session); /* by an entry that is committed now */
 
 /* check_bounds.c */
 void verify_bounds(const struct sim_node *n);
