@@ -47,7 +47,9 @@ static void overlay_attributes_onto(const struct file *file, struct stat *attr)
     if (overlay_empty(&file->overlay))
         return;
     attr->st_size = (off_t)overlay_size(&file->overlay, (uint64_t)attr->st_size);
-    attr->st_blocks = (attr->st_size + 511) / 512;
+    uint64_t stored = (uint64_t)attr->st_blocks * 512;
+    stored = overlay_stored(&file->overlay, stored, (uint64_t)attr->st_size);
+    attr->st_blocks = (blkcnt_t)((stored + 511) / 512);
     if (file->shown_mtime_ns)
         attr->st_mtim = attr->st_ctim = ns_timespec(file->shown_mtime_ns);
     for (const struct overlay_layer *l = file->overlay.first; l; l = l->next)

@@ -426,6 +426,16 @@ int overlay_set(struct overlay *o, uint64_t *next_id,
     return 0;
 }
 
+uint64_t overlay_stored(const struct overlay *o, uint64_t base, uint64_t size)
+{
+    for (const struct overlay_layer *l = o->first; l; l = l->next) {
+        if (l->kind == OVERLAY_REPLACE)
+            base = l->built_end;
+        base += l->ranges.bytes;
+    }
+    return min_u64(base, size);
+}
+
 uint64_t overlay_layer_end(const struct overlay_layer *layer)
 {
     return ranges_end(&layer->ranges);

@@ -103,6 +103,9 @@ int overlay_punch(struct overlay *o, uint64_t from, uint64_t end, bool *ret_done
 int overlay_set(struct overlay *o, uint64_t *next_id,
                 const struct overlay_attributes *attributes, const uint64_t *size,
                 struct overlay_layer **ret);
+/* Bytes that are, or will be, stored of a file of `size`, where the value below has `base`; what
+ * is written over counts twice till then, and holes do not. */
+uint64_t overlay_stored(const struct overlay *o, uint64_t base, uint64_t size);
 /* Where its last byte ends; of an append: where the kernel thinks so. */
 uint64_t overlay_layer_end(const struct overlay_layer *layer);
 bool overlay_full(const struct overlay_layer *layer);

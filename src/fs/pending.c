@@ -74,7 +74,7 @@ void pending_attributes(const struct file *file, struct stat *ret)
         .st_gid = p->gid,
         .st_size = (off_t)size,
         .st_blksize = 4096,
-        .st_blocks = (blkcnt_t)((size + 511) / 512),
+        .st_blocks = (blkcnt_t)((overlay_stored(&file->overlay, 0, size) + 511) / 512),
         .st_atim = ns_timespec(p->atime_ns),
         .st_mtim = ns_timespec(p->mtime_ns),
         .st_ctim = ns_timespec(p->ctime_ns),

@@ -275,6 +275,7 @@ static bool is_allowed_when_low(const struct fs_op *op)
            op->type == FS_ABANDON || op->type == FS_RELEASE || op->type == FS_RESERVE ||
            (op->type == FS_ZERO && op->flags & FS_PUNCH) ||
            op->type == FS_LOCK || op->type == FS_UNLOCK ||
+           (op->type == FS_XATTR && op->flags & FS_XATTR_REMOVE) ||
            (op->type == FS_SETATTR && (op->set & FS_SET_SIZE) && op->size == 0);
 }
 

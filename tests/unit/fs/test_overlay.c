@@ -1,5 +1,6 @@
 /* test_overlay.c - the overlay against a flat array of bytes: random writes, appends,
  * truncations, new values, builds and commits in flight, some of them failing. */
+#include "fs.h"
 #include "overlay.h"
 
 #include <errno.h>
@@ -305,6 +306,40 @@ static void test_new_value_hides_layers(void **state)
     overlay_release(&o);
 }
 
+/* Who may not keep set-id bits drops them, though what he wrote is hidden. */
+static void test_hidden_writes_drop_setid(void **state)
+{
+    struct overlay o = {0};
+    struct overlay_attributes mode = {.set = FS_SET_MODE};
+    struct overlay_layer *l;
+    uint64_t next = 1, id;
+    assert_int_equal(overlay_write(&o, &next, 0, "abc", 3, false, &id), 0);
+    o.last->attributes.set = FS_SET_NO_SETID;
+    assert_int_equal(overlay_replace(&o, &next, NULL, &id), 0);
+    assert_int_equal(o.first->id, id); /* nothing else is left */
+    assert_int_equal(o.first->attributes.set, FS_SET_NO_SETID);
+    assert_int_equal(overlay_set(&o, &next, &mode, NULL, &l), 0);
+    assert_int_equal(l->attributes.set, FS_SET_NO_SETID | FS_SET_MODE);
+    overlay_release(&o);
+}
+
+static void test_stored(void **state)
+{
+    struct overlay o = {0};
+    uint64_t next = 1, id, size = 100000;
+    assert_int_equal(overlay_stored(&o, 7000, size), 7000);
+    assert_int_equal(overlay_stored(&o, 7000, 5), 5);
+    assert_int_equal(overlay_write(&o, &next, 99999, "x", 1, false, &id), 0);
+    assert_int_equal(overlay_stored(&o, 7000, size), 7001); /* a hole counts nothing */
+    assert_int_equal(overlay_write(&o, &next, 0, "y", 1, true, &id), 0);
+    assert_int_equal(overlay_stored(&o, 7000, size), 7002);
+    assert_int_equal(overlay_replace(&o, &next, NULL, &id), 0);
+    assert_int_equal(overlay_stored(&o, 7000, 0), 0);
+    assert_int_equal(overlay_write(&o, &next, 50000, "z", 1, false, &id), 0);
+    assert_int_equal(overlay_stored(&o, 7000, 50001), 1); /* what was below is gone */
+    overlay_release(&o);
+}
+
 /* Appends and positioned writes are different operations (K12). */
 static void test_appends_do_not_mix(void **state)
 {
@@ -380,6 +415,8 @@ int main(void)
         cmocka_unit_test(test_model),
         cmocka_unit_test(test_new_value_ends_claims),
         cmocka_unit_test(test_new_value_hides_layers),
+        cmocka_unit_test(test_hidden_writes_drop_setid),
+        cmocka_unit_test(test_stored),
         cmocka_unit_test(test_appends_do_not_mix),
         cmocka_unit_test(test_full),
         cmocka_unit_test(test_builds_are_bounded),
