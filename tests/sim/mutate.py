@@ -117,8 +117,8 @@ Where no seed noticed it a golden trace did.
 
 Not in the list, since neither noticed them: what is guarded twice (two membership changes at a time, the sessions of who is removed, the
 membership of a truncated entry, the chain behind G3's truncation, a removal that is not synced); what the memory disk does not do (clean pages that a failed sync
-left in memory, G4's rewritten tail); what only costs time (G8's retention); and an answer of an earlier term, a snapshot over
-a log that has its last entry, and G10's look at versions, for which 150 to 250 seeds were too few. Unit tests have these.
+left in memory, G4's rewritten tail); and an answer of an earlier term, and a snapshot over a log that has its last entry, for
+which 150 to 250 seeds were too few. Unit tests have these.
 
 | change | rule | file | seeds | noticed as |
 | --- | --- | --- | --- | --- |
