@@ -24,6 +24,8 @@ static void on_init(void *mount, struct fuse_conn_info *conn)
     conn->want |= conn->capable & (FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_AUTO_INVAL_DATA |
                                    FUSE_CAP_READDIRPLUS | FUSE_CAP_PARALLEL_DIROPS |
                                    FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK);
+    if (((const struct fs_mount *)mount)->shown.no_acl)
+        conn->want &= ~(unsigned)FUSE_CAP_POSIX_ACL;
     conn->max_write = MOUNT_WRITE_BYTES;
     conn->max_background = conn->congestion_threshold = MOUNT_BACKGROUND;
     conn->time_gran = 1;

@@ -224,6 +224,7 @@ struct pages {
  * host's kernel, which checks permissions by it, and nowhere else. */
 struct mount_shown {
     bool has_uid, has_gid, has_umask;
+    bool no_acl; /* the kernel is told of no ACL, and asks for none */
     uint32_t uid, gid, umask;
 };
 

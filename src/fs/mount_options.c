@@ -40,6 +40,7 @@ static const struct {
     {"nostrictatime", OPTION_IGNORE},
     {"lazytime", OPTION_IGNORE},
     {"nolazytime", OPTION_IGNORE},
+    {"acl", OPTION_IGNORE},
     {"defaults", OPTION_IGNORE},
     {"auto", OPTION_IGNORE},
     {"noauto", OPTION_IGNORE},
@@ -93,7 +94,7 @@ static bool option_number(const char *text, size_t size, int base, uint64_t most
     return true;
 }
 
-/* uid=, gid=, umask=. 0: it is none of them. */
+/* uid=, gid=, umask=, noacl. 0: it is none of them. */
 static int option_shown(const char *name, size_t size, struct mount_shown *to)
 {
     bool good;
@@ -106,9 +107,12 @@ static int option_shown(const char *name, size_t size, struct mount_shown *to)
     } else if (has_prefix(name, size, "umask=")) {
         good = option_number(name + 6, size - 6, 8, 0777, &to->umask);
         to->has_umask = true;
+    } else if (size == 5 && memcmp(name, "noacl", size) == 0) {
+        good = true;
     } else {
         return 0;
     }
+    to->no_acl = true; /* the others too: nothing but what they say is to count */
     return good ? 1 : -EINVAL;
 }
 
@@ -137,8 +141,8 @@ static int option_add(const char *name, size_t size, bool lax, struct buf *to,
     else
         snprintf(error, FS_ERROR_BYTES,
                  "mount option \"%.*s\" is unknown; known are ro, rw, nosuid, nodev, "
-                 "noexec, sync, dirsync, noatime and their opposites, allow_other, "
-                 "allow_root, uid, gid, umask",
+                 "noexec, sync, dirsync, noatime, noacl and their opposites, "
+                 "allow_other, allow_root, uid, gid, umask",
                  length, name);
     return -EINVAL;
 }

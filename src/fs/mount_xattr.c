@@ -21,10 +21,10 @@ static bool name_is_acl(const char *name)
     return xattr_name_is_acl((const uint8_t *)name, strlen(name));
 }
 
-/* uid=, gid=, umask= are what the kernel checks permissions by, and nothing else (M12). */
-static bool hides_acls(const struct fs_mount *m)
+/* As where a file system has none (M12). */
+static bool refuses(const struct fs_mount *m, const char *name)
 {
-    return m->shown.has_uid || m->shown.has_gid || m->shown.has_umask;
+    return m->shown.no_acl && name_is_acl(name);
 }
 
 /* ---- Reading ---- */
@@ -47,8 +47,8 @@ void on_getxattr(fuse_req_t req, fuse_ino_t inode, const char *name, size_t size
     struct buf value = {0};
     uint64_t number;
     int error = xattr_name_check((const uint8_t *)name, strlen(name));
-    if (!error && hides_acls(m) && name_is_acl(name))
-        error = -ENODATA;
+    if (!error && refuses(m, name))
+        error = -EOPNOTSUPP;
     if (!error && !committed_number(m, inode, &number))
         error = -ENODATA;
     if (!error)
@@ -82,7 +82,7 @@ void on_listxattr(fuse_req_t req, fuse_ino_t inode, size_t size)
     if (committed_number(m, inode, &number))
         error = fs_xattr_list(&m->backend.view, number, &names);
     if (!error)
-        hide(&names, fuse_req_ctx(req)->uid != 0, hides_acls(m));
+        hide(&names, fuse_req_ctx(req)->uid != 0, m->shown.no_acl);
     reply_bytes(req, &names, size, error);
     buf_release(&names);
 }
@@ -151,6 +151,8 @@ static bool keeps_setgid(fuse_req_t req, uint64_t inode)
 static bool name_refused(fuse_req_t req, const char *name)
 {
     int error = xattr_name_check((const uint8_t *)name, strlen(name));
+    if (!error && refuses(fuse_req_userdata(req), name))
+        error = -EOPNOTSUPP;
     if (error)
         fuse_reply_err(req, -error);
     return error;

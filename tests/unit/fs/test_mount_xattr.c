@@ -32,6 +32,7 @@ static int set_up(void **state)
 {
     char error[FS_ERROR_BYTES] = "";
     struct fs_mount_options options = {.mountpoint = directory, .source = "test"};
+    options.options = *state;
     backend_start(&backend);
     int result = fs_mount_start(&mount_, &options, &backend.table, error);
     backend.mount = mount_;
@@ -240,6 +241,36 @@ static void test_virtual(void **state)
     assert_fails(removexattr(at(".tierce"), "trusted.a"), EROFS);
 }
 
+/* noacl: this host goes by modes, and ACLs stay as they are. */
+static void test_no_acl(void **state)
+{
+    static const char name[] = "system.posix_acl_access";
+    static const uint8_t acl[] = {2,   0,   0,   0,   1,   0,   6,  0,   255, 255, 255,
+                                  255, 2,   0,   0,   0,   1,   0,  0,   0,   4,   0,
+                                  0,   0,   255, 255, 255, 255, 16, 0,   7,   0,   255,
+                                  255, 255, 255, 32,  0,   4,   0,  255, 255, 255, 255};
+    char got[64];
+    struct fs_result result;
+    struct fs_inode inode;
+    backend_put(&backend, "f", "value", 5);
+    assert_int_equal(backend_stat(&backend, "f", &inode), 0);
+    struct fs_op op = {.type = FS_XATTR,
+                       .inode = inode.inode,
+                       .name = (const uint8_t *)name,
+                       .name_size = sizeof(name) - 1,
+                       .value = acl,
+                       .value_size = sizeof(acl)};
+    assert_int_equal(backend_do(&backend, &op, &result), 0);
+    assert_fails(getxattr(at("f"), name, got, sizeof(got)), EOPNOTSUPP);
+    assert_fails(setxattr(at("f"), name, acl, sizeof(acl), 0), EOPNOTSUPP);
+    assert_int_equal(listxattr(at("f"), got, sizeof(got)), 0);
+    setfsuid(1); /* whom the ACL refuses, and the mode does not */
+    int fd = open(at("f"), O_RDONLY);
+    setfsuid(0);
+    must(fd);
+    close(fd);
+}
+
 static void on_test_alarm(int signal_number)
 {
     umount2(directory, MNT_FORCE);
@@ -251,6 +282,7 @@ static void on_test_alarm(int signal_number)
 
 int main(void)
 {
+    char no_acl[] = "noacl";
     const struct CMUnitTest tests[] = {
         mounted(test_set_get_list),
         mounted(test_pending),
@@ -260,6 +292,7 @@ int main(void)
         mounted(test_setid_goes_with_a_write),
         mounted(test_setid_goes_with_a_hidden_write),
         mounted(test_virtual),
+        cmocka_unit_test_prestate_setup_teardown(test_no_acl, set_up, tear_down, no_acl),
     };
     if (!mkdtemp(directory))
         return 1;
