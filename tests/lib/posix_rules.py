@@ -2,7 +2,8 @@
 tests/cluster/posix.
 
 A file there has functions `rule_*`, which get a Place. Each runs on a cluster of one node, and
-on one of three with the caller on a follower: what it did is looked at on all of them."""
+on one of three with the caller on a follower: what it did is looked at on all of them. What needs
+a cluster of its own is a function `test_*`, as in other tests."""
 
 import contextlib
 import ctypes
@@ -162,4 +163,5 @@ def main(names):
         run_rules(c, (c.leader() + 1) % 3, rules)
 
     cluster.main({'__file__': names['__file__'], 'test_on_one_node': test_on_one_node,
-                  'test_on_a_follower': test_on_a_follower})
+                  'test_on_a_follower': test_on_a_follower,
+                  **{name: f for name, f in names.items() if name.startswith('test_')}})
