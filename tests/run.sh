@@ -53,6 +53,9 @@ asan_cluster=(
     "posix/test_link.py test_on_a_follower"
     "posix/test_rename.py test_on_a_follower"
     "posix/test_setid.py test_on_a_follower"
+    "programs/test_editors.py test_sed_in_place"
+    "programs/test_sqlite.py test_killed"
+    "programs/test_tar.py test_tar"
 )
 tsan_cluster=(
     "test_view.py test_writes_at_any_offset test_writers_of test_appends test_replace_is_whole"

@@ -8,8 +8,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'
 from cluster import check, check_equal, in_parallel, limit, main  # noqa: E402
 from programs import bash, mounts, run, same_everywhere  # noqa: E402
 
-FILES = 150
-HISTORY = 120  # commits of the repository that is cloned
+FILES = 100
+HISTORY = 60  # commits of the repository that is cloned
 COMMITS = 200
 PUSHES = 12  # of each of three hosts
 
