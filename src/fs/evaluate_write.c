@@ -308,7 +308,10 @@ int evaluate_write(struct eval *e)
     i->inode.mtime_ns = e->now_ns;
     eval_set(e, &i->inode);
     i->dirty = true;
-    return acl_follow_mode(e, &i->inode);
+    error = acl_follow_mode(e, &i->inode);
+    if (!error && op->content && op->content == i->inode.version)
+        e->result.more = eval_next(e); /* of the inode's record, which is put last */
+    return error;
 }
 
 int evaluate_replace(struct eval *e)

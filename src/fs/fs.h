@@ -288,7 +288,8 @@ struct fs_result { /* travels in the entry record's 16 bytes */
                        done; COPY: how many bytes, 0 at the end of the source */
     uint64_t more;  /* MAKE: 1 where the name existed (FS_OVER); UNLINK: the names that are
                        left; RENAME: the inode that went with its last name, or 0; RECLAIM,
-                       ABANDON: 1: call again; RECLAIM of orphans: where to go on, or 0 */
+                       ABANDON: 1: call again; RECLAIM of orphans: where to go on, or 0;
+                       WRITE: the new version of the inode where `content` was its last, or 0 */
 };
 
 /* Where evaluation puts its records. */

@@ -81,7 +81,40 @@ static int attributes_merge(struct fs_mount *m, uint64_t inode, uint64_t generat
     return 0;
 }
 
-int mount_attributes(struct fs_mount *m, uint64_t inode, struct stat *ret)
+/* With the lock held: a commit of this host is being applied, and not answered yet. Whether
+ * something was answered soon. */
+static bool wait_for_landing(struct fs_mount *m)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until = ns_timespec(timespec_ns(until) + MOUNT_LANDING_US * (int64_t)1000);
+    return pthread_cond_timedwait(&m->idle, &m->lock, &until) == 0;
+}
+
+/* With the lock held (M17): the mtime by which the kernel judges its pages. A read is told
+ * the one it was told before, where nobody else has written since; else another one, if
+ * need be by a nanosecond. -EAGAIN: to be looked at anew. */
+static int pages_judge(struct file *file, uint64_t version, bool reads, struct stat *attr)
+{
+    int64_t mtime = timespec_ns(attr->st_mtim);
+    bool same = version == file->told_version;
+    if (reads && same) {
+        attr->st_mtim = ns_timespec(file->told_mtime_ns);
+        return 0;
+    }
+    if (reads && file->flying && file->told_version &&
+        file->flight_version == file->told_version && wait_for_landing(file->mount))
+        return -EAGAIN;
+    if (reads && mtime == file->told_mtime_ns)
+        attr->st_mtim = ns_timespec(++mtime);
+    if (!same && mtime != file->told_mtime_ns)
+        file->told_version = version;
+    file->told_mtime_ns = mtime;
+    return 0;
+}
+
+static int attributes_look(struct fs_mount *m, uint64_t inode, bool reads,
+                           struct stat *ret)
 {
     struct buf scratch = {0};
     struct stat attr;
@@ -103,14 +136,27 @@ int mount_attributes(struct fs_mount *m, uint64_t inode, struct stat *ret)
         pthread_mutex_lock(&m->lock);
         error = attributes_merge(m, inode, generation, missing, &attr);
         struct file *now = file_find(m, number);
-        if (!error && !missing && now)
+        if (!error && !missing && now) {
             file_saw(now, committed.version);
+            if (now->handles && S_ISREG(attr.st_mode))
+                error = pages_judge(now, committed.version, reads, &attr);
+        }
         pthread_mutex_unlock(&m->lock);
     }
     buf_release(&scratch);
     if (!error)
         *ret = attr;
     return error;
+}
+
+int mount_attributes(struct fs_mount *m, uint64_t inode, struct stat *ret)
+{
+    return attributes_look(m, inode, false, ret);
+}
+
+int mount_attributes_for_read(struct fs_mount *m, uint64_t inode, struct stat *ret)
+{
+    return attributes_look(m, inode, true, ret);
 }
 
 /* The kernel asks for every name and for every file's attributes each time. Those of
@@ -154,8 +200,9 @@ void on_getattr(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
     struct stat attr;
     struct fs_mount *m = fuse_req_userdata(req);
     int error = fi ? check_handle(m, fi) : 0;
-    if (!error)
-        error = mount_attributes(m, inode, &attr);
+    if (!error) /* with a descriptor it is not fstat, but the kernel before it reads */
+        error = fi ? mount_attributes_for_read(m, inode, &attr)
+                   : mount_attributes(m, inode, &attr);
     if (error) {
         fuse_reply_err(req, -error);
         return;
@@ -229,8 +276,11 @@ static void answer_attr(struct mount_call *call, int error)
     struct fs_mount *m = call->mount;
     pthread_mutex_lock(&m->lock);
     struct file *file = file_find(m, call->attr.st_ino);
-    if (file)
+    if (file) {
         file_changed(file);
+        file->told_version = 0;
+        file->told_mtime_ns = timespec_ns(call->attr.st_mtim);
+    }
     pthread_mutex_unlock(&m->lock);
     mount_show(m, &call->attr);
     fuse_reply_attr(call->req, &call->attr, 0);

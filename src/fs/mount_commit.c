@@ -69,7 +69,7 @@ static void layer_op(const struct file *file, const struct overlay_layer *l,
             .mtime_ns = a->mtime_ns,
         };
     }
-    op->content = l->content;
+    op->content = op->type == FS_WRITE ? file->flight_version : l->content;
     op->size = l->size;
 }
 
@@ -198,6 +198,8 @@ static void land_commit(struct file *file, int error, const struct fs_result *re
         drop_failed(file, landing, replaces);
         return;
     }
+    if (!replaces && l->ranges.count) /* 0: another host has written in between (M17) */
+        file->told_version = landing->drops ? 0 : result->more;
     ensure(overlay_pop(&file->overlay) == l);
     landing_add(landing, calls_take(&l->waiting));
     overlay_layer_free(l);
@@ -228,7 +230,8 @@ static void flight_done(struct fs_request *request)
     struct file *file = container_of(request, struct file, flight);
     struct fs_mount *m = file->mount;
     struct landing landing = {0};
-    buf_release(&request->op); /* or each open file would keep a commit's bytes, uncounted */
+    buf_release(
+        &request->op); /* or each open file would keep a commit's bytes, uncounted */
     pthread_mutex_lock(&m->lock);
     file->flying = file->flight_sent = false;
     file_changed(file);
@@ -276,6 +279,7 @@ void file_kick(struct file *file)
     file->flight_builds = builds;
     file->flight_layer = l;
     file->flight_content = l->content;
+    file->flight_version = file->told_version;
     file->flight.done = flight_done;
     file->flight.error = 0;
     file->flight.result = (struct fs_result){0};

@@ -42,6 +42,7 @@ enum {
     MOUNT_WRITE_BYTES = 1 << 20,    /* of one WRITE request */
     MOUNT_BACKGROUND = 4096,        /* requests of the kernel's own, in flight */
     MOUNT_COMMIT_DELAY_US = 100000, /* from the first buffered byte */
+    MOUNT_LANDING_US = 20000,       /* a read waits so long for a commit that is landing */
     MOUNT_WATCH_US = 200000,        /* how often callers that wait are looked at (K14) */
     MOUNT_PAGES = 4096,             /* files whose pages' version is remembered */
     MOUNT_NAMES_AGAIN_US = 20000,   /* until a directory is looked at again that was in use */
@@ -104,6 +105,11 @@ struct file {
     uint64_t aliases;        /* files that have this one as their alias */
     bool lost;               /* its making failed: there is nothing to write to */
     int64_t shown_mtime_ns;  /* while something is buffered (K16); 0: the committed one */
+    /* Of the kernel's pages (M17): the mtime they were told to be of, and the version of the
+     * record since which only this host has written; 0: not known. */
+    int64_t told_mtime_ns;
+    uint64_t told_version;
+    uint64_t flight_version; /* told_version when the flight began */
     struct file *timed_next;
     bool timed;
     uint64_t due_us;
@@ -448,6 +454,8 @@ int mountinfo_find(const char *mountpoint, dev_t *ret_device); /* mount id, or -
 void stat_of_inode(const struct fs_inode *inode, struct stat *ret);
 /* As this host's processes see it: the overlay taken into account. -ESTALE: removed. */
 int mount_attributes(struct fs_mount *m, uint64_t inode, struct stat *ret);
+/* The same, for a read that asks whether its pages are good still. */
+int mount_attributes_for_read(struct fs_mount *m, uint64_t inode, struct stat *ret);
 int64_t timespec_ns(struct timespec t);
 struct timespec ns_timespec(int64_t ns);
 int64_t now_ns(void);

@@ -367,6 +367,70 @@ static void test_mappings(void **state)
     close(fd);
 }
 
+/* Another host's write, with the mtime that the file had. */
+static void write_elsewhere(const char *name, uint64_t offset, const char *text)
+{
+    struct buf ranges = {0};
+    struct fs_inode inode;
+    struct fs_result result;
+    assert_int_equal(backend_stat(&backend, name, &inode), 0);
+    fs_range_add(&ranges, offset, text, strlen(text));
+    struct fs_op op = {.type = FS_WRITE, .set = FS_SET_MTIME, .inode = inode.inode};
+    op.mtime_ns = inode.mtime_ns;
+    op.ranges = ranges.data;
+    op.ranges_size = (uint32_t)ranges.length;
+    assert_int_equal(backend_do(&backend, &op, &result), 0);
+    buf_release(&ranges);
+}
+
+static size_t resident_pages(void *map)
+{
+    unsigned char pages[SIZE / 4096 + 1];
+    size_t count = 0;
+    must(mincore(map, SIZE, pages));
+    for (size_t i = 0; i < sizeof(pages); i++)
+        count += pages[i] & 1;
+    return count;
+}
+
+/* The kernel keeps its pages over this host's own commits (M17), and over no others. */
+static void test_pages_are_kept(void **state)
+{
+    static uint8_t expected[SIZE];
+    char got[8] = "";
+    int fd = prepare("f", 0, expected);
+    void *map = mmap(NULL, SIZE, PROT_READ, MAP_SHARED, fd, 0);
+    assert_true(map != MAP_FAILED);
+    assert_shows(fd, expected, SIZE);
+    assert_int_equal(pread(fd, got, 1, 0),
+                     1); /* the kernel asks as a reader from now on */
+    assert_shows(fd, expected, SIZE);
+    for (int i = 0; i < 5; i++) {
+        assert_int_equal(pwrite(fd, "x", 1, i * 20000), 1);
+        expected[i * 20000] = 'x';
+        assert_int_equal(pread(fd, got, 1, 100), 1);
+        must(fsync(fd));
+        assert_int_equal(pread(fd, got, 1, 100), 1);
+        assert_int_equal(resident_pages(map), SIZE / 4096 + 1);
+    }
+    struct stat st;
+    must(fstat(fd, &st)); /* the kernel is told the mtime that it keeps */
+    assert_shows(fd, expected, SIZE);
+    write_elsewhere("f", 250000, "there");
+    assert_int_equal(pread(fd, got, 5, 250000), 5);
+    assert_memory_equal(got, "there", 5);
+    assert_int_equal(pwrite(fd, "x", 1, 7), 1); /* theirs in the midst of ours */
+    write_elsewhere("f", 250000, "THERE");
+    must(fsync(fd));
+    assert_int_equal(pread(fd, got, 5, 250000), 5);
+    assert_memory_equal(got, "THERE", 5);
+    memcpy(expected + 250000, "THERE", 5);
+    expected[7] = 'x';
+    assert_shows(fd, expected, SIZE);
+    munmap(map, SIZE);
+    close(fd);
+}
+
 static void test_texts(void **state)
 {
     int fd = open(at(".tierce/status"), O_RDONLY);
@@ -405,6 +469,7 @@ int main(int argc, char **argv)
         mounted(test_failures),
         mounted(test_killed_callers),
         mounted(test_mappings),
+        mounted(test_pages_are_kept),
         mounted(test_texts),
     };
     uint64_t random = 5;
