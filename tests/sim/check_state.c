@@ -186,6 +186,7 @@ static void check_node(struct sim_node *n)
     else if (ledger_at(at)->state_digest != d)
         sim_fail("V12: sessions and members of %s at %llu are not those of others",
                  n->name, (unsigned long long)at);
+    lockers_check(n);
 }
 
 void verify_full(void)

@@ -76,6 +76,7 @@ void clients_begin(void)
 void clients_freeze(void)
 {
     frozen = true;
+    lockers_freeze();
 }
 
 uint64_t clients_answered(void)
@@ -548,6 +549,7 @@ static void *client_main(void *arg)
 
 void clients_node_up(struct sim_node *n)
 {
+    lockers_node_up(n);
     for (unsigned k = 0; k < plan.clients && k < CLIENTS; k++) {
         struct caller *c = &callers[n->number][k];
         *c = (struct caller){.node = n, .number = k};
@@ -574,6 +576,7 @@ static void note_pending(struct sim_node *n, struct caller *c)
 
 void clients_node_down(struct sim_node *n)
 {
+    lockers_node_down(n);
     for (unsigned k = 0; k < CLIENTS; k++) {
         struct caller *c = &callers[n->number][k];
         if (c->call.busy)

@@ -166,6 +166,11 @@ MUTATIONS = [
      "    if (!evaluate_is_session_open(n, s->number)) {\n        answer_over(n, o);\n        return false;\n    }\n", ""),
     ("a node's older sessions live on", "S6", "node/evaluate.c",
      "    e->result.value = e->timestamp_us;\n    return end_sessions(n, &o, e);", "    e->result.value = e->timestamp_us;\n    return 0;"),
+    # locks
+    ("a session that ends leaves its locks", "F4", "node/evaluate.c",
+     "    if (ret <= 0 || e->locks_changed)\n        return ret;", "    if (ret)\n        return 0;"),
+    ("owners on two hosts are one", "F1", "fs/locks.c",
+     "return lock->session == owner->session && lock->owner", "return lock->owner"),
     # the log, once more
     ("a leader's timestamps are its clock alone", "G2", "node/leader.c",
      "return max_u64(clock_real_us(), last + 1);", "return clock_real_us();"),

@@ -75,6 +75,7 @@ void plan_draw(uint64_t seed)
     plan.segment_bytes = 2 * LIMIT_ENTRY_BYTES + between(0, 128) * KiB;
     plan.retain_bytes = between(16, 512) * KiB;
     plan.scrub_us = one_in(2) ? between(20, 100) * SIM_S : 0; /* a week */
+    plan.lockers = true;
     plan.first_object = (unsigned)between(0, 5);
     plan.objects = one_in(3) ? 1 : 6;
     plan.value_bytes = one_in(3) ? 12000 : one_in(2) ? 3000 : 200;

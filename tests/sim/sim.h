@@ -120,7 +120,7 @@ enum { SIM_FAILED = 3 };
                                 X(snapshot_installed) X(record_repaired)                 \
                                     X(killed_in_merge) X(killed_in_install)              \
                                         X(cold_reads) X(session_opened)              \
-                                            X(session_ended) X(answer_lost)              \
+                                            X(session_ended) X(locked) X(answer_lost)              \
                                                 X(observer_joined)                   \
                                                     X(member_removed)                \
                                                         X(member_left)               \
@@ -164,6 +164,7 @@ struct sim_plan {
     uint64_t segment_bytes, retain_bytes, scrub_us;
     unsigned value_bytes;
     uint16_t version; /* that nodes begin with */
+    bool lockers; /* at each mount one that locks */
     unsigned first_object, objects; /* of those that the clients share */
 };
 extern struct sim_plan plan;
@@ -300,6 +301,12 @@ void verify_bounds(const struct sim_node *n);
 
 /* ---- client.c -------------------------------------------------------------------------
  */
+
+/* locker.c: V23 and V24 */
+void lockers_freeze(void);
+void lockers_node_up(struct sim_node *n);
+void lockers_node_down(struct sim_node *n);
+void lockers_check(struct sim_node *n);
 
 void clients_begin(void);
 void clients_freeze(void); /* no new calls */
