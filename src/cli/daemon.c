@@ -176,8 +176,7 @@ int cli_run_node(struct cli_call *call, const char *mountpoint)
     struct node_identity identity;
     char error[NODE_ERROR_BYTES];
     int result;
-    if (mountpoint)
-        node_call_await_ending(call->data);
+    node_call_await_ending(call->data);
     if (node_identify(call->data, &identity, error))
         result = cli_fail("%s", error);
     else if (call->given & CLI_FOREGROUND)

@@ -4,6 +4,7 @@
 int cli_mount(struct cli_call *call)
 {
     char *mountpoint = NULL;
+    node_call_await_ending(call->data); /* first: a mountpoint may hang until then (K9) */
     if (cli_mountpoint(call->arguments[0], call->data, &mountpoint))
         return CLI_FAILED;
     int result = cli_run_node(call, mountpoint);

@@ -5,7 +5,6 @@
 
 #include <dirent.h>
 #include <signal.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 enum { PROC_BYTES = 4096, EXITING = 4 /* PF_EXITING */ };
@@ -33,65 +32,13 @@ static bool proc_number(const char *text, const char *label, int base, uint64_t 
     return true;
 }
 
-/* Lines of mountinfo: id, parent, major:minor, root, mountpoint, ... Returns the id of
- * the line for which the given fields agree; -1 where none does. */
-static int mountinfo_scan(const char *path, int id, const char *mountpoint,
-                          dev_t *ret_device)
-{
-    FILE *file = fopen(path, "re");
-    char *line = NULL;
-    size_t room = 0;
-    int found = -1;
-    while (file && getline(&line, &room, file) > 0) {
-        int at;
-        unsigned major, minor;
-        char where[PROC_BYTES];
-        if (sscanf(line, "%d %*d %u:%u %*s %4095s", &at, &major, &minor, where) != 4)
-            continue;
-        if (mountpoint ? strcmp(where, mountpoint) == 0 : at == id) {
-            found = at;
-            *ret_device = makedev(major, minor);
-        }
-    }
-    free(line);
-    if (file)
-        fclose(file);
-    return found;
-}
-
-/* mountinfo writes blanks and backslashes in octal. */
-static void mountinfo_escape(const char *path, struct buf *to)
-{
-    for (; *path; path++) {
-        if (strchr(" \t\n\\", *path))
-            buf_printf(to, "\\%03o", (unsigned char)*path);
-        else
-            buf_u8(to, (uint8_t)*path);
-    }
-    buf_u8(to, 0);
-}
-
-int mountinfo_find(const char *mountpoint, dev_t *ret_device)
-{
-    struct buf escaped = {0};
-    mountinfo_escape(mountpoint, &escaped);
-    int id = escaped.failed ? -1
-                            : mountinfo_scan("/proc/self/mountinfo", 0,
-                                             (const char *)escaped.data, ret_device);
-    buf_release(&escaped);
-    return id < 0 ? -ENOENT : id;
-}
-
 /* Whether a mount id, as that process sees it, is ours: a bind mount, or another mount
  * name space, gives the same file system another id. */
 static bool mount_is_ours(struct fs_mount *m, pid_t pid, uint64_t id)
 {
-    if (id == (uint64_t)m->mount_id)
-        return true;
-    char path[64];
     dev_t device = 0;
-    snprintf(path, sizeof(path), "/proc/%d/mountinfo", (int)pid);
-    return mountinfo_scan(path, (int)id, NULL, &device) >= 0 && device == m->device;
+    return id == (uint64_t)m->mount_id ||
+           (mountinfo_find_id(pid, (int)id, &device) == 0 && device == m->device);
 }
 
 static bool descriptor_matches(struct fs_mount *m, pid_t pid, const char *path,
@@ -123,31 +70,34 @@ bool fdinfo_holds(struct fs_mount *m, pid_t pid, uint64_t inode)
     return holds;
 }
 
-/* A process that SIGKILL has ended closes its files on the way out: nobody waits for
- * that. */
-static bool process_was_killed(pid_t pid)
+/* A process that ends closes its files on the way out. Where SIGKILL has ended it nobody
+ * waits for that; a SIGKILL that comes later is not to be seen. */
+static enum caller_fate process_end(pid_t pid)
 {
     char path[64], text[PROC_BYTES];
     snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
     if (proc_read(path, text) != 0)
-        return true;
+        return CALLER_KILLED;
     const char *at = strrchr(text, ')'), *last = strrchr(text, ' ');
     unsigned flags;
-    if (!at || !last || sscanf(at + 1, " %*c %*d %*d %*d %*d %*d %u", &flags) != 1)
-        return false;
-    return (flags & EXITING) && (atoi(last) & 0x7f) == SIGKILL;
+    if (!at || !last || sscanf(at + 1, " %*c %*d %*d %*d %*d %*d %u", &flags) != 1 ||
+        !(flags & EXITING))
+        return CALLER_LIVES;
+    return (atoi(last) & 0x7f) == SIGKILL ? CALLER_KILLED : CALLER_EXITS;
 }
 
-bool process_dying(pid_t pid)
+enum caller_fate caller_fate(pid_t pid)
 {
     char path[64], text[PROC_BYTES];
     uint64_t own = 0, shared = 0;
     if (!pid)
-        return false;
+        return CALLER_LIVES;
     snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
     if (proc_read(path, text) != 0)
-        return true;
+        return CALLER_KILLED;
     proc_number(text, "\nSigPnd:\t", 16, &own);
     proc_number(text, "\nShdPnd:\t", 16, &shared);
-    return ((own | shared) >> (SIGKILL - 1) & 1) || process_was_killed(pid);
+    if ((own | shared) >> (SIGKILL - 1) & 1)
+        return CALLER_KILLED;
+    return process_end(pid);
 }

@@ -434,6 +434,13 @@ enum { FS_ERROR_BYTES = 512 };
 /* Whether anything is mounted there (an absolute path without links), as far as this
  * process's mount namespace shows. Asks the mount table, and never the mount. */
 bool fs_is_mounted(const char *mountpoint);
+/* What a killed process leaves. To be called where the source (fs_mount_options.source) is no
+ * other process's: unmounts what of it nobody serves any more; returns how many. */
+unsigned fs_mounts_clean(const char *source);
+/* The process that serves the source's mounts is being killed, but may never end: one of its
+ * notifications waits in the kernel for a lock whose holder waits for the process (K9). Ends their
+ * connections, so that it can. False: it lives. */
+bool fs_mounts_release(const char *source, pid_t pid);
 /* Checks the options and the mountpoint, mounts, and starts the workers. When it returns 0
  * requests are being served. `error` names what is wrong and the remedy: -ENOENT, -ENOTDIR
  * the mountpoint; -EINVAL an option; -EBUSY; -ENOTCONN a dead mount is in the way and could

@@ -5,7 +5,6 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <sys/mount.h>
-#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -98,15 +97,14 @@ static int fusermount(const char *flag, const char *path)
     return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EBUSY;
 }
 
-static int unmount_lazily(const char *path)
+int unmount_lazily(const char *path)
 {
     if (umount2(path, MNT_DETACH) == 0)
         return 0;
     return fusermount("-uz", path);
 }
 
-/* The process behind a mount has died: long ago, or while this call waited for it. */
-static bool is_of_dead_mount(int error)
+bool is_of_dead_mount(int error)
 {
     return error == ENOTCONN || error == ECONNABORTED;
 }
@@ -320,20 +318,6 @@ out:
 
 /* ---- End ---- */
 
-/* Ends all requests and the session, whoever holds files open. */
-static void connection_abort(struct fs_mount *m)
-{
-    char path[64];
-    if (umount2(m->mountpoint, MNT_FORCE) == 0 || errno != EPERM)
-        return; /* -EBUSY too: requests were ended all the same */
-    snprintf(path, sizeof(path), "/sys/fs/fuse/connections/%u/abort", minor(m->device));
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
-    if (fd < 0 || write(fd, "1", 1) != 1)
-        log_warn("cannot abort the FUSE connection: %s: %s", path, strerror(errno));
-    if (fd >= 0)
-        close(fd);
-}
-
 static int unmount(struct fs_mount *m, bool force)
 {
     if (umount2(m->mountpoint, 0) == 0 || errno == EINVAL)
@@ -342,7 +326,7 @@ static int unmount(struct fs_mount *m, bool force)
         return 0;
     if (!force)
         return -EBUSY;
-    connection_abort(m); /* first: a detached mount is out of its reach */
+    connection_abort(m->mountpoint, m->device); /* detached it is out of reach */
     unmount_lazily(m->mountpoint);
     return 0;
 }

@@ -3,7 +3,13 @@
  * let go (K14). */
 #include "mount_internal.h"
 
-enum { WATCH_AT_ONCE = 64 };
+#include <time.h>
+
+enum {
+    WATCH_AT_ONCE = 64,     /* calls whose callers are looked at without the lock */
+    WATCH_MOST = 1024,      /* and in one turn: a look costs some 20 us */
+    INTERRUPT_US = 1000000, /* without a majority, until a mere signal is EINTR */
+};
 
 static struct mount_call **call_bucket(struct fs_mount *m, uint64_t id)
 {
@@ -50,13 +56,22 @@ static void list_remove(struct mount_call *call)
 
 /* ---- Interrupts ---- */
 
-/* With the lock held. Returns the call where its caller is to be answered -EINTR now: one
- * that waits for what others wait for as well, and which goes on without it. */
+/* With the lock held: what the call waits for goes on without it, since others wait for it
+ * as well, and what they have written is not to be lost by one caller's signal. */
+static bool may_leave(const struct mount_call *call, bool fatal)
+{
+    struct fs_backend *b = &call->mount->backend;
+    return fatal ||
+           (ticks_us() - call->since_us > INTERRUPT_US && !b->writable(b->context));
+}
+
+/* With the lock held. Returns the call where its caller is to be answered -EINTR now. */
 static struct mount_call *call_interrupted(struct mount_call *call, bool fatal)
 {
     struct fs_backend *b = &call->mount->backend;
     call->interrupted = true;
-    if (call->waits_for && fatal) {
+    call->fatal |= fatal;
+    if (call->waits_for && may_leave(call, fatal)) {
         list_remove(call);
         call->settled = true;
         call->resume = NULL;
@@ -64,9 +79,7 @@ static struct mount_call *call_interrupted(struct mount_call *call, bool fatal)
     }
     if (call->lock_step && !call->waits_for)
         return lock_interrupted(call, fatal);
-    if (call->waits_for && call->waits_for->flight_sent)
-        b->interrupt(b->context, &call->waits_for->flight, false);
-    else if (call->submitted)
+    if (call->submitted)
         b->interrupt(b->context, &call->request, fatal);
     return NULL;
 }
@@ -74,7 +87,7 @@ static struct mount_call *call_interrupted(struct mount_call *call, bool fatal)
 /* By id: libfuse may call this for a request that is being answered at this moment. */
 static void interrupt_by_id(struct fs_mount *m, uint64_t id, pid_t pid)
 {
-    bool fatal = process_dying(pid);
+    bool fatal = caller_fate(pid) == CALLER_KILLED;
     pthread_mutex_lock(&m->lock);
     struct mount_call *call = call_find(m, id);
     struct mount_call *let_go = call ? call_interrupted(call, fatal) : NULL;
@@ -95,50 +108,77 @@ static void on_interrupt(fuse_req_t req, void *data)
         interrupt_by_id(m, id, pid);
 }
 
+struct watched {
+    uint64_t id;
+    pid_t pid;
+    bool interrupted;
+};
+
+/* With the lock held: calls of a bucket that have waited for a while. Returns how many are
+ * in `to` by then. */
+static size_t watch_bucket(const struct fs_mount *m, size_t at, uint64_t now,
+                           struct watched to[WATCH_AT_ONCE], size_t count)
+{
+    for (const struct mount_call *call = m->calls[at]; call && count < WATCH_AT_ONCE;
+         call = call->table_next)
+        if (!call->settled && now - call->since_us >= MOUNT_WATCH_US)
+            to[count++] = (struct watched){call->id, call->pid, call->interrupted};
+    return count;
+}
+
+static void watch_look(struct fs_mount *m, const struct watched *calls, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (calls[i].interrupted || caller_fate(calls[i].pid) != CALLER_LIVES)
+            interrupt_by_id(m, calls[i].id, calls[i].pid);
+}
+
 /* The kernel interrupts a request once; a SIGKILL after a SIGCHLD, or while an exiting
- * process closes its files, is seen only by looking. */
+ * process closes its files, is seen only by looking. One who exits, and may or may not have
+ * been killed since, is let go like one who was interrupted. Where more wait than are
+ * looked at in one turn, the next one goes on behind them. */
 void calls_watch(struct fs_mount *m)
 {
-    struct {
-        uint64_t id;
-        pid_t pid;
-        bool interrupted;
-    } old[WATCH_AT_ONCE];
-    size_t count = 0;
+    struct watched some[WATCH_AT_ONCE];
+    size_t count = 0, looked = 0;
     uint64_t now = ticks_us();
-    if (!m->load.calls)
-        return;
-    for (size_t i = 0; i < MOUNT_BUCKETS && count < WATCH_AT_ONCE; i++) {
-        size_t at = (i + (size_t)m->next_call) % MOUNT_BUCKETS;
-        for (struct mount_call *call = m->calls[at]; call; call = call->table_next) {
-            if (call->settled || now - call->since_us < MOUNT_WATCH_US ||
-                count == WATCH_AT_ONCE)
-                continue;
-            old[count].id = call->id;
-            old[count].interrupted = call->interrupted;
-            old[count++].pid = call->pid;
-        }
+    for (size_t i = 0; i < MOUNT_BUCKETS && m->load.calls && looked < WATCH_MOST; i++) {
+        count = watch_bucket(m, m->watch_at, now, some, count);
+        m->watch_at = (m->watch_at + 1) % MOUNT_BUCKETS;
+        if (count < WATCH_AT_ONCE / 2 && i + 1 < MOUNT_BUCKETS)
+            continue;
+        pthread_mutex_unlock(&m->lock);
+        watch_look(m, some, count);
+        pthread_mutex_lock(&m->lock);
+        looked += count;
+        count = 0;
     }
-    pthread_mutex_unlock(&m->lock);
-    for (size_t i = 0; i < count; i++)
-        if (old[i].interrupted || process_dying(old[i].pid))
-            interrupt_by_id(m, old[i].id, old[i].pid);
-    pthread_mutex_lock(&m->lock);
 }
 
 /* ---- Life of a call ---- */
 
 /* With the lock held. The worker that waits here reads no further request, so that the
- * callers wait in the kernel: answers come from the loop, and need no worker. */
-static void wait_for_room(struct fs_mount *m)
+ * callers wait in the kernel: answers come from the loop, and need no worker. False: the
+ * caller is being killed meanwhile, who is not known by a call yet (K14). */
+static bool wait_for_room(struct fs_mount *m, pid_t pid)
 {
+    bool dying = false;
     if (m->load.calls < FS_CALLS_MOST)
-        return;
+        return true;
     m->load.calls_waits++;
     m->calls_waiting++;
-    while (m->load.calls >= FS_CALLS_MOST)
-        pthread_cond_wait(&m->idle, &m->lock);
+    while (m->load.calls >= FS_CALLS_MOST && !dying) {
+        struct timespec until;
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        until = ns_timespec(timespec_ns(until) + (int64_t)MOUNT_WATCH_US * 1000);
+        if (pthread_cond_clockwait(&m->idle, &m->lock, CLOCK_MONOTONIC, &until) == 0)
+            continue;
+        pthread_mutex_unlock(&m->lock);
+        dying = caller_fate(pid) == CALLER_KILLED;
+        pthread_mutex_lock(&m->lock);
+    }
     m->calls_waiting--;
+    return !dying;
 }
 
 struct mount_call *call_new(struct fs_mount *m, fuse_req_t req,
@@ -155,7 +195,12 @@ struct mount_call *call_new(struct fs_mount *m, fuse_req_t req,
     call->pid = fuse_req_ctx(req)->pid;
     call->since_us = ticks_us();
     pthread_mutex_lock(&m->lock);
-    wait_for_room(m);
+    if (!wait_for_room(m, call->pid)) {
+        pthread_mutex_unlock(&m->lock);
+        free(call);
+        fuse_reply_err(req, EINTR);
+        return NULL;
+    }
     call->id = m->next_call++;
     table_add(call);
     committer_wake(m, call->since_us + MOUNT_WATCH_US);

@@ -98,7 +98,6 @@ void mount_unlock_and_send(struct fs_mount *m)
         pthread_mutex_unlock(&m->lock);
         flight_encode(file);
         pthread_mutex_lock(&m->lock);
-        file->flight_sent = true;
         file->flight.session = file_locks_session(file);
         m->backend.submit(m->backend.context, &file->flight);
     }
@@ -233,7 +232,7 @@ static void flight_done(struct fs_request *request)
     buf_release(
         &request->op); /* or each open file would keep a commit's bytes, uncounted */
     pthread_mutex_lock(&m->lock);
-    file->flying = file->flight_sent = false;
+    file->flying = false;
     file_changed(file);
     landing.parked = calls_take(&file->parked);
     struct fs_result result = request->result;

@@ -118,7 +118,6 @@ struct file {
     unsigned section;
     bool flying;        /* `flight` is on its way, or about to be sent */
     bool flight_builds; /* it is a build, not a commit */
-    bool flight_sent;   /* the backend has it */
     struct overlay_layer *flight_layer;
     uint64_t flight_content;
     struct fs_request flight;
@@ -257,6 +256,7 @@ struct fs_mount {
     pthread_cond_t names_changed;
     struct pages pages[MOUNT_PAGES];
     uint64_t next_layer, next_call, next_generation;
+    size_t watch_at; /* of `calls`: the bucket to be watched next */
     struct fs_mount_load load;
     unsigned calls_waiting; /* workers that wait for `idle`: there are too many calls */
     uint64_t wakes_at_us;   /* when the committer looks next */
@@ -405,7 +405,7 @@ bool request_drops_setid(fuse_req_t req);
 
 /* ---- mount_call.c ---- */
 
-/* -ENOMEM was answered where it returns NULL. */
+/* The request was answered where it returns NULL: -ENOMEM, or its caller is gone. */
 struct mount_call *call_new(struct fs_mount *m, fuse_req_t req,
                             void (*answer)(struct mount_call *call, int error));
 void call_touch(struct mount_call *call, uint64_t parent, const char *name);
@@ -446,8 +446,26 @@ void *namer_main(void *mount);
 
 /* Whether the process has another writable descriptor of the inode (K10). */
 bool fdinfo_holds(struct fs_mount *m, pid_t pid, uint64_t inode);
-bool process_dying(pid_t pid); /* SIGKILL is pending, or has ended it */
+enum caller_fate {
+    CALLER_LIVES,
+    CALLER_EXITS,  /* and closes its files: nobody is there to be told of an error */
+    CALLER_KILLED, /* SIGKILL is pending, or has ended it */
+};
+enum caller_fate caller_fate(pid_t pid);
+
+/* ---- mountinfo.c: the table of mounts ---- */
+
 int mountinfo_find(const char *mountpoint, dev_t *ret_device); /* mount id, or -ENOENT */
+/* Of a mount id, as that process sees it. -ENOENT. */
+int mountinfo_find_id(pid_t pid, int id, dev_t *ret_device);
+/* Ends all requests of a mount and its session, whoever holds files open there. */
+void connection_abort(const char *mountpoint, dev_t device);
+
+/* ---- mount.c ---- */
+
+int unmount_lazily(const char *path);
+/* The process behind a mount has died: long ago, or while this call waited for it. */
+bool is_of_dead_mount(int error);
 
 /* ---- mount_attr.c ---- */
 

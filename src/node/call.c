@@ -4,6 +4,8 @@
  */
 #include "call.h"
 
+#include "fs.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -263,6 +265,10 @@ int call_until_end(const char *data, enum control_command command, const char *w
 {
     struct call c;
     int pidfd = -1;
+    if (call_end_killed(data)) {
+        int result = wait_for_end(data, error);
+        return result ? result : no_node(data, error);
+    }
     int result = call_open(&c, data, what, error);
     if (!result) {
         pidfd = watch_process(&c);
@@ -281,9 +287,22 @@ int call_until_end(const char *data, enum control_command command, const char *w
     return result;
 }
 
+/* A process that was killed has left its mount, and nobody else serves it. */
+static bool clean_mounts(const char *data)
+{
+    char *path = realpath(data, NULL), error[NODE_ERROR_BYTES];
+    int fd = -1;
+    bool cleaned = path && directory_lock(path, &fd, error) == 0 && fs_mounts_clean(path);
+    if (fd >= 0)
+        close(fd);
+    free(path);
+    return cleaned;
+}
+
 int node_call_stop(const char *data, char error[NODE_ERROR_BYTES])
 {
-    return call_until_end(data, CONTROL_STOP, "stop the node", error);
+    int result = call_until_end(data, CONTROL_STOP, "stop the node", error);
+    return result == -ECONNREFUSED && clean_mounts(data) ? 0 : result;
 }
 
 /* ---- Keys ------------------------------------------------------------------------ */

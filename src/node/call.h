@@ -24,6 +24,9 @@ int call_ask(struct call *c, unsigned timeout_ms, char error[NODE_ERROR_BYTES]);
 /* A request whose answer comes when the node ends: returns when its process has. */
 int call_until_end(const char *data, enum control_command command, const char *what,
                    char error[NODE_ERROR_BYTES]);
+/* Whether the node's process was killed and is still there: what keeps it in the kernel is
+ * ended (K9), and it will be gone soon. It answers nobody. */
+bool call_end_killed(const char *data);
 /* Says that the answer's fields make no sense. */
 int call_bad_answer(const struct call *c, char error[NODE_ERROR_BYTES]);
 

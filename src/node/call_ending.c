@@ -18,16 +18,27 @@ enum {
         15000 * 1000, /* a grace for what is buffered, a transfer, the exit */
 };
 
-/* Whether a process holds the data directory. */
-static bool is_held(const char *data)
+/* Whether a process holds the data directory. *ret_pid: which, as far as is known. */
+static bool is_held(const char *data, pid_t *ret_pid)
 {
-    char *file = directory_file(data, DIRECTORY_LOCK);
+    char *file = directory_file(data, DIRECTORY_LOCK), text[16] = "";
     int fd = file ? open(file, O_RDONLY | O_CLOEXEC) : -1;
     bool held = fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) && errno == EWOULDBLOCK;
+    if (held && pread(fd, text, sizeof(text) - 1, 0) > 0)
+        *ret_pid = atoi(text);
     if (fd >= 0)
         close(fd);
     free(file);
     return held;
+}
+
+/* K9: one that was killed may hold it for ever, with all who wait for its mount. */
+static bool is_killed(const char *data, pid_t pid)
+{
+    char *source = realpath(data, NULL);
+    bool killed = source && pid > 0 && fs_mounts_release(source, pid);
+    free(source);
+    return killed;
 }
 
 /* Whether the process that holds it is on its way out, as far as can be told: its mount is
@@ -53,8 +64,15 @@ void node_call_await_ending(const char *data)
 {
     struct node_status *s = calloc(1, sizeof(*s));
     uint64_t begun = clock_boot_us();
-    while (s && is_held(data) && is_ending(data, s) &&
+    pid_t pid = 0;
+    while (s && is_held(data, &pid) && (is_killed(data, pid) || is_ending(data, s)) &&
            clock_boot_us() - begun < ENDING_WAIT_US)
         usleep(ENDING_POLL_US);
     free(s);
+}
+
+bool call_end_killed(const char *data)
+{
+    pid_t pid = 0;
+    return is_held(data, &pid) && is_killed(data, pid);
 }

@@ -400,8 +400,8 @@ void client_release(struct node *n)
 
 static bool may_interrupt(struct node *n, const struct client_op *op, uint64_t now_us)
 {
-    return n->client.no_quorum_since_us != 0 ||
-           now_us - op->arrived_us > NODE_INTERRUPT_US;
+    uint64_t since_us = n->client.no_quorum_since_us;
+    return since_us && now_us - max_u64(since_us, op->arrived_us) > NODE_INTERRUPT_US;
 }
 
 /* K14: a signal that is merely caught must not make a mkdir fail. */

@@ -839,6 +839,7 @@ int node_run(const struct node_run_options *options, char error[NODE_ERROR_BYTES
         return ret;
     }
     recover_clean(n->directory.path);
+    fs_mounts_clean(n->directory.path);
     ret = start(n);
     if (ret == 0) {
         event_base_dispatch(n->loop);

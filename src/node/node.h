@@ -136,10 +136,12 @@ int node_call_invite(const char *data, uint64_t ttl_s, char **ret_token,
  * done when every member of the status has taken the last step. */
 int node_call_rotate_ca(const char *data, uint32_t *ret_last, bool *ret_begun,
                         char error[NODE_ERROR_BYTES]);
-/* Returns when the process has ended. -EBUSY: files on its mount are open. */
+/* Returns when the process has ended. -EBUSY: files on its mount are open. Where it was killed,
+ * the mount that it left is taken away. */
 int node_call_stop(const char *data, char error[NODE_ERROR_BYTES]);
-/* Where the node on `data` was unmounted, and so ends: returns when it is gone (at most after
- * 15 s). At once where none runs, or one that does not end. */
+/* Where the node on `data` was unmounted, or killed, and so ends: returns when it is gone (at
+ * most after 15 s), and ends what would keep it (K9). At once where none runs, or one that
+ * does not end. */
 void node_call_await_ending(const char *data);
 /* As node_call_stop(), and this node is no member any more. -EBUSY, or why the others would not go on
  * without it: nothing has changed. */

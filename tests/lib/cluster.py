@@ -42,7 +42,7 @@ TEST_SECONDS = 900  # twenty times what nearly every test takes
 POLL_SECONDS = 0.02
 LOG_TAIL_LINES = 40
 
-MNT_DETACH = 2
+MNT_FORCE, MNT_DETACH = 1, 2
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -129,6 +129,8 @@ def alive(pid):
 
 
 def unmount_lazily(path):
+    """Ends its requests first: once detached, who waits in one is out of reach."""
+    libc.umount2(os.fsencode(path), MNT_FORCE)
     libc.umount2(os.fsencode(path), MNT_DETACH)
 
 
@@ -482,11 +484,11 @@ class Cluster:
         if self.closed:
             return
         self.kill_all()
+        for path in self.mounts():
+            unmount_lazily(path)
         deadline = time.monotonic() + WAIT_SECONDS
         while self.processes() and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
-        for path in self.mounts():
-            unmount_lazily(path)
         shutil.rmtree(self.base, ignore_errors=True)
         self.closed = True
         _open_clusters.remove(self)

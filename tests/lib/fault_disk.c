@@ -11,6 +11,7 @@
  *   sync slow 300  they take so many milliseconds more
  *   sync fail 5    they return -1 with this errno
  *   write fail 28  pwritev does, of those files
+ *   read hang      pread of those files does not return, but on the first thread
  *   part hang 20   pwritev of files of a snapshot that comes in hangs, but the first 20
  * times
  *
@@ -31,6 +32,7 @@
 int fsync(int fd);
 int fdatasync(int fd);
 ssize_t pwritev64(int fd, const struct iovec *iov, int count, off64_t offset);
+ssize_t pread64(int fd, void *to, size_t length, off64_t offset);
 
 /* What kind of file: "log" in DATA/log, "part" in DATA/incoming, else "" (pipes, the
  * node's own log file). */
@@ -138,4 +140,14 @@ ssize_t pwritev64(int fd, const struct iovec *iov, int iov_count, off64_t offset
     if (!call)
         call = (ssize_t(*)(int, const struct iovec *, int, off64_t))real("pwritev64");
     return interfere("write", fd) ? -1 : call(fd, iov, iov_count, offset);
+}
+
+ssize_t pread64(int fd, void *to, size_t length, off64_t offset)
+{
+    static ssize_t (*call)(int fd, void *to, size_t length, off64_t offset);
+    if (!call)
+        call = (ssize_t(*)(int, void *, size_t, off64_t))real("pread64");
+    if (gettid() != getpid() && interfere("read", fd))
+        return -1;
+    return call(fd, to, length, offset);
 }

@@ -351,6 +351,11 @@ void fs_mount_unnamed(struct fs_mount *m, uint64_t parent, const void *name, siz
 {
 }
 
+unsigned fs_mounts_clean(const char *source)
+{
+    return 0;
+}
+
 /* ---- Not simulated: the control socket, and strangers that join
  * ----------------------------- */
 
