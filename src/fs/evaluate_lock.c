@@ -311,10 +311,10 @@ static int lock(struct eval *e, struct subject *s)
         locks_hold(locks, wanted, now_us(e));
     if (error)
         return error;
-    if (e->result.value == FS_LOCK_GRANTED)
-        locks_grant(locks, now_us(e)); /* it may take something back */
     if (is_too_many(s))
         return -ENOLCK;
+    if (e->result.value == FS_LOCK_GRANTED)
+        locks_grant(locks, now_us(e)); /* it may take something back */
     return converted || e->result.value != FS_LOCK_REFUSED
                ? put_locks(e, s->inode, &s->before, locks)
                : 0;
@@ -328,9 +328,9 @@ static int unlock(struct eval *e, struct subject *s)
     e->result = (struct fs_result){.value = any};
     if (!any)
         return 0;
-    locks_grant(&s->after, now_us(e));
     if (is_too_many(s))
         return -ENOLCK;
+    locks_grant(&s->after, now_us(e));
     return put_locks(e, s->inode, &s->before, &s->after);
 }
 

@@ -389,6 +389,43 @@ static void test_too_many(void **state)
     assert_string_equal(shown(file), "51r0-1048576");
 }
 
+/* Two that are granted become three each, and one went: it is one more than there may be. */
+static void test_a_grant_is_not_too_many(void **state)
+{
+    struct fs_result result;
+    lock_range(file, 11, false, false, 0, 99);
+    for (unsigned i = 0; i < 2; i++) {
+        lock_range(file, 21 + i, false, false, 10 + 50 * i, 40 + 50 * i);
+        assert_int_equal(lock_range(file, 21 + i, true, true, 20 + 50 * i, 20 + 50 * i),
+                         FS_LOCK_QUEUED);
+    }
+    for (unsigned i = 0; i < FS_LOCKS_MOST - 5; i++) {
+        struct fs_op op = {
+            .type = FS_LOCK,
+            .inode = file,
+            .lock = {.owner = 1, .start = 1000 + 2 * i, .end = 1000 + 2 * i}};
+        assert_int_equal(memory_do(&m, &op, OPS_SESSION, &result), 0);
+    }
+    assert_int_equal(lock_range(file, 51, false, false, 0, 0), -ENOLCK);
+    assert_true(unlock_range(file, 11, 0, FS_LOCK_END));
+    assert_int_equal(lock_range(file, 31, false, false, 20, 20), FS_LOCK_REFUSED);
+    assert_int_equal(lock_range(file, 31, false, false, 70, 70), FS_LOCK_REFUSED);
+    assert_true(unlock_range(file, 51, 0, FS_LOCK_END));
+    assert_string_equal(shown(file),
+                        "21r10-19 21r21-40 22r60-69 22r71-90 21w20-20 22w70-70");
+}
+
+/* An owner is one of a kind. */
+static void test_kinds_are_apart(void **state)
+{
+    lock_file(11, true, false);
+    lock_range(file, 11, true, false, 0, 9);
+    assert_int_equal(lock_range(file, 21, true, true, 5, 5), FS_LOCK_QUEUED);
+    assert_string_equal(shown(file), "F11w 11w0-9 21w?5-5");
+    unlock_range(file, 11, 0, FS_LOCK_END);
+    assert_string_equal(shown(file), "F11w 21w5-5");
+}
+
 static void test_session_ends(void **state)
 {
     struct fs_op op = {.type = FS_ABANDON, .flags = FS_LOCKS_ALONE, .content = 1};
@@ -601,6 +638,8 @@ int main(void)
         TEST(test_flock),
         TEST(test_flock_conversion),
         TEST(test_too_many),
+        TEST(test_a_grant_is_not_too_many),
+        TEST(test_kinds_are_apart),
         TEST(test_session_ends),
         TEST(test_session_with_many_locks_ends),
         TEST(test_a_file_that_goes_takes_its_locks_along),
