@@ -1,7 +1,7 @@
 /*
  * check_state.c - V9 and V12: what a node knows is what was committed, up to what it has
  * applied. After every step by a digest that each change of a keydir keeps up; in full
- * now and then.
+ * now and then. V25: what a mount holds is there.
  */
 #include "ledger.h"
 
@@ -168,6 +168,28 @@ static uint64_t state_digest(const struct node *n, uint64_t at)
     return d | 1;
 }
 
+static bool has_key(struct sim_node *n, const struct fs_key *key)
+{
+    const struct keydir *keydir = n->node->store->keydir;
+    struct keydir_cursor cursor;
+    const struct keydir_node *node = keydir_seek(keydir, &cursor, key->bytes, key->size);
+    return node && keydir_key_size(node) == key->size &&
+           memcmp(keydir_key(node), key->bytes, key->size) == 0;
+}
+
+/* V25, for as long as the session lives by which it is held (S8). */
+static void check_held(struct sim_node *n)
+{
+    struct fs_key inode, orphan;
+    if (!n->backend || !n->orphan || !session_find(n->node, n->orphan_session))
+        return;
+    fs_key_inode(&inode, n->orphan);
+    fs_key_orphan(&orphan, n->orphan, n->orphan_session);
+    if (!has_key(n, &inode) || !has_key(n, &orphan))
+        sim_fail("V25: %s holds inode %llu, which has no name, and it is gone", n->name,
+                 (unsigned long long)n->orphan);
+}
+
 static void check_node(struct sim_node *n)
 {
     struct store *s = n->node->store;
@@ -187,6 +209,7 @@ static void check_node(struct sim_node *n)
         sim_fail("V12: sessions and members of %s at %llu are not those of others",
                  n->name, (unsigned long long)at);
     lockers_check(n);
+    check_held(n);
 }
 
 void verify_full(void)

@@ -296,7 +296,6 @@ void recover_clean(const char *data)
 
 struct fs_mount {
     struct sim_node *node;
-    uint64_t held; /* the orphan that its kernel holds, until another comes; 0: none */
 };
 
 int fs_mount_start(struct fs_mount **ret, const struct fs_mount_options *options,
@@ -306,6 +305,7 @@ int fs_mount_start(struct fs_mount **ret, const struct fs_mount_options *options
     ensure(*ret);
     (*ret)->node = sim_at_node;
     sim_at_node->backend = backend;
+    sim_at_node->orphan = 0;
     return 0;
 }
 
@@ -313,6 +313,7 @@ int fs_mount_stop(struct fs_mount *m, bool force)
 {
     m->node->backend = NULL;
     m->node->serves = false;
+    m->node->orphan = 0;
     while (m->node->readers > 0)
         sim_wait(&m->node->readers, UINT64_MAX);
     return 0;
@@ -332,17 +333,22 @@ void fs_mount_locks_changed(struct fs_mount *m, uint64_t inode)
 {
 }
 
-/* Every other one is held by some process, until the next one that is. */
+/* Of every other one those that are newer are held by some process, until the next one is. */
 void fs_mount_orphaned(struct fs_mount *m, uint64_t inode, uint64_t parent,
                        const void *name, size_t size, bool own)
 {
-    const struct fs_backend *b = m->node->backend;
+    struct sim_node *n = m->node;
+    const struct fs_backend *b = n->backend;
+    bool sure;
     if (!b)
         return;
-    bool holds = inode % 2 && inode != m->held;
-    uint64_t released = holds ? m->held : inode == m->held ? 0 : inode;
-    if (holds)
-        m->held = inode;
+    bool holds = inode % 2 && inode > n->orphan; /* what was released is not held again */
+    uint64_t released = holds ? n->orphan : inode == n->orphan ? 0 : inode;
+    if (holds) {
+        n->orphan = inode;
+        n->orphan_session = b->session(b->context, &sure);
+        fault(orphan_held);
+    }
     if (released)
         b->release(b->context, released);
 }

@@ -120,7 +120,7 @@ enum { SIM_FAILED = 3 };
                                 X(snapshot_installed) X(record_repaired)                 \
                                     X(killed_in_merge) X(killed_in_install)              \
                                         X(cold_reads) X(session_opened)              \
-                                            X(session_ended) X(locked) X(answer_lost)              \
+                                            X(session_ended) X(locked) X(orphan_held) X(answer_lost)              \
                                                 X(observer_joined)                   \
                                                     X(member_removed)                \
                                                         X(member_left)               \
@@ -216,6 +216,8 @@ struct sim_node {
     /* its end of the mount */
     const struct fs_backend *backend;
     unsigned readers; /* threads of its mount that read */
+    uint64_t orphan; /* the inode without a name that its kernel holds; 0: none ... */
+    uint64_t orphan_session; /* ... by right of that session */
     bool serves;
     uint64_t hang_until, down_until_us, down_us; /* down_us: since then */
     uint64_t proven; /* disk.c: the hint, a while ago, in that life */
