@@ -380,6 +380,7 @@ void fs_mount_free(struct fs_mount *m)
     lock_drops_free(&m->lock_retries);
     buf_release(&m->session_check.op);
     virtual_release_all(m);
+    listings_free(m);
     orphans_end(m);
     pthread_mutex_destroy(&m->lock);
     pthread_cond_destroy(&m->idle);

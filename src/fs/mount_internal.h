@@ -255,6 +255,7 @@ struct fs_mount {
     struct gone_name *names, **names_end;
     pthread_cond_t names_changed;
     struct pages pages[MOUNT_PAGES];
+    struct listing *listings; /* open directories */
     uint64_t next_layer, next_call, next_generation;
     size_t watch_at; /* of `calls`: the bucket to be watched next */
     struct fs_mount_load load;
@@ -575,6 +576,10 @@ bool mount_is_virtual_name(uint64_t parent, const char *name);
 /* Puts its handlers before those that stand there. */
 void virtual_route(struct fuse_lowlevel_ops *operations);
 void virtual_release_all(struct fs_mount *m); /* what is open still: the session has ended */
+
+/* ---- mount_list.c ---- */
+
+void listings_free(struct fs_mount *m); /* likewise */
 
 /* ---- mount_options.c ---- */
 

@@ -21,6 +21,7 @@ struct listed {
 };
 
 struct listing {
+    struct listing *after, **at; /* in mount->listings */
     pthread_mutex_t lock;
     uint64_t inode;
     struct buf names, entries; /* of struct listed: the batch */
@@ -214,6 +215,23 @@ static struct listing *listing_of(const struct fuse_file_info *fi)
     return (struct listing *)(uintptr_t)fi->fh;
 }
 
+/* With the mount's lock held. */
+static void listing_link(struct fs_mount *m, struct listing *l)
+{
+    l->after = m->listings;
+    l->at = &m->listings;
+    m->listings = l;
+    if (l->after)
+        l->after->at = &l->after;
+}
+
+static void listing_unlink(struct listing *l)
+{
+    *l->at = l->after;
+    if (l->after)
+        l->after->at = l->at;
+}
+
 static void listing_free(struct listing *l)
 {
     pthread_mutex_destroy(&l->lock);
@@ -223,10 +241,25 @@ static void listing_free(struct listing *l)
     free(l);
 }
 
+static void listing_close(struct fs_mount *m, struct listing *l)
+{
+    pthread_mutex_lock(&m->lock);
+    listing_unlink(l);
+    pthread_mutex_unlock(&m->lock);
+    listing_free(l);
+}
+
+void listings_free(struct fs_mount *m)
+{
+    while (m->listings)
+        listing_close(m, m->listings);
+}
+
 void on_opendir(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
 {
+    struct fs_mount *m = fuse_req_userdata(req);
     struct stat attr;
-    int error = mount_attributes(fuse_req_userdata(req), inode, &attr);
+    int error = mount_attributes(m, inode, &attr);
     struct listing *l = error ? NULL : calloc(1, sizeof(*l));
     if (!l) {
         fuse_reply_err(req, error ? -error : ENOMEM);
@@ -234,14 +267,17 @@ void on_opendir(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
     }
     pthread_mutex_init(&l->lock, NULL);
     l->inode = inode;
+    pthread_mutex_lock(&m->lock);
+    listing_link(m, l);
+    pthread_mutex_unlock(&m->lock);
     fi->fh = (uint64_t)(uintptr_t)l;
     if (fuse_reply_open(req, fi) == -ENOENT)
-        listing_free(l); /* the caller is gone: no RELEASEDIR will come */
+        listing_close(m, l); /* the caller is gone: no RELEASEDIR will come */
 }
 
 void on_releasedir(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
 {
-    listing_free(listing_of(fi));
+    listing_close(fuse_req_userdata(req), listing_of(fi));
     fuse_reply_err(req, 0);
 }
 

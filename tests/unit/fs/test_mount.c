@@ -2204,9 +2204,12 @@ static int try_start(const char *mountpoint, const char *options,
     return result;
 }
 
-/* A text that is open when the mount is taken away leaves with it. */
-static void test_forced_stop_of_texts(void **state)
+/* A text or directory that is open when the mount is taken away leaves with it. */
+static void test_forced_stop_of_texts_and_directories(void **state)
 {
+    DIR *dir = opendir(directory);
+    assert_non_null(dir);
+    assert_non_null(readdir(dir));
     int fd = must_open(".tierce/status", O_RDONLY);
     int other = must_open(".tierce/metrics", O_RDONLY);
     assert_int_equal(fs_mount_stop(mount_, true), 0);
@@ -2214,6 +2217,7 @@ static void test_forced_stop_of_texts(void **state)
     mount_ = NULL;
     close(fd);
     close(other);
+    closedir(dir);
 }
 
 static void test_bad_starts(void **state)
@@ -2499,7 +2503,7 @@ int main(int argc, char **argv)
         mounted(test_forced_stop),
         mounted(test_bad_starts),
         mounted(test_virtual_texts),
-        mounted(test_forced_stop_of_texts),
+        mounted(test_forced_stop_of_texts_and_directories),
         mounted(test_virtual_names),
         mounted(test_virtual_is_read_only),
         mounted(test_dead_mount_is_replaced),
