@@ -106,15 +106,42 @@ void eval_put_inode(struct eval *e, const struct fs_inode *inode)
         eval_put(e, &key, e->scratch.data, e->scratch.length);
 }
 
+/* ctime never goes back, and every change is seen by it. */
+static int64_t behind_ctime(const struct fs_inode *inode, int64_t ns)
+{
+    bool later = ns > inode->ctime_ns || inode->ctime_ns == INT64_MAX;
+    return later ? ns : inode->ctime_ns + 1;
+}
+
+int64_t eval_now(const struct eval *e, const struct fs_inode *inode)
+{
+    return behind_ctime(inode, e->now_ns);
+}
+
+int64_t eval_said(const struct eval *e, const struct fs_inode *inode, int64_t said_ns)
+{
+    const int64_t second = 1000000000;
+    if (!(e->op->set & FS_SET_WRITTEN) ||
+        said_ns < e->now_ns - FS_WRITTEN_BEHIND_S * second ||
+        said_ns > e->now_ns + FS_WRITTEN_AHEAD_S * second)
+        return eval_now(e, inode);
+    return behind_ctime(inode, said_ns);
+}
+
+int64_t eval_written(const struct eval *e, const struct fs_inode *inode)
+{
+    return eval_said(e, inode, e->op->written_ns);
+}
+
 void eval_touch(struct eval *e, struct eval_inode *i)
 {
-    i->inode.mtime_ns = e->now_ns;
+    i->inode.mtime_ns = eval_now(e, &i->inode);
     eval_change(e, i);
 }
 
 void eval_change(struct eval *e, struct eval_inode *i)
 {
-    i->inode.ctime_ns = e->now_ns;
+    i->inode.ctime_ns = eval_now(e, &i->inode);
     i->dirty = true;
 }
 
@@ -149,9 +176,8 @@ static int (*const evaluators[])(struct eval *e) = {
     [FS_REPLACE] = evaluate_replace, [FS_BUILD] = evaluate_build,
     [FS_RESERVE] = evaluate_reserve, [FS_RECLAIM] = evaluate_reclaim,
     [FS_ABANDON] = evaluate_abandon, [FS_LINK] = evaluate_link,
-    [FS_XATTR] = evaluate_xattr,
-    [FS_ZERO] = evaluate_zero,       [FS_COPY] = evaluate_copy,
-    [FS_RELEASE] = evaluate_release,
+    [FS_XATTR] = evaluate_xattr,     [FS_ZERO] = evaluate_zero,
+    [FS_COPY] = evaluate_copy,       [FS_RELEASE] = evaluate_release,
     [FS_LOCK] = evaluate_lock,       [FS_UNLOCK] = evaluate_unlock,
 };
 

@@ -95,6 +95,12 @@ void eval_put_name(struct eval *e, uint64_t parent, const uint8_t *name, size_t 
                    uint64_t inode, uint32_t mode);
 void eval_delete_name(struct eval *e, uint64_t parent, const uint8_t *name, size_t size);
 void eval_put_inode(struct eval *e, const struct fs_inode *inode);
+/* Now, as the time of a change of this inode: later than the one before (M23). */
+int64_t eval_now(const struct eval *e, const struct fs_inode *inode);
+/* The mtime of an inode whose bytes change; before eval_set(). */
+int64_t eval_written(const struct eval *e, const struct fs_inode *inode);
+/* What the writer said as a time of this inode, where it can be one; else now. */
+int64_t eval_said(const struct eval *e, const struct fs_inode *inode, int64_t said_ns);
 /* mtime and ctime are now: of a directory whose names changed. */
 void eval_touch(struct eval *e, struct eval_inode *i);
 /* ctime is now. */

@@ -23,20 +23,20 @@ void eval_set(struct eval *e, struct fs_inode *inode)
         inode->atime_ns = e->now_ns;
     if (op->set & FS_SET_MTIME_NOW)
         inode->mtime_ns = e->now_ns;
-    inode->ctime_ns = e->now_ns;
+    inode->ctime_ns = eval_said(e, inode, op->changed_ns);
 }
 
 int evaluate_setattr(struct eval *e)
 {
     struct eval_inode *i;
     int error = eval_inode(e, e->op->inode, &i);
-    if (error || e->op->set == 0)
+    if (error || !(e->op->set & ~(uint32_t)FS_SET_WRITTEN))
         return error;
     if (e->op->set & FS_SET_SIZE) {
         error = eval_resize(e, &i->inode);
         if (error)
             return error;
-        i->inode.mtime_ns = e->now_ns;
+        i->inode.mtime_ns = eval_written(e, &i->inode);
         eval_settle(e, i->inode.inode);
     }
     if (e->op->set & (FS_SET_SIZE | FS_SET_UID | FS_SET_GID))

@@ -59,10 +59,10 @@ static void make_attributes(struct eval *e, const struct fs_inode *parent,
         .nlink = directory ? 2 : 1,
         .rdev = S_ISCHR(op->mode) || S_ISBLK(op->mode) ? op->rdev : 0,
         .parent = directory ? parent->inode : 0,
-        .atime_ns = e->now_ns,
-        .mtime_ns = e->now_ns,
         .kind = FS_CONTENT_NONE,
     };
+    inode->atime_ns = eval_said(e, inode, op->atime_ns);
+    inode->mtime_ns = eval_written(e, inode);
     eval_set(e, inode);
     if (parent->mode &
         S_ISGID) { /* as Linux does: the group, and a directory the bit too */
@@ -136,7 +136,7 @@ static int make_over(struct eval *e, uint64_t number)
     eval_settle(e, number);
     if (e->op->uid != 0) /* who replaces the value need not be who made the file */
         i->inode.mode = fs_mode_without_setid(i->inode.mode);
-    i->inode.mtime_ns = e->now_ns;
+    i->inode.mtime_ns = eval_written(e, &i->inode);
     eval_set(e, &i->inode);
     i->dirty = true;
     error = acl_follow_mode(e, &i->inode);

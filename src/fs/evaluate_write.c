@@ -305,7 +305,7 @@ int evaluate_write(struct eval *e)
     if (error)
         return error;
     eval_settle(e, op->inode);
-    i->inode.mtime_ns = e->now_ns;
+    i->inode.mtime_ns = eval_written(e, &i->inode);
     eval_set(e, &i->inode);
     i->dirty = true;
     error = acl_follow_mode(e, &i->inode);
@@ -327,7 +327,7 @@ int evaluate_replace(struct eval *e)
     if (error)
         return error;
     eval_settle(e, e->op->inode);
-    i->inode.mtime_ns = e->now_ns;
+    i->inode.mtime_ns = eval_written(e, &i->inode);
     eval_set(e, &i->inode);
     i->dirty = true;
     e->result.value = e->op->inode;

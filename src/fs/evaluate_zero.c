@@ -21,7 +21,7 @@ static int subject(struct eval *e, struct eval_inode **ret)
 static int settle(struct eval *e, struct eval_inode *i)
 {
     eval_settle(e, e->op->inode);
-    i->inode.mtime_ns = e->now_ns;
+    i->inode.mtime_ns = eval_written(e, &i->inode);
     eval_set(e, &i->inode);
     i->dirty = true;
     return xattr_drop_privileges(e, e->op->inode);

@@ -187,6 +187,8 @@ enum fs_op_type {
 enum {
     FS_LINKS_MOST = LIMIT_OF(65000, 4), /* names of one file: -EMLINK beyond */
     FS_RELEASE_MOST = LIMIT_OF(1024, 4), /* inodes of one RELEASE */
+    FS_WRITTEN_BEHIND_S = 24 * 3600,    /* FS_SET_WRITTEN: beyond, it is as if not said */
+    FS_WRITTEN_AHEAD_S = 60,
     FS_XATTRS_MOST = 256,               /* of one inode: -ENOSPC beyond */
     FS_XATTR_BYTES = 64 << 10,          /* of a value: -E2BIG beyond */
     FS_XATTR_LIST_BYTES = 64 << 10,     /* of all names of an inode, as listxattr(2) can give */
@@ -227,6 +229,9 @@ enum fs_set { /* which attributes an operation sets besides; also of FS_MAKE (ti
     FS_SET_ATIME_NOW = 64,
     FS_SET_MTIME_NOW = 128,
     FS_SET_NO_SETID = 256, /* drops set-user-id, and set-group-id where the group may execute */
+    /* What the writer was shown (M23): `written_ns` stands in for now as mtime, `changed_ns` as
+     * ctime; of a new file atime_ns too. */
+    FS_SET_WRITTEN = 512,
 };
 
 struct fs_op {
@@ -243,6 +248,7 @@ struct fs_op {
     uint64_t offset;                /* ZERO, COPY */
     uint64_t source, source_offset; /* COPY: an inode, and where in it */
     int64_t atime_ns, mtime_ns;
+    int64_t written_ns, changed_ns; /* with FS_SET_WRITTEN */
     const uint8_t *target; /* MAKE of a symlink */
     uint16_t target_size;
     const uint8_t *value; /* XATTR */

@@ -41,6 +41,17 @@ void stat_of_inode(const struct fs_inode *inode, struct stat *ret)
     };
 }
 
+/* M23: what the commits will make of them. */
+static void times_onto(const struct file *file, struct stat *attr)
+{
+    int64_t shown = timespec_ns(attr->st_ctim);
+    for (const struct overlay_layer *l = file->overlay.first; l; l = l->next)
+        if (l->written_ns) {
+            shown = l->written_ns > shown ? l->written_ns : shown + 1;
+            attr->st_mtim = attr->st_ctim = ns_timespec(shown);
+        }
+}
+
 /* What is written and not committed, laid over the committed attributes. */
 static void overlay_attributes_onto(const struct file *file, struct stat *attr)
 {
@@ -50,8 +61,7 @@ static void overlay_attributes_onto(const struct file *file, struct stat *attr)
     uint64_t stored = (uint64_t)attr->st_blocks * 512;
     stored = overlay_stored(&file->overlay, stored, (uint64_t)attr->st_size);
     attr->st_blocks = (blkcnt_t)((stored + 511) / 512);
-    if (file->shown_mtime_ns)
-        attr->st_mtim = attr->st_ctim = ns_timespec(file->shown_mtime_ns);
+    times_onto(file, attr);
     for (const struct overlay_layer *l = file->overlay.first; l; l = l->next)
         if ((l->attributes.set & (FS_SET_NO_SETID | FS_SET_MODE)) == FS_SET_NO_SETID)
             attr->st_mode = fs_mode_without_setid(attr->st_mode);
@@ -309,7 +319,7 @@ static void mtime_keep(struct file *file, struct overlay_layer *l,
     l->attributes.set &= ~(uint32_t)FS_SET_MTIME;
     l->attributes.set |= a->set & FS_SET_MTIME;
     l->attributes.mtime_ns = a->mtime_ns;
-    file->shown_mtime_ns = 0;
+    l->written_ns = 0;
 }
 
 /* A value that is being replaced, unseen: its size is nobody else's business yet. */

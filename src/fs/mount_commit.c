@@ -47,6 +47,17 @@ static void encode_ranges(const struct overlay_ranges *ranges, struct buf *to)
                      ranges->at[i].data.length);
 }
 
+/* M23: as shown. Who sets attributes waits for this commit: they changed with it. */
+static void layer_times(const struct overlay_layer *l, struct fs_op *op)
+{
+    if (!l->written_ns)
+        return;
+    bool sets = l->attributes.set & ~(uint32_t)FS_SET_NO_SETID;
+    op->set |= FS_SET_WRITTEN;
+    op->written_ns = l->written_ns;
+    op->changed_ns = sets ? 0 : l->written_ns;
+}
+
 static void layer_op(const struct file *file, const struct overlay_layer *l,
                      struct fs_op *op)
 {
@@ -68,6 +79,7 @@ static void layer_op(const struct file *file, const struct overlay_layer *l,
             .atime_ns = a->atime_ns,
             .mtime_ns = a->mtime_ns,
         };
+        layer_times(l, op);
     }
     op->content = op->type == FS_WRITE ? file->flight_version : l->content;
     op->size = l->size;
@@ -240,8 +252,6 @@ static void flight_done(struct fs_request *request)
         land_build(file, request->error, &result, &landing);
     else
         land_commit(file, request->error, &result, &landing);
-    if (overlay_empty(&file->overlay))
-        file->shown_mtime_ns = 0;
     file_count(file);
     if (file->making)
         section_end(m, file->section);

@@ -121,17 +121,18 @@ struct handle *handle_of(const struct fuse_file_info *fi)
 void file_touch(struct file *file)
 {
     struct pending *p = file->pending;
+    struct overlay_layer *l = file->overlay.last;
     bool by_hand = p && p->set & FS_SET_MTIME;
-    struct overlay_layer *l = overlay_open(&file->overlay);
-    if (l)
+    int64_t now = now_ns();
+    if (!l->sealed) /* else they came with what is written */
         l->attributes.set &= ~(uint32_t)FS_SET_MTIME;
-    if (file->shown_mtime_ns && !by_hand)
+    if (l->written_ns && !by_hand && now - l->written_ns < MOUNT_SHOWN_US * (int64_t)1000)
         return;
-    file->shown_mtime_ns = now_ns();
+    l->written_ns = now;
     if (!p)
         return;
     p->set &= ~(uint32_t)FS_SET_MTIME;
-    p->mtime_ns = p->ctime_ns = file->shown_mtime_ns;
+    p->mtime_ns = p->ctime_ns = now;
 }
 
 /* The file was made by another host meanwhile, under another number: everything that is
@@ -152,8 +153,6 @@ void file_rebind(struct file *file, uint64_t inode)
         for (struct mount_call *call = l->waiting; call; call = call->next)
             call->waits_for = to;
     file_changed(to);
-    if (file->shown_mtime_ns && !overlay_empty(&to->overlay))
-        to->shown_mtime_ns = file->shown_mtime_ns;
     file->alias = to;
     to->aliases++;
     file_schedule(to);

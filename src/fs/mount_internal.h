@@ -42,6 +42,7 @@ enum {
     MOUNT_WRITE_BYTES = 1 << 20,    /* of one WRITE request */
     MOUNT_BACKGROUND = 4096,        /* requests of the kernel's own, in flight */
     MOUNT_COMMIT_DELAY_US = 100000, /* from the first buffered byte */
+    MOUNT_SHOWN_US = 1000000,       /* how long a layer's mtime stays while it is written to */
     MOUNT_LANDING_US = 20000,       /* a read waits so long for a commit that is landing */
     MOUNT_WATCH_US = 200000,        /* how often callers that wait are looked at (K14) */
     MOUNT_PAGES = 4096,             /* files whose pages' version is remembered */
@@ -104,7 +105,6 @@ struct file {
     struct file *alias;      /* made elsewhere first: that file is meant from now on */
     uint64_t aliases;        /* files that have this one as their alias */
     bool lost;               /* its making failed: there is nothing to write to */
-    int64_t shown_mtime_ns;  /* while something is buffered (K16); 0: the committed one */
     /* Of the kernel's pages (M17): the mtime they were told to be of, and the version of the
      * record since which only this host has written; 0: not known. */
     int64_t told_mtime_ns;
@@ -288,8 +288,8 @@ void file_put(struct file *file); /* frees it where nothing is left to know */
 struct handle *handle_new(struct file *file, int flags);
 void handle_free(struct handle *handle);
 struct handle *handle_of(const struct fuse_file_info *fi);
-/* Something was buffered: its mtime is shown as now, and stays so until the commit (K16).
- */
+/* Something was buffered in the last layer: mtime and ctime are now. They are shown so and
+ * committed so (M23), and stay for later writes to that layer (K16), for a while. */
 void file_touch(struct file *file);
 /* Made, but as another inode: handles, layers and waiting calls move there. */
 void file_rebind(struct file *file, uint64_t inode);

@@ -7,6 +7,7 @@
  *            | ranges_size u32 | range* | of XATTR: value_size u32 | value
  *            | of RELEASE: inode_count u16 | inode u64* | of LOCK, UNLOCK: lock
  *            | with flag UMASK: umask u32 | of ZERO and COPY: area
+ *            | with WRITTEN in set: written i64 | changed i64
  *   string = length u16 | bytes
  *   range  = offset u64 | length u32 | bytes
  *   lock   = owner u64 | pid u32 | kind u8 | writes u8 | start u64 | end u64 | ticket u64
@@ -25,17 +26,19 @@ enum {
                FS_XATTR_CREATE | FS_XATTR_REPLACE | FS_XATTR_REMOVE | FS_XATTR_NO_SETGID |
                FS_UMASK | FS_KEEP_SIZE | FS_PUNCH | FS_LOCK_WAITS | FS_LOCKS_ALONE,
     OP_SET = FS_SET_MODE | FS_SET_UID | FS_SET_GID | FS_SET_SIZE | FS_SET_ATIME |
-             FS_SET_MTIME | FS_SET_ATIME_NOW | FS_SET_MTIME_NOW | FS_SET_NO_SETID,
+             FS_SET_MTIME | FS_SET_ATIME_NOW | FS_SET_MTIME_NOW | FS_SET_NO_SETID |
+             FS_SET_WRITTEN,
     OP_FIXED_BYTES = 91, /* all that is of one size */
     OP_AREA_BYTES = 24,
+    OP_WRITTEN_BYTES = 16,
     OP_LOCK_BYTES = 38,
     OP_INODE = 9, /* where the inode stands */
 };
 
 bool fs_op_known(uint32_t type)
 {
-    return (type >= FS_MAKE && type <= FS_COPY) || type == FS_LOCK ||
-           type == FS_UNLOCK || type == FS_RELEASE;
+    return (type >= FS_MAKE && type <= FS_COPY) || type == FS_LOCK || type == FS_UNLOCK ||
+           type == FS_RELEASE;
 }
 
 static bool has_lock(uint8_t type)
@@ -87,7 +90,8 @@ void fs_op_encode(const struct fs_op *op, struct buf *to)
                     (op->type == FS_RELEASE ? 2 + (size_t)op->inode_count * 8 : 0) +
                     (has_lock((uint8_t)op->type) ? OP_LOCK_BYTES : 0) +
                     (op->flags & FS_UMASK ? sizeof(uint32_t) : 0) +
-                    (has_area(op->type) ? OP_AREA_BYTES : 0),
+                    (has_area(op->type) ? OP_AREA_BYTES : 0) +
+                    (op->set & FS_SET_WRITTEN ? OP_WRITTEN_BYTES : 0),
            before = to->length;
     buf_reserve(to, length);
     buf_u8(to, (uint8_t)op->type);
@@ -125,6 +129,10 @@ void fs_op_encode(const struct fs_op *op, struct buf *to)
         buf_u64(to, op->offset);
         buf_u64(to, op->source);
         buf_u64(to, op->source_offset);
+    }
+    if (op->set & FS_SET_WRITTEN) {
+        buf_u64(to, (uint64_t)op->written_ns);
+        buf_u64(to, (uint64_t)op->changed_ns);
     }
     ensure(to->failed || to->length == before + length);
 }
@@ -205,6 +213,10 @@ static void read_parts(struct reader *r, struct fs_op *op, uint8_t type)
         op->offset = reader_u64(r);
         op->source = reader_u64(r);
         op->source_offset = reader_u64(r);
+    }
+    if (op->set & FS_SET_WRITTEN) {
+        op->written_ns = (int64_t)reader_u64(r);
+        op->changed_ns = (int64_t)reader_u64(r);
     }
 }
 

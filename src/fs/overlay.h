@@ -69,6 +69,7 @@ struct overlay_layer {
     uint64_t built_end; /* replace: end of what is in `content` or on its way there */
     struct overlay_ranges ranges, build;
     struct overlay_attributes attributes;
+    int64_t written_ns; /* the owner's: shown as mtime and ctime, and committed (M23) */
     struct mount_call *waiting; /* the owner's: who waits for its commit */
 };
 

@@ -107,7 +107,7 @@ void pending_op(const struct pending *p, struct fs_op *op)
     *op = (struct fs_op){
         .type = FS_MAKE,
         .flags = FS_OVER,
-        .set = p->set,
+        .set = p->set | FS_SET_WRITTEN,
         .inode = p->file->inode,
         .parent = p->parent,
         .name = p->name,
@@ -117,5 +117,7 @@ void pending_op(const struct pending *p, struct fs_op *op)
         .gid = p->gid,
         .atime_ns = p->atime_ns,
         .mtime_ns = p->mtime_ns,
+        .written_ns = p->mtime_ns,
+        .changed_ns = p->ctime_ns,
     };
 }

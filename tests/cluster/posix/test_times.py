@@ -171,5 +171,37 @@ def rule_of_what_is_written_and_open(p):
         check_equal(times(path)['m'], 8, 'mtime after close')
 
 
+def rule_shown_is_what_is_committed(p):
+    """What a writer's host has shown of times the commit does not change, and others show it."""
+    def final(name, act, flags):
+        other = os.open(p.here(name), os.O_RDONLY) if not flags & os.O_CREAT else None
+        fd = os.open(p.here(name), flags, 0o644)
+        act(fd)
+        st = os.fstat(fd)
+        shown = {key: getattr(st, field) for key, field in NAMES.items()}
+        os.fsync(fd)
+        os.close(fd)
+        for path in p.everywhere(name):
+            check_equal(times(path), shown, f'times of {path}')
+        if other is not None:
+            os.close(other)
+    value = b'x' * 200000
+    for flags in (os.O_CREAT | os.O_TRUNC, os.O_CREAT | os.O_EXCL):
+        for k, act in enumerate((lambda fd: os.write(fd, b'value'),
+                                 lambda fd: [os.write(fd, value) for _ in range(40)],
+                                 lambda fd: (os.write(fd, b'value'), os.fchmod(fd, 0o755)),
+                                 lambda fd: (os.write(fd, b'value'), os.utime(fd, ns=(5, 7))))):
+            final(f'{flags:x}-{k}', act, os.O_RDWR | flags)
+    name = f'{os.O_CREAT | os.O_EXCL:x}-0'
+    final(name, lambda fd: os.pwrite(fd, b'V', 0), os.O_RDWR)
+    final(name, lambda fd: os.write(fd, b'more'), os.O_WRONLY | os.O_APPEND)
+    final(name, lambda fd: os.write(fd, b'new'), os.O_WRONLY | os.O_TRUNC)
+    final(name, lambda fd: None, os.O_WRONLY | os.O_TRUNC)
+    final(name, lambda fd: (os.utime(fd, ns=(5, 7)), os.write(fd, b'new')),
+          os.O_WRONLY | os.O_TRUNC)
+    final(name, lambda fd: (os.write(fd, b'new'), os.utime(fd, ns=(5, 7))),
+          os.O_WRONLY | os.O_TRUNC)
+
+
 if __name__ == '__main__':
     main(globals())

@@ -49,11 +49,15 @@ def make_origin(t, path):
     bash(f'git fast-import --quiet < {path}.stream', cwd=path)
 
 
-def check_clean(path, what):
-    """By what `git add` noted of each file: the same inode numbers and times on every host. The
-    second command would look into files, this one may not."""
+def check_unchanged(path, what):
+    """By what git noted of each file that it wrote: the same inode numbers and times on every host.
+    `git status` would look into files, this may not."""
     check_equal(git('diff-files', '--name-only', cwd=path), '', f'{what}: files with other'
                 ' attributes than git noted')
+
+
+def check_clean(path, what):
+    check_unchanged(path, what)
     check_equal(git('status', '--porcelain', cwd=path), '', f'{what}: status')
 
 
@@ -78,6 +82,8 @@ def test_clone_commit_collect(t):
     origin = f'{t.tmp()}/origin'
     make_origin(t, origin)
     git('clone', '-q', f'file://{origin}', 'work', cwd=roots[0])
+    for root in roots:
+        check_unchanged(f'{root}/work', 'cloned')
     for root in roots:
         check_clean(f'{root}/work', root)
     share = COMMITS // 10

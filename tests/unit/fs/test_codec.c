@@ -186,7 +186,7 @@ static struct fs_op sample(struct buf *ranges)
     return (struct fs_op){
         .type = FS_MAKE,
         .flags = FS_OVER,
-        .set = FS_SET_MTIME,
+        .set = FS_SET_MTIME | FS_SET_WRITTEN,
         .inode = 2,
         .parent = 3,
         .parent2 = 4,
@@ -202,6 +202,8 @@ static struct fs_op sample(struct buf *ranges)
         .content = 11,
         .atime_ns = -12,
         .mtime_ns = 13,
+        .written_ns = -14,
+        .changed_ns = 15,
         .target = (const uint8_t *)"to",
         .target_size = 2,
         .ranges = ranges->data,
@@ -222,6 +224,8 @@ static void test_op_round_trip(void **state)
     assert_memory_equal(bytes.data, again.data, bytes.length);
     assert_int_equal(got.type, FS_MAKE);
     assert_int_equal(got.atime_ns, -12);
+    assert_int_equal(got.written_ns, -14);
+    assert_int_equal(got.changed_ns, 15);
     assert_int_equal(got.rdev, 9);
     assert_memory_equal(got.name2, "other", 5);
     assert_memory_equal(got.target, "to", 2);
@@ -290,7 +294,7 @@ static void test_op_refused(void **state)
         {0, 63},
         {FLAGS + 2, 0x80},
         {FLAGS + 3, 1},
-        {SET + 1, 2},
+        {SET + 1, 4},
         {NAME, 1},
         {NAME, 3},
         {NAME + 1, 1},

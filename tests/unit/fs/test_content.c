@@ -265,6 +265,67 @@ static void test_write_attributes(void **state)
     buf_release(&ranges);
 }
 
+/* M23: the times that the writer was shown, while they can be right. */
+static void test_times_of_the_writer(void **state)
+{
+    const int64_t second = 1000000000;
+    struct buf ranges = {0};
+    struct fs_result result;
+    fs_range_add(&ranges, 100, "abc", 3);
+    struct fs_op op = {
+        .type = FS_WRITE,
+        .inode = file,
+        .set = FS_SET_WRITTEN,
+        .ranges = ranges.data,
+        .ranges_size = (uint32_t)ranges.length,
+    };
+    int64_t now = (int64_t)m.change.timestamp_us * 1000, ctime = stat_of(file).ctime_ns;
+    op.written_ns = op.changed_ns = now + 59 * second;
+    assert_int_equal(memory_do(&m, &op, OPS_SESSION, &result), 0);
+    assert_int_equal(stat_of(file).mtime_ns, op.written_ns);
+    assert_int_equal(stat_of(file).ctime_ns, op.written_ns);
+    ctime = op.written_ns;
+    op.written_ns = op.changed_ns = now; /* never back */
+    assert_int_equal(memory_do(&m, &op, OPS_SESSION, &result), 0);
+    assert_int_equal(stat_of(file).mtime_ns, ctime + 1);
+    assert_int_equal(stat_of(file).ctime_ns, ctime + 1);
+    op.set = FS_SET_MODE; /* whose time is the entry's, which is less */
+    op.type = FS_SETATTR;
+    op.mode = 0600;
+    assert_int_equal(memory_do(&m, &op, OPS_SESSION, &result), 0);
+    assert_int_equal(stat_of(file).mtime_ns, ctime + 1);
+    assert_int_equal(stat_of(file).ctime_ns, ctime + 2);
+    op.type = FS_WRITE;
+    op.set = FS_SET_WRITTEN | FS_SET_MTIME; /* set by hand before it was committed */
+    op.mtime_ns = 77;
+    assert_int_equal(memory_do(&m, &op, OPS_SESSION, &result), 0);
+    assert_int_equal(stat_of(file).mtime_ns, 77);
+    assert_int_equal(stat_of(file).ctime_ns, ctime + 3);
+    buf_release(&ranges);
+}
+
+static void test_times_of_a_wrong_clock(void **state)
+{
+    const int64_t second = 1000000000, off[] = {-24 * 3600 - 1, 62, 1000000000};
+    struct fs_result result;
+    for (size_t i = 0; i < array_length(off); i++) {
+        char name[] = {'a', (char)('0' + i)};
+        int64_t now = (int64_t)m.change.timestamp_us * 1000;
+        struct fs_op op = {.type = FS_MAKE,
+                           .set = FS_SET_WRITTEN,
+                           .parent = FS_ROOT_INODE,
+                           .name = (const uint8_t *)name,
+                           .name_size = sizeof(name),
+                           .mode = S_IFREG | 0644};
+        op.atime_ns = op.written_ns = op.changed_ns = now + off[i] * second;
+        assert_int_equal(memory_do(&m, &op, OPS_SESSION, &result), 0);
+        now = (int64_t)m.change.timestamp_us * 1000;
+        assert_int_equal(stat_of(result.value).atime_ns, now);
+        assert_int_equal(stat_of(result.value).mtime_ns, now);
+        assert_int_equal(stat_of(result.value).ctime_ns, now);
+    }
+}
+
 /* ---- Holes ---- */
 
 static void assert_stretches(uint64_t inode, const uint64_t *expected, size_t count)
@@ -814,6 +875,8 @@ int main(void)
         TEST(inline_becomes_extents),
         TEST(file_limits),
         TEST(write_attributes),
+        TEST(times_of_the_writer),
+        TEST(times_of_a_wrong_clock),
         TEST(punch_cuts),
         TEST(room),
         TEST(far_writes),

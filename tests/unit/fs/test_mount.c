@@ -742,6 +742,78 @@ static void test_mtime_is_constant_while_buffered(void **state)
     must(close(fd));
 }
 
+static void assert_times_stay(const char *name, const struct stat *shown, const char *what)
+{
+    struct fs_inode inode;
+    struct stat st;
+    must(stat(at(name), &st));
+    assert_int_equal(backend_stat(&backend, name, &inode), 0);
+    int64_t mtime = shown->st_mtim.tv_sec * 1000000000 + shown->st_mtim.tv_nsec;
+    int64_t ctime = shown->st_ctim.tv_sec * 1000000000 + shown->st_ctim.tv_nsec;
+    if (inode.mtime_ns != mtime || inode.ctime_ns != ctime)
+        fail_msg("%s: mtime +%lld, ctime +%lld at the commit", what,
+                 (long long)(inode.mtime_ns - mtime), (long long)(inode.ctime_ns - ctime));
+    assert_memory_equal(&st.st_mtim, &shown->st_mtim, sizeof(st.st_mtim));
+    assert_memory_equal(&st.st_ctim, &shown->st_ctim, sizeof(st.st_ctim));
+}
+
+/* M23: the commit makes of them what was shown. */
+static void test_times_outlive_the_commit(void **state)
+{
+    struct stat st;
+    int fd = must_open("f", O_RDWR | O_CREAT | O_TRUNC);
+    must_write(fd, "a", 1);
+    must(fstat(fd, &st));
+    must(close(fd));
+    assert_times_stay("f", &st, "made");
+    struct stat made = st;
+    must(stat(at("f"), &st));
+    assert_memory_equal(&st.st_atim, &made.st_atim, sizeof(st.st_atim));
+
+    fd = must_open("f", O_RDWR);
+    must_write(fd, "b", 1);
+    must(fstat(fd, &st));
+    must(fsync(fd));
+    assert_times_stay("f", &st, "written");
+    must_write(fd, "c", 1);
+    must(stat(at("f"), &st));
+    must(close(fd));
+    assert_times_stay("f", &st, "written again");
+
+    fd = must_open("f", O_RDWR | O_TRUNC);
+    must_write(fd, "d", 1);
+    must(fstat(fd, &st));
+    must(close(fd));
+    assert_times_stay("f", &st, "replaced");
+}
+
+/* The committed ctime is ahead of this host's clock: what is shown is behind it, and stays. */
+static void test_times_behind_the_leader_s(void **state)
+{
+    struct fs_result result;
+    struct fs_inode inode;
+    struct stat st;
+    backend_put(&backend, "f", "12", 2);
+    assert_int_equal(backend_stat(&backend, "f", &inode), 0);
+    struct buf ranges = {0};
+    fs_range_add(&ranges, 0, "34", 2);
+    struct fs_op op = {.type = FS_WRITE,
+                       .set = FS_SET_WRITTEN,
+                       .inode = inode.inode,
+                       .ranges = ranges.data,
+                       .ranges_size = (uint32_t)ranges.length};
+    op.written_ns = op.changed_ns = (int64_t)clock_real_us() * 1000 + 40000000000;
+    assert_int_equal(backend_do(&backend, &op, &result), 0);
+    buf_release(&ranges);
+    int fd = must_open("f", O_RDWR);
+    must_write(fd, "b", 1);
+    must(stat(at("f"), &st));
+    assert_int_equal(st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec,
+                     op.written_ns + 1);
+    must(close(fd));
+    assert_times_stay("f", &st, "written");
+}
+
 /* ---- K12: appends ---- */
 
 static void test_appends(void **state)
@@ -2452,6 +2524,8 @@ int main(int argc, char **argv)
         mounted(test_times_are_kept),
         mounted(test_times_of_an_emptied_file),
         mounted(test_mtime_is_constant_while_buffered),
+        mounted(test_times_outlive_the_commit),
+        mounted(test_times_behind_the_leader_s),
         mounted(test_appends),
         mounted(test_append_lands_elsewhere),
         mounted(test_append_set_later),
