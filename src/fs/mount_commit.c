@@ -134,11 +134,12 @@ static void stick_error(struct file *file, uint64_t layer, int error)
                  (unsigned long long)file->inode, strerror(-error));
 }
 
-/* A waiting call tells its own handle's error by its answer. */
+/* A waiting call tells its own handle's error by its answer; but for one that locks or unlocks,
+ * which is about something else: the next fsync or close says it. */
 static void unstick_errors(const struct mount_call *calls)
 {
     for (; calls; calls = calls->next)
-        if (calls->handle)
+        if (calls->handle && !lock_tells_nothing(calls))
             calls->handle->error = 0;
 }
 

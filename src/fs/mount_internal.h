@@ -375,6 +375,8 @@ void lock_drops_free(struct lock_drop **list);
 struct mount_call *lock_interrupted(struct mount_call *call, bool fatal);
 /* With the lock held: a FLUSH that is to be answered will unlock what its owner has. */
 bool lock_flushes(struct mount_call *call, struct handle *handle, uint64_t owner);
+/* It waits for a commit whose error it will not answer. */
+bool lock_tells_nothing(const struct mount_call *call);
 /* On the notifier, without the lock. */
 void lock_look(struct mount_call *call);
 /* The session with the kernel has ended: nobody waits any more. */

@@ -35,6 +35,11 @@ static void take_back(struct mount_call *call)
     lock_drops_send(file);
 }
 
+bool lock_tells_nothing(const struct mount_call *call)
+{
+    return call->answer == answer_lock;
+}
+
 static void finish_locked(struct mount_call *call, int error)
 {
     struct fs_mount *m = call->mount;
