@@ -377,7 +377,6 @@ void fs_mount_free(struct fs_mount *m)
         fuse_session_destroy(m->session);
     }
     files_free(m);
-    lock_drops_free(&m->lock_retries);
     buf_release(&m->session_check.op);
     virtual_release_all(m);
     listings_free(m);

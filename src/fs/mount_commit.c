@@ -258,7 +258,7 @@ static void flight_done(struct fs_request *request)
         section_end(m, file->section);
     file->making = false;
     file_kick(file);
-    lock_drops_send(file);
+    lock_drops_send(file, false);
     file_put(file);
     if (m->send_first)
         committer_wake(m, 0);

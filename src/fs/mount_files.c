@@ -11,13 +11,14 @@ static void handle_release(struct handle *handle)
     struct overlay_layer *l = overlay_find(&file->overlay, handle->written);
     if (!l)
         l = overlay_find(&file->overlay, handle->truncated);
-    handle_locks_drop(handle);
-    handle_free(handle);
+    bool is_last = file->handles == handle && !handle->next;
     if (l)
         file_seal(file, l);
-    if (!file->handles)
+    if (is_last)
         file_seal(file, NULL);
-    lock_drops_send(file);
+    handle_locks_drop(handle);
+    handle_free(handle);
+    lock_drops_send(file, false);
     file_put(file);
 }
 
@@ -69,6 +70,7 @@ static int open_truncated(struct handle *handle, bool drops)
     if (drops)
         drop_setid(file, overlay_open(&file->overlay));
     file_touch(file);
+    lock_drops_send(file, false); /* what they waited for may be hidden for ever */
     return 0;
 }
 

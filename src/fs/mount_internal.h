@@ -73,13 +73,24 @@ struct handle {
     bool lock_lost; /* the session of its locks may have ended: it is of no use any more */
 };
 
+enum drop_state {
+    DROP_WAITS, /* for what was written before */
+    DROP_SENT,
+    DROP_FAILED, /* to be sent again */
+};
+
 /* To be unlocked, though nobody waits for that. */
 struct lock_drop {
-    struct lock_drop *next; /* in file->lock_drops, or fs_mount.lock_retries */
-    struct fs_mount *mount;
+    struct lock_drop *next; /* in file->lock_drops, until it is done */
+    struct file *file;
     struct fs_request request;
     struct fs_lock lock;
-    uint64_t session; /* 0: not known */
+    enum drop_state state;
+    uint64_t session;  /* 0: not known */
+    uint64_t layer;    /* that one and those before it are committed first; 0: none */
+    uint64_t progress; /* so is this one, a value in progress, if that comes ... */
+    uint64_t until_us; /* ... by then */
+    struct mount_call *waiting; /* its owner's calls, which want to lock again */
 };
 
 /* A name that only this host knows, until its value is committed with it. */
@@ -126,7 +137,7 @@ struct file {
     uint64_t buffered;         /* as it counts in fs_mount.load */
     struct mount_call *lockers;   /* that wait for a lock of it */
     uint64_t locks_changed;       /* counts what was applied */
-    struct lock_drop *lock_drops; /* to be sent when all that is buffered is committed */
+    struct lock_drop *lock_drops;
     uint64_t locked_version; /* the record's, when pages were dropped for a lock last */
 };
 
@@ -186,6 +197,7 @@ struct mount_call {
     enum lock_step lock_step;
     bool lock_waits; /* it may be queued */
     int lock_error;  /* of what it answers when the lock is gone */
+    uint64_t lock_session; /* UNLOCK: in which it was locked */
     bool drops_setid;  /* an open with O_TRUNC, of who may not keep set-id bits */
     /* Names and directories the operation touches: what is pending there is made first.
      */
@@ -266,7 +278,7 @@ struct fs_mount {
     struct drop *drops, **drops_end;
     bool dropping;     /* the notifier is at work */
     struct mount_call *lock_looks, **lock_looks_end; /* for the notifier */
-    struct lock_drop *lock_retries;
+    unsigned lock_drops;     /* of all files */
     unsigned lock_drops_out; /* on their way */
     unsigned lock_handles;   /* that have locks, or try */
     struct fs_request session_check;
@@ -361,9 +373,21 @@ int handle_check(struct handle *handle);
 uint64_t file_locks_session(const struct file *file);
 /* What a handle that is closed leaves behind is unlocked. */
 void handle_locks_drop(struct handle *handle);
-/* The same of one request, whose caller does not wait. */
-void lock_drop_new(struct file *file, const struct fs_lock *lock, uint64_t session);
-void lock_drops_send(struct file *file); /* where nothing is buffered any more */
+/* The same of one request, whose caller does not wait. `after_writes`: when what is buffered
+ * now is committed. */
+void lock_drop_new(struct file *file, const struct fs_lock *lock, uint64_t session,
+                   bool after_writes);
+/* Those whose turn it is, or (`again`) that failed. */
+void lock_drops_send(struct file *file, bool again);
+/* Somebody here wants to lock: those that failed, and those that wait for a value in progress,
+ * which this host sees anyway. */
+void lock_drops_hurry(struct file *file);
+/* One of this owner; NULL: there is none. */
+struct lock_drop *lock_drop_find(const struct file *file, const struct fs_lock *lock);
+/* The newest layer that one of them waits for; NULL: there is none. */
+struct overlay_layer *lock_drops_layer(const struct file *file);
+/* The session in which the owner has locked; 0: not known. */
+uint64_t file_locks_owned_in(const struct file *file, uint8_t kind, uint64_t owner);
 /* When the committer has to call lock_tick(); UINT64_MAX: there is nothing. */
 uint64_t lock_tick_due(const struct fs_mount *m);
 void lock_tick(struct fs_mount *m, uint64_t now_us);

@@ -31,8 +31,8 @@ static void take_back(struct mount_call *call)
     struct file *file = call->handle->file;
     if (!call->lock_waits)
         return;
-    lock_drop_new(file, &call->lock, 0);
-    lock_drops_send(file);
+    lock_drop_new(file, &call->lock, 0, false);
+    lock_drops_send(file, false);
 }
 
 bool lock_tells_nothing(const struct mount_call *call)
@@ -51,7 +51,7 @@ static void finish_locked(struct mount_call *call, int error)
 /* ---- The operation ---- */
 
 /* With the lock held. */
-static void submit(struct mount_call *call, const struct fs_op *op,
+static void submit(struct mount_call *call, const struct fs_op *op, uint64_t session,
                    void (*done)(struct fs_request *request))
 {
     struct fs_mount *m = call->mount;
@@ -61,7 +61,7 @@ static void submit(struct mount_call *call, const struct fs_op *op,
         log_fatal("out of memory for a lock");
     call->request.subject = fs_op_subject(op);
     call->request.done = done;
-    call->request.session = call->handle->lock_session;
+    call->request.session = session;
     call->settled = false;
     call->submitted = true;
     m->backend.submit(m->backend.context, &call->request);
@@ -100,8 +100,8 @@ static void unlock_done(struct fs_request *request)
     pthread_mutex_lock(&call->mount->lock);
     call->submitted = false;
     if (error == -EINTR || error == -EROFS || error == -ENOSPC) {
-        lock_drop_new(file, &call->lock, call->handle->lock_session);
-        lock_drops_send(file);
+        lock_drop_new(file, &call->lock, call->lock_session, false);
+        lock_drops_send(file, false);
     }
     if (error == -ENOENT || error == -EIO)
         error = 0; /* the file is gone, or the session: so is the lock */
@@ -113,12 +113,42 @@ static bool is_whole(const struct fs_lock *lock)
     return lock->start == 0 && lock->end == FS_LOCK_END;
 }
 
+static void ask(struct mount_call *call, int error);
+
+static void ask_after_drop(struct mount_call *call, int error)
+{
+    struct fs_mount *m = call->mount;
+    if (!error) {
+        ask(call, 0);
+        return;
+    }
+    pthread_mutex_lock(&m->lock);
+    finish_locked(call, error);
+}
+
+/* With the lock held. What its owner has unlocked, and what has not come through yet, would else
+ * take away what is granted now. */
+static bool waits_for_drop(struct mount_call *call, struct file *file)
+{
+    struct lock_drop *d = lock_drop_find(file, &call->lock);
+    if (!d || call->mount->ended)
+        return false;
+    lock_drops_hurry(file);
+    call->resume = ask_after_drop;
+    call_wait(call, &d->waiting, file);
+    return true;
+}
+
 /* What had to be committed first is. */
 static void ask(struct mount_call *call, int error)
 {
     struct fs_mount *m = call->mount;
     pthread_mutex_lock(&m->lock);
     struct file *file = call->handle->file;
+    if (!file->lost && waits_for_drop(call, file)) {
+        pthread_mutex_unlock(&m->lock);
+        return;
+    }
     struct fs_op op = {.type = FS_LOCK,
                        .flags = call->lock_waits ? FS_LOCK_WAITS : 0,
                        .inode = file->inode,
@@ -127,7 +157,7 @@ static void ask(struct mount_call *call, int error)
     if (file->lost)
         finish_locked(call, -ESTALE);
     else {
-        submit(call, &op, lock_done);
+        submit(call, &op, call->handle->lock_session, lock_done);
         pthread_mutex_unlock(&m->lock);
     }
 }
@@ -140,7 +170,9 @@ static void ask_to_unlock(struct mount_call *call, int error)
     struct fs_op op = {
         .type = FS_UNLOCK, .inode = handle->file->inode, .lock = call->lock};
     call->lock_step = LOCK_ASKED;
-    submit(call, &op, unlock_done);
+    call->lock_session =
+        file_locks_owned_in(handle->file, call->lock.kind, call->lock.owner);
+    submit(call, &op, call->lock_session, unlock_done);
     if (is_whole(&call->lock))
         file_locks_forget(handle->file, call->lock.kind, call->lock.owner);
     pthread_mutex_unlock(&m->lock);
@@ -156,7 +188,7 @@ static void commit_then(struct mount_call *call, struct overlay_layer *layer,
     call->resume = then;
     if (layer) {
         call_wait(call, &layer->waiting, file);
-        file_seal(file, NULL);
+        file_seal(file, layer);
     }
     mount_unlock_and_send(m);
     if (!layer)
@@ -229,7 +261,7 @@ static void cancel(struct mount_call *call)
     struct fs_op op = {
         .type = FS_UNLOCK, .inode = call->handle->file->inode, .lock = call->lock};
     call->lock_step = LOCK_CANCEL;
-    submit(call, &op, cancel_done);
+    submit(call, &op, call->handle->lock_session, cancel_done);
 }
 
 static void cancel_done(struct fs_request *request)
@@ -384,8 +416,8 @@ static void set_lock(fuse_req_t req, struct fuse_file_info *fi,
     }
     /* A name that is not made yet has no inode to be locked; and what this host is about to
      * unlock is unlocked first. */
-    bool first = file->pending || file->lock_drops;
-    commit_then(call, first ? last_layer(file) : NULL, ask);
+    lock_drops_hurry(file);
+    commit_then(call, file->pending ? last_layer(file) : lock_drops_layer(file), ask);
 }
 
 static void unset_lock(fuse_req_t req, struct fuse_file_info *fi,
@@ -527,7 +559,7 @@ void on_getlk(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi,
         return;
     }
     call->lock_step = LOCK_ASKED;
-    submit(call, &op, getlk_done);
+    submit(call, &op, call->handle->lock_session, getlk_done);
     pthread_mutex_unlock(&m->lock);
 }
 
@@ -540,9 +572,11 @@ static void answer_flush(struct mount_call *call, int error)
     if (call->lock_step == LOCK_COMMIT) {
         pthread_mutex_lock(&m->lock);
         struct file *file = call->handle->file;
-        lock_drop_new(file, &call->lock, call->handle->lock_session);
-        file_locks_forget(file, call->lock.kind, call->lock.owner);
-        lock_drops_send(file);
+        const struct fs_lock *lock = &call->lock;
+        uint64_t session = file_locks_owned_in(file, lock->kind, lock->owner);
+        lock_drop_new(file, lock, session, true);
+        file_locks_forget(file, lock->kind, lock->owner);
+        lock_drops_send(file, false);
         pthread_mutex_unlock(&m->lock);
     }
     fuse_reply_err(call->req, -error);

@@ -13,6 +13,15 @@
 
 /* ---- By handle ---- */
 
+/* With the lock held: lock_tick() is due within a second. */
+static void tick_soon(struct fs_mount *m)
+{
+    uint64_t now = ticks_us();
+    if (m->session_due_us <= now)
+        m->session_due_us = now + MOUNT_SESSION_US;
+    committer_wake(m, m->session_due_us);
+}
+
 struct handle_lock *handle_locks_find(const struct handle *handle, uint8_t kind,
                                       uint64_t owner)
 {
@@ -28,6 +37,14 @@ bool file_locks_find(const struct file *file, uint8_t kind, uint64_t owner)
         if (handle_locks_find(h, kind, owner))
             return true;
     return false;
+}
+
+uint64_t file_locks_owned_in(const struct file *file, uint8_t kind, uint64_t owner)
+{
+    for (const struct handle *h = file->handles; h; h = h->next)
+        if (h->lock_session && handle_locks_find(h, kind, owner))
+            return h->lock_session;
+    return 0;
 }
 
 static void has_none(struct handle *handle)
@@ -48,8 +65,7 @@ int handle_locks_note(struct handle *handle, uint8_t kind, uint64_t owner)
         return -ENOMEM;
     if (!handle->locks) {
         m->lock_handles++;
-        m->session_due_us = ticks_us() + MOUNT_SESSION_US;
-        committer_wake(m, m->session_due_us);
+        tick_soon(m);
     }
     *l = (struct handle_lock){.next = handle->locks, .owner = owner, .kind = kind};
     handle->locks = l;
@@ -120,23 +136,36 @@ uint64_t file_locks_session(const struct file *file)
 
 /* ---- Unlocking for nobody ---- */
 
+static void drop_remove(struct lock_drop *d)
+{
+    struct lock_drop **at = &d->file->lock_drops;
+    while (*at != d)
+        at = &(*at)->next;
+    *at = d->next;
+    d->file->mount->lock_drops--;
+}
+
 static void drop_done(struct fs_request *request)
 {
     struct lock_drop *d = container_of(request, struct lock_drop, request);
-    struct fs_mount *m = d->mount;
+    struct file *file = d->file;
+    struct fs_mount *m = file->mount;
     int error = request->error;
     pthread_mutex_lock(&m->lock);
     m->lock_drops_out--;
     pthread_cond_broadcast(&m->idle);
+    struct mount_call *calls = calls_take(&d->waiting);
     /* EIO: its session has ended, and the lock with it. ENOENT: so has the file. */
     bool again = (error == -EROFS || error == -EINTR || error == -ENOSPC) && !m->ended;
     if (again) {
-        d->next = m->lock_retries;
-        m->lock_retries = d;
-        m->session_due_us = ticks_us() + MOUNT_SESSION_US;
-        committer_wake(m, m->session_due_us);
+        d->state = DROP_FAILED;
+        tick_soon(m);
+    } else {
+        drop_remove(d);
+        file_put(file);
     }
     pthread_mutex_unlock(&m->lock);
+    calls_finish(calls, again ? error : 0);
     if (again)
         return;
     buf_release(&request->op);
@@ -145,7 +174,8 @@ static void drop_done(struct fs_request *request)
 
 static void drop_submit(struct lock_drop *d)
 {
-    struct fs_mount *m = d->mount;
+    struct fs_mount *m = d->file->mount;
+    d->state = DROP_SENT;
     d->request.done = drop_done;
     d->request.error = 0;
     d->request.session = d->session;
@@ -153,46 +183,99 @@ static void drop_submit(struct lock_drop *d)
     m->backend.submit(m->backend.context, &d->request);
 }
 
-static void drop_encode(struct lock_drop *d, uint64_t inode)
+static void drop_encode(struct lock_drop *d)
 {
-    struct fs_op op = {.type = FS_UNLOCK, .inode = inode, .lock = d->lock};
+    struct fs_op op = {.type = FS_UNLOCK, .inode = d->file->inode, .lock = d->lock};
     fs_op_encode(&op, &d->request.op);
     if (d->request.op.failed)
         log_fatal("out of memory for the unlocking of a file");
     d->request.subject = fs_op_subject(&op);
 }
 
-void lock_drop_new(struct file *file, const struct fs_lock *lock, uint64_t session)
+/* What is written from now on is not waited for, or who writes without end would keep a lock of
+ * who has long gone. Nor, but for a moment, is a value in progress: it is published when those
+ * close it that have it open (M3). A process that exits closes all it has in that moment. */
+void lock_drop_new(struct file *file, const struct fs_lock *lock, uint64_t session,
+                   bool after_writes)
 {
     struct lock_drop *d = calloc(1, sizeof(*d));
     if (!d)
         log_fatal("out of memory for the unlocking of a file");
-    d->mount = file->mount;
+    d->file = file;
     d->lock = *lock;
     d->session = session;
+    const struct overlay_layer *l = after_writes ? file->overlay.first : NULL;
+    for (; l; l = l->next)
+        if (l->sealed || l->kind != OVERLAY_REPLACE)
+            d->layer = l->id;
+        else if (l->written)
+            d->progress = l->id;
+    d->until_us = ticks_us() + MOUNT_SESSION_US;
     d->next = file->lock_drops;
     file->lock_drops = d;
+    file->mount->lock_drops++;
+    tick_soon(file->mount);
 }
 
-void lock_drops_send(struct file *file)
+static bool drop_waits(const struct lock_drop *d)
 {
-    struct fs_mount *m = file->mount;
-    const struct overlay_layer *first = file->overlay.first;
-    if (file->flying || first || m->ended)
+    const struct file *file = d->file;
+    if (d->state != DROP_WAITS)
+        return false;
+    if (d->layer && overlay_find(&file->overlay, d->layer))
+        return true;
+    if (file->flying && file->flight_layer->id <= d->layer)
+        return true; /* those behind it are hidden by an O_TRUNC */
+    return d->progress && ticks_us() < d->until_us &&
+           overlay_find(&file->overlay, d->progress);
+}
+
+void lock_drops_send(struct file *file, bool again)
+{
+    if (file->mount->ended)
         return;
-    while (file->lock_drops) {
-        struct lock_drop *d = file->lock_drops;
-        file->lock_drops = d->next;
-        drop_encode(d, file->inode);
-        drop_submit(d);
+    for (struct lock_drop *d = file->lock_drops; d; d = d->next) {
+        bool first = d->state == DROP_WAITS && !drop_waits(d);
+        if (first)
+            drop_encode(d);
+        if (first || (again && d->state == DROP_FAILED))
+            drop_submit(d);
     }
+}
+
+void lock_drops_hurry(struct file *file)
+{
+    for (struct lock_drop *d = file->lock_drops; d; d = d->next)
+        d->progress = 0;
+    lock_drops_send(file, true);
+}
+
+struct lock_drop *lock_drop_find(const struct file *file, const struct fs_lock *lock)
+{
+    struct lock_drop *d = file->lock_drops;
+    while (d && (d->lock.kind != lock->kind || d->lock.owner != lock->owner))
+        d = d->next;
+    return d;
+}
+
+struct overlay_layer *lock_drops_layer(const struct file *file)
+{
+    struct overlay_layer *newest = NULL;
+    for (const struct lock_drop *d = file->lock_drops; d; d = d->next) {
+        struct overlay_layer *l = d->state == DROP_WAITS && d->layer
+                                      ? overlay_find(&file->overlay, d->layer)
+                                      : NULL;
+        if (l && (!newest || l->id > newest->id))
+            newest = l;
+    }
+    return newest;
 }
 
 void handle_locks_drop(struct handle *handle)
 {
     for (const struct handle_lock *l = handle->locks; l; l = l->next) {
         struct fs_lock all = {.owner = l->owner, .kind = l->kind, .end = FS_LOCK_END};
-        lock_drop_new(handle->file, &all, handle->lock_session);
+        lock_drop_new(handle->file, &all, handle->lock_session, true);
     }
 }
 
@@ -239,7 +322,7 @@ static void check_session(struct fs_mount *m)
 
 uint64_t lock_tick_due(const struct fs_mount *m)
 {
-    return m->lock_handles || m->lock_retries ? m->session_due_us : UINT64_MAX;
+    return m->lock_handles || m->lock_drops ? m->session_due_us : UINT64_MAX;
 }
 
 void lock_tick(struct fs_mount *m, uint64_t now_us)
@@ -247,13 +330,9 @@ void lock_tick(struct fs_mount *m, uint64_t now_us)
     if (now_us < lock_tick_due(m))
         return;
     m->session_due_us = now_us + MOUNT_SESSION_US;
-    struct lock_drop *again = m->lock_retries;
-    m->lock_retries = NULL;
-    while (again) {
-        struct lock_drop *d = again;
-        again = d->next;
-        drop_submit(d);
-    }
+    for (size_t i = 0; m->lock_drops && i < MOUNT_BUCKETS; i++)
+        for (struct file *file = m->files[i]; file; file = file->next)
+            lock_drops_send(file, true);
     if (m->lock_handles)
         check_session(m);
 }

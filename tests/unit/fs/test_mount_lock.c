@@ -106,6 +106,119 @@ static void test_an_unlock_swallows_no_error(void **state)
     assert_value("old");
 }
 
+/* ---- Unlocking ---- */
+
+static void await_unlocks(unsigned count)
+{
+    pthread_mutex_lock(&backend.lock);
+    while (backend.counts[FS_UNLOCK] < count)
+        pthread_cond_wait(&backend.changed, &backend.lock);
+    pthread_mutex_unlock(&backend.lock);
+}
+
+/* What another host is told that asks for it all, and does not wait. */
+static uint64_t other_locks(void)
+{
+    struct fs_inode inode;
+    struct fs_result result;
+    assert_int_equal(backend_stat(&backend, "f", &inode), 0);
+    struct fs_op op = {
+        .type = FS_LOCK,
+        .inode = inode.inode,
+        .lock = {.owner = 1, .kind = FS_LOCK_FLOCK, .writes = true, .end = FS_LOCK_END}};
+    assert_int_equal(backend_do(&backend, &op, &result), 0);
+    return result.value;
+}
+
+static _Atomic bool writer_ends;
+
+static void *writer_main(void *arg)
+{
+    int fd = must_open(O_WRONLY);
+    while (!writer_ends)
+        must_write(fd, "written");
+    close(fd);
+    return NULL;
+}
+
+/* Another process that writes without end leaves always something that is not committed. */
+static void test_unlocked_beside_a_writer(void **state)
+{
+    pthread_t thread;
+    int fd = must_open(O_RDONLY);
+    must(flock(fd, LOCK_EX));
+    backend.delay_us = 1000; /* so that it writes during each commit */
+    writer_ends = false;
+    pthread_create(&thread, NULL, writer_main, NULL);
+    pthread_mutex_lock(&backend.lock);
+    while (!backend.counts[FS_WRITE])
+        pthread_cond_wait(&backend.changed, &backend.lock);
+    unsigned bound = backend.counts[FS_WRITE] + 20;
+    pthread_mutex_unlock(&backend.lock);
+    close(fd);
+    pthread_mutex_lock(&backend.lock);
+    while (!backend.counts[FS_UNLOCK] && backend.counts[FS_WRITE] < bound)
+        pthread_cond_wait(&backend.changed, &backend.lock);
+    unsigned unlocks = backend.counts[FS_UNLOCK];
+    pthread_mutex_unlock(&backend.lock);
+    writer_ends = true;
+    pthread_join(thread, NULL);
+    assert_int_equal(unlocks, 1);
+}
+
+/* One that goes on to have a new value open does not keep the lock, nor is its value published
+ * half for that. */
+static void test_unlocked_beside_a_value_in_progress(void **state)
+{
+    int writer = must_open(O_WRONLY | O_TRUNC);
+    must_write(writer, "half");
+    int fd = must_open(O_RDONLY);
+    must(flock(fd, LOCK_EX));
+    close(fd);
+    await_unlocks(1);
+    assert_value("old");
+    must_write(writer, "whole");
+    must(close(writer));
+    assert_value("whole");
+    assert_int_equal(other_locks(), FS_LOCK_GRANTED);
+}
+
+/* What was written under it, by whichever descriptor, is there when it is free. */
+static void test_written_before_unlocked(void **state)
+{
+    int fd = must_open(O_RDWR), other = must_open(O_RDWR);
+    must(flock(fd, LOCK_EX));
+    must_write(other, "new");
+    close(fd);
+    await_unlocks(1);
+    assert_value("new");
+    close(other);
+}
+
+/* An unlock that has failed is tried again: not when its owner has locked anew. */
+static void test_a_late_unlock_takes_no_new_lock(void **state)
+{
+    int fd = must_open(O_RDWR);
+    must(flock(fd, LOCK_EX));
+    backend_fail(&backend, FS_UNLOCK, -EROFS);
+    assert_fails(flock(fd, LOCK_UN), EROFS);
+    backend_fail(&backend, 0, 0);
+    while (flock(fd, LOCK_EX) != 0) /* what was tried again at once may be on its way */
+        assert_int_equal(errno, EROFS);
+    await_unlocks(1);
+    assert_int_equal(other_locks(), FS_LOCK_REFUSED);
+    must(flock(fd, LOCK_UN));
+    backend_fail(&backend, FS_UNLOCK, -EROFS);
+    must(flock(fd, LOCK_EX));
+    assert_fails(flock(fd, LOCK_UN), EROFS);
+    assert_fails(flock(fd, LOCK_EX),
+                 EROFS); /* nor before it is known what became of it */
+    backend_fail(&backend, 0, 0);
+    await_unlocks(3);
+    assert_int_equal(other_locks(), FS_LOCK_GRANTED);
+    close(fd);
+}
+
 static void on_test_alarm(int signal_number)
 {
     umount2(directory, MNT_FORCE);
@@ -119,6 +232,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         mounted(test_an_unlock_swallows_no_error),
+        mounted(test_unlocked_beside_a_writer),
+        mounted(test_unlocked_beside_a_value_in_progress),
+        mounted(test_written_before_unlocked),
+        mounted(test_a_late_unlock_takes_no_new_lock),
     };
     if (!mkdtemp(directory))
         return 1;
