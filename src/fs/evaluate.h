@@ -19,8 +19,10 @@ enum {
     ABANDON_LOCKS = LIMIT_OF(256, 2), /* inodes seen to by one FS_ABANDON of locks, */
     ABANDON_LOCKS_BYTES = 1 << 20, /* ... as long as they take no more than this */
     WALK_OWNERS = 1024,           /* looked at for a deadlock, */
-    WALK_LOCKERS = 4096,          /* ... W records of one session, */
-    WALK_INODES = 256,            /* ... L records */
+    WALK_SESSIONS = 256,          /* ... theirs, */
+    WALK_LOCKERS = 16384,         /* ... W records of these together, */
+    WALK_INODES = 256,            /* ... L records, */
+    WALK_STEPS = 1 << 18,         /* ... and locks, each as often as it was */
     RESERVE_INODES = 65536,       /* given by one FS_RESERVE */
     COPY_SLOTS = LIMIT_OF(16, 1), /* written by one FS_COPY */
     ORPHANS_SCAN = 1024,          /* O records looked at by one FS_RECLAIM of orphans */
@@ -155,6 +157,15 @@ int eval_reclaim_orphans(struct eval *e);
 int eval_drop_locks(struct eval *e, uint64_t inode);
 /* A batch of a session's locks; 1: there are more. */
 int eval_abandon_locks(struct eval *e, uint64_t session, uint64_t *ret_count);
+/* The W records of a session. */
+int eval_scan_lockers(struct eval *e, uint64_t session,
+                      int (*each)(void *arg, const struct fs_item *item), void *arg);
+/* ---- evaluate_deadlock.c ---- */
+
+/* Whether who waits for `wanted` would, in the end, wait for itself. Further than the bounds
+ * reach nobody looks. 1, 0, or an error of the view. */
+int eval_is_deadlock(struct eval *e, const struct fs_locks *locks,
+                     const struct fs_lock *wanted);
 
 /* ---- evaluate_write.c ---- */
 

@@ -123,109 +123,6 @@ static bool is_too_many(const struct subject *s)
     return s->after.count > FS_LOCKS_MOST && s->after.count > s->before.count;
 }
 
-/* ---- Who waits for whom ---- */
-
-struct walk {
-    struct eval *e;
-    const struct fs_lock *wanted;
-    struct fs_lock *owners; /* that somebody on the way waits for */
-    size_t count, next;
-    size_t inodes_read;
-    bool closed; /* the way has come back to who wants it */
-};
-
-static void walk_to(struct walk *w, const struct fs_lock *owner)
-{
-    if (lock_is_of(owner, w->wanted)) {
-        w->closed = true;
-        return;
-    }
-    for (size_t i = 0; i < w->count; i++)
-        if (lock_is_of(&w->owners[i], owner))
-            return;
-    if (w->count < WALK_OWNERS)
-        w->owners[w->count++] = *owner;
-}
-
-/* Everybody who keeps it from being held; it stands, or would, at place `end`. */
-static void walk_blockers(struct walk *w, const struct fs_locks *locks,
-                          const struct fs_lock *wanted, size_t end)
-{
-    if (locks_is_holder(locks, wanted))
-        end = locks->held;
-    for (size_t i = 0; i < end; i++)
-        if (fs_lock_conflicts(&locks->at[i], wanted))
-            walk_to(w, &locks->at[i]);
-}
-
-struct waited {
-    uint64_t inodes[WALK_INODES];
-    size_t count, seen;
-};
-
-static int waited_item(void *arg, const struct fs_item *item)
-{
-    struct waited *waited = arg;
-    if (item->key_size != 17 || !item->value || item->value_size != LOCKER_VALUE_BYTES)
-        return -EBADMSG;
-    if (get_u64(item->value) && waited->count < WALK_INODES)
-        waited->inodes[waited->count++] = get_be64(item->key + 9);
-    return ++waited->seen == WALK_LOCKERS;
-}
-
-static int scan_lockers(struct eval *e, uint64_t session,
-                        int (*each)(void *arg, const struct fs_item *item), void *arg)
-{
-    struct fs_key from, to;
-    fs_key_locker(&from, session, 0);
-    fs_key_locker(&to, session, UINT64_MAX);
-    return e->view->scan(e->view->context, from.bytes, from.size, to.bytes, to.size, each,
-                         arg);
-}
-
-/* On to those that keep `owner` from what it waits for in one inode. */
-static int walk_inode(struct walk *w, const struct fs_lock *owner, uint64_t inode)
-{
-    struct fs_locks locks = {0};
-    int error = fs_locks_read(w->e->view, inode, &locks);
-    for (size_t i = locks.held; i < locks.count; i++)
-        if (lock_is_of(&locks.at[i], owner))
-            walk_blockers(w, &locks, &locks.at[i], i);
-    fs_locks_release(&locks);
-    return error;
-}
-
-static int walk_owner(struct walk *w, const struct fs_lock *owner)
-{
-    struct waited waited = {0};
-    int error = scan_lockers(w->e, owner->session, waited_item, &waited);
-    for (size_t i = 0; error >= 0 && i < waited.count && !w->closed; i++) {
-        if (w->inodes_read++ == WALK_INODES)
-            break;
-        error = walk_inode(w, owner, waited.inodes[i]);
-    }
-    return error < 0 ? error : 0;
-}
-
-/* Whether who waits for `wanted` would, in the end, wait for itself. Further than the bounds
- * reach nobody looks. 1, 0, or an error of the view. */
-static int is_deadlock(struct eval *e, const struct fs_locks *locks,
-                       const struct fs_lock *wanted)
-{
-    struct walk w = {.e = e, .wanted = wanted};
-    int error = 0;
-    w.owners = calloc(WALK_OWNERS, sizeof(*w.owners));
-    if (!w.owners)
-        return -ENOMEM;
-    walk_blockers(&w, locks, wanted, locks->count);
-    while (!error && !w.closed && w.next < w.count) {
-        struct fs_lock owner = w.owners[w.next++];
-        error = walk_owner(&w, &owner);
-    }
-    free(w.owners);
-    return error ? error : w.closed;
-}
-
 /* ---- LOCK, UNLOCK ---- */
 
 static uint64_t now_us(const struct eval *e)
@@ -283,7 +180,7 @@ static int wait_or_not(struct eval *e, struct fs_locks *locks,
     e->result.value = FS_LOCK_REFUSED;
     if (!(e->op->flags & FS_LOCK_WAITS))
         return 0;
-    int deadlock = wanted->kind == FS_LOCK_FCNTL ? is_deadlock(e, locks, wanted) : 0;
+    int deadlock = wanted->kind == FS_LOCK_FCNTL ? eval_is_deadlock(e, locks, wanted) : 0;
     if (deadlock < 0)
         return deadlock;
     if (deadlock && is_kept_by_holder(locks, wanted))
@@ -372,6 +269,16 @@ int eval_drop_locks(struct eval *e, uint64_t inode)
     return error;
 }
 
+int eval_scan_lockers(struct eval *e, uint64_t session,
+                      int (*each)(void *arg, const struct fs_item *item), void *arg)
+{
+    struct fs_key from, to;
+    fs_key_locker(&from, session, 0);
+    fs_key_locker(&to, session, UINT64_MAX);
+    return e->view->scan(e->view->context, from.bytes, from.size, to.bytes, to.size, each,
+                         arg);
+}
+
 struct left {
     uint64_t inodes[ABANDON_LOCKS];
     size_t count;
@@ -407,7 +314,7 @@ int eval_abandon_locks(struct eval *e, uint64_t session, uint64_t *ret_count)
 {
     struct left left = {0};
     uint64_t bytes = 0, more_bytes;
-    int more = scan_lockers(e, session, left_item, &left);
+    int more = eval_scan_lockers(e, session, left_item, &left);
     size_t i = 0;
     for (; more >= 0 && i < left.count && bytes < ABANDON_LOCKS_BYTES; i++) {
         int error = drop_session(e, left.inodes[i], session, &more_bytes);

@@ -336,6 +336,33 @@ static void test_no_deadlock_by_fairness(void **state)
     assert_int_equal(lock_range(file2, 11, false, true, 0, 9), FS_LOCK_GRANTED);
 }
 
+static int lock_of(uint64_t inode, uint64_t session, uint64_t owner, bool writes)
+{
+    struct fs_op op = {.type = FS_LOCK, .flags = FS_LOCK_WAITS, .inode = inode};
+    struct fs_result result = {0};
+    op.lock = (struct fs_lock){.owner = owner, .kind = FS_LOCK_FCNTL, .writes = writes};
+    op.lock.ticket = owner;
+    int error = memory_do(&m, &op, session, &result);
+    return error ? error : (int)result.value;
+}
+
+/* It runs on the loop of who leads: whatever the number of owners, a session's records are
+ * looked at once, and so are the locks of a file. */
+static void test_deadlock_reads_nothing_twice(void **state)
+{
+    enum { OWNERS = LIMIT_OF(200, 20), MOST_CALLS = 10 };
+    assert_int_equal(lock_of(file2, 1, 1, true), FS_LOCK_GRANTED);
+    for (uint64_t i = 1; i <= OWNERS; i++)
+        assert_int_equal(lock_of(file, 2, i, false), FS_LOCK_GRANTED);
+    m.calls = 0;
+    assert_int_equal(lock_of(file, 1, 2, true), FS_LOCK_QUEUED);
+    assert_in_range(m.calls, 1, MOST_CALLS);
+    assert_int_equal(lock_of(file2, 2, OWNERS, true), FS_LOCK_QUEUED);
+    m.calls = 0;
+    assert_int_equal(lock_of(file, 1, 1, true), -EDEADLK);
+    assert_in_range(m.calls, 1, MOST_CALLS);
+}
+
 /* ---- flock ---- */
 
 static void test_flock(void **state)
@@ -635,6 +662,7 @@ int main(void)
         TEST(test_deadlock_of_two_upgrades),
         TEST(test_deadlock_of_a_ring),
         TEST(test_no_deadlock_by_fairness),
+        TEST(test_deadlock_reads_nothing_twice),
         TEST(test_flock),
         TEST(test_flock_conversion),
         TEST(test_too_many),
