@@ -213,10 +213,14 @@ static void land_commit(struct file *file, int error, const struct fs_result *re
     if (!replaces && l->ranges.count) /* 0: another host has written in between (M17) */
         file->told_version = landing->drops ? 0 : result->more;
     ensure(overlay_pop(&file->overlay) == l);
+    bool strayed = landing->drops;
+    landing->drops = strayed || l->overtaken.count;
     landing_add(landing, calls_take(&l->waiting));
-    overlay_layer_free(l);
-    if (landing->drops)
+    if (strayed)
         notify_drop(file->mount, file->inode, landing->lagged, 0);
+    else if (landing->drops)
+        notify_drop_spans(file->mount, file->inode, &l->overtaken, landing->lagged);
+    overlay_layer_free(l);
     if (was_pending && result->value != file->inode)
         file_rebind(file, result->value);
 }

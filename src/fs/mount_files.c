@@ -25,9 +25,9 @@ static void handle_release(struct handle *handle)
 /* Through the page cache the kernel cuts a write(2) at page boundaries into several WRITEs,
  * between which another host's append may be committed: a torn line. Past it a write comes
  * whole. Such a handle could not be mapped anyway, since it cannot be read (K12). */
-static bool takes_whole_appends(const struct fuse_file_info *fi)
+static bool takes_whole_appends(int open_flags)
 {
-    return (fi->flags & O_APPEND) && (fi->flags & O_ACCMODE) == O_WRONLY;
+    return (open_flags & O_APPEND) && (open_flags & O_ACCMODE) == O_WRONLY;
 }
 
 bool handle_reply(fuse_req_t req, struct handle *handle, struct fuse_file_info *fi,
@@ -35,7 +35,7 @@ bool handle_reply(fuse_req_t req, struct handle *handle, struct fuse_file_info *
 {
     struct fs_mount *m = fuse_req_userdata(req);
     fi->fh = (uint64_t)(uintptr_t)handle;
-    fi->direct_io = takes_whole_appends(fi);
+    fi->direct_io = takes_whole_appends(fi->flags);
     int error = entry ? fuse_reply_create(req, entry, fi) : fuse_reply_open(req, fi);
     if (error != -ENOENT)
         return true;
@@ -91,7 +91,7 @@ static void finish_open(fuse_req_t req, fuse_ino_t inode, struct handle *handle,
         fuse_reply_err(req, -error);
         return;
     }
-    bool kept = fi->keep_cache || takes_whole_appends(fi);
+    bool kept = fi->keep_cache || takes_whole_appends(fi->flags);
     if (!handle_reply(req, handle, fi, NULL) || kept || !version)
         return;
     pthread_mutex_lock(&m->lock);
@@ -210,8 +210,10 @@ static int read_once(struct fs_mount *m, struct handle *handle, uint64_t offset,
         error = -EAGAIN;
     else if (error == -ENOENT)
         error = -ESTALE;
-    if (!error)
+    if (!error) {
         size = overlay_apply(&file->overlay, size, offset, to, length);
+        pages_read(file, offset, length);
+    }
     pthread_mutex_unlock(&m->lock);
     if (!error)
         *ret_length = size > offset ? (size_t)min_u64(size - offset, length) : 0;
@@ -307,6 +309,8 @@ static int write_take(struct handle *handle, const struct fuse_file_info *fi,
     if (!fi->writepage)
         handle->written = id;
     struct overlay_layer *l = overlay_find(&file->overlay, id);
+    if (!fi->writepage) /* the kernel does not drop pages that are to be written */
+        pages_written(file, l, offset, size, takes_whole_appends(handle->flags));
     if (drops)
         drop_setid(file, l);
     *ret_wait = write_settle(file, l, sync);

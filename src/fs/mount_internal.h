@@ -121,6 +121,7 @@ struct file {
     int64_t told_mtime_ns;
     uint64_t told_version;
     uint64_t flight_version; /* told_version when the flight began */
+    struct spans read;       /* what was read since the last write came */
     struct file *timed_next;
     bool timed;
     uint64_t due_us;
@@ -214,6 +215,7 @@ struct drop {
     struct drop *next;
     uint64_t inode;
     int error;
+    struct spans spans; /* of it; none: all of them */
     struct mount_call *calls;
 };
 
@@ -355,6 +357,13 @@ bool pages_may_stay(struct fs_mount *m, const struct file *file, uint64_t inode,
 /* After an open that did not: the kernel has dropped them all. */
 void pages_begin(struct fs_mount *m, uint64_t inode, uint64_t version);
 void pages_forget(struct fs_mount *m); /* of all files */
+void spans_add(struct spans *spans, uint64_t from, uint64_t end);
+/* A READ is answered with what is there now. */
+void pages_read(struct file *file, uint64_t offset, size_t size);
+/* A WRITE was taken into the layer, at the kernel's offset; not one of a mapping's pages.
+ * past: the kernel did not copy it into its pages. */
+void pages_written(struct file *file, struct overlay_layer *layer, uint64_t offset,
+                   size_t size, bool past);
 
 /* ---- mount_locked.c: whose locks there are; with the lock held ---- */
 
@@ -460,6 +469,9 @@ void answer_nothing(struct mount_call *call, int error); /* success or errno alo
 
 /* With the lock held. The notifier drops the kernel's pages, then finishes `calls`. */
 void notify_drop(struct fs_mount *m, uint64_t inode, struct mount_call *calls, int error);
+/* The same of some of them; `spans` is not empty. */
+void notify_drop_spans(struct fs_mount *m, uint64_t inode, const struct spans *spans,
+                       struct mount_call *calls);
 /* With the lock held. The notifier calls lock_look() for it. */
 void notify_look(struct fs_mount *m, struct mount_call *call);
 void *notifier_main(void *mount);

@@ -26,15 +26,33 @@ static struct drop *drop_new(struct fs_mount *m, uint64_t inode, int error)
     return drop;
 }
 
+static void drop_add(struct drop *drop, struct mount_call *calls)
+{
+    struct mount_call **end = &drop->calls;
+    while (*end)
+        end = &(*end)->next;
+    *end = calls;
+}
+
 void notify_drop(struct fs_mount *m, uint64_t inode, struct mount_call *calls, int error)
 {
     struct drop *drop = find_drop(m, inode, error);
     if (!drop)
         drop = drop_new(m, inode, error);
-    struct mount_call **end = &drop->calls;
-    while (*end)
-        end = &(*end)->next;
-    *end = calls;
+    drop->spans.count = 0;
+    drop_add(drop, calls);
+}
+
+void notify_drop_spans(struct fs_mount *m, uint64_t inode, const struct spans *spans,
+                       struct mount_call *calls)
+{
+    struct drop *drop = find_drop(m, inode, 0);
+    bool all = drop && !drop->spans.count;
+    if (!drop)
+        drop = drop_new(m, inode, 0);
+    for (size_t i = 0; !all && i < spans->count; i++)
+        spans_add(&drop->spans, spans->at[i].from, spans->at[i].end);
+    drop_add(drop, calls);
 }
 
 void fs_mount_load(struct fs_mount *m, struct fs_mount_load *ret)
@@ -126,7 +144,12 @@ static void notify(struct fs_mount *m, struct drop *drop, struct mount_call *loo
         lock_look(look);
     if (!drop)
         return;
-    fuse_lowlevel_notify_inval_inode(m->session, drop->inode, 0, 0);
+    const struct spans *s = &drop->spans;
+    for (size_t i = 0; i < s->count; i++)
+        fuse_lowlevel_notify_inval_inode(m->session, drop->inode, (off_t)s->at[i].from,
+                                         (off_t)(s->at[i].end - s->at[i].from));
+    if (!s->count)
+        fuse_lowlevel_notify_inval_inode(m->session, drop->inode, 0, 0);
     calls_finish(drop->calls, drop->error);
     free(drop);
 }

@@ -54,6 +54,16 @@ struct overlay_attributes {
 
 struct mount_call;
 
+/* Stretches of a file; beyond as many, the last one reaches over what is between. */
+enum { SPANS = 8 };
+struct span {
+    uint64_t from, end;
+};
+struct spans {
+    size_t count;
+    struct span at[SPANS];
+};
+
 struct overlay_layer {
     struct overlay_layer *next;
     uint64_t id;
@@ -70,6 +80,8 @@ struct overlay_layer {
     struct overlay_ranges ranges, build;
     struct overlay_attributes attributes;
     int64_t written_ns; /* the owner's: shown as mtime and ctime, and committed (M23) */
+    /* The owner's: writes that the kernel's pages may lack (M24). */
+    struct spans overtaken;
     struct mount_call *waiting; /* the owner's: who waits for its commit */
 };
 

@@ -4,12 +4,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fuse.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -431,6 +434,133 @@ static void test_pages_are_kept(void **state)
     close(fd);
 }
 
+/* ---- A WRITE that is on its way ---- */
+
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool armed, held;
+} way = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+
+static void way_set(bool armed)
+{
+    pthread_mutex_lock(&way.lock);
+    way.armed = armed;
+    pthread_cond_broadcast(&way.changed);
+    pthread_mutex_unlock(&way.lock);
+}
+
+static void way_await(void)
+{
+    pthread_mutex_lock(&way.lock);
+    while (!way.held)
+        pthread_cond_wait(&way.changed, &way.lock);
+    pthread_mutex_unlock(&way.lock);
+}
+
+/* In place of the C library's, for the mount too: a WRITE that was read from the kernel gets
+ * no farther while that is armed. */
+ssize_t read(int fd, void *to, size_t size)
+{
+    ssize_t got = syscall(SYS_read, fd, to, size);
+    const struct fuse_in_header *header = to;
+    if (got < (ssize_t)sizeof(*header) || size < MiB || header->opcode != FUSE_WRITE)
+        return got;
+    pthread_mutex_lock(&way.lock);
+    way.held = way.armed;
+    pthread_cond_broadcast(&way.changed);
+    while (way.armed)
+        pthread_cond_wait(&way.changed, &way.lock);
+    way.held = false;
+    pthread_mutex_unlock(&way.lock);
+    return got;
+}
+
+static void *write_one(void *fd)
+{
+    return (void *)pwrite(*(int *)fd, "own", 3, 100);
+}
+
+static void drop_by_read(int fd)
+{
+    char got[8];
+    write_elsewhere("f", 250000, "there");
+    assert_int_equal(pread(fd, got, 5, 250000), 5);
+}
+
+static void drop_by_open(int fd)
+{
+    write_elsewhere("f", 250000, "there");
+    must(close(must_open("f", O_RDONLY)));
+}
+
+static void drop_by_stat(int fd)
+{
+    struct stat st;
+    write_elsewhere("f", 250000, "there");
+    must(stat(at("f"), &st));
+}
+
+/* Pages that go while a WRITE is on its way are read anew without it: that lasts no longer
+ * than until it is committed (K1). */
+static void test_overtaken_writes(void **state)
+{
+    static void (*const drops[])(int fd) = {drop_by_read, drop_by_open, drop_by_stat};
+    static uint8_t expected[SIZE];
+    for (size_t i = 0; i < array_length(drops); i++) {
+        pthread_t writer;
+        void *written;
+        char got[8] = "";
+        int fd = prepare("f", 0, expected);
+        assert_int_equal(pread(fd, got, 1, 0), 1);
+        assert_shows(fd, expected, SIZE);
+        way_set(true);
+        assert_int_equal(pthread_create(&writer, NULL, write_one, &fd), 0);
+        way_await();
+        drops[i](fd);
+        assert_int_equal(pread(fd, got, 3, 100), 3);
+        assert_memory_equal(got, data + 100, 3);
+        way_set(false);
+        assert_int_equal(pthread_join(writer, &written), 0);
+        assert_int_equal((intptr_t)written, 3);
+        must(fsync(fd));
+        assert_int_equal(pread(fd, got, 3, 100), 3);
+        assert_memory_equal(got, "own", 3);
+        close(fd);
+    }
+}
+
+/* A file that the kernel has under two numbers, each with pages of its own. */
+static void test_pages_of_two_inodes(void **state)
+{
+    static uint8_t expected[SIZE];
+    char got[4] = "";
+    int fd = must_open("g", O_RDWR | O_CREAT | O_TRUNC);
+    assert_int_equal(pwrite(fd, data, SIZE, 0), SIZE);
+    backend_put(&backend, "g", "theirs", 6);
+    must(fsync(fd));
+    memcpy(expected, data, SIZE);
+    int other = must_open("g", O_RDWR);
+    const int both[] = {fd, other};
+    for (int i = 0; i < 10; i++) {
+        int writer = both[i % 2], reader = both[1 - i % 2];
+        assert_int_equal(pread(reader, got, 1, 0), 1);
+        assert_shows(reader, expected, SIZE);
+        for (int j = 0; j < 2; j++) {
+            assert_int_equal(pwrite(writer, &"abcdefghijklmnopqrst"[i * 2 + j], 1, i + j),
+                             1);
+            expected[i + j] = (uint8_t) "abcdefghijklmnopqrst"[i * 2 + j];
+            assert_int_equal(pread(reader, got, 2, i), 2);
+            assert_memory_equal(got, expected + i, 2);
+        }
+        must(fsync(writer));
+        assert_int_equal(pread(reader, got, 2, i), 2);
+        assert_memory_equal(got, expected + i, 2);
+    }
+    close(fd);
+    close(other);
+}
+
 static void test_texts(void **state)
 {
     int fd = open(at(".tierce/status"), O_RDONLY);
@@ -470,6 +600,8 @@ int main(int argc, char **argv)
         mounted(test_killed_callers),
         mounted(test_mappings),
         mounted(test_pages_are_kept),
+        mounted(test_overtaken_writes),
+        mounted(test_pages_of_two_inodes),
         mounted(test_texts),
     };
     uint64_t random = 5;
