@@ -227,15 +227,16 @@ static struct fs_mount *mount_new(const struct fs_backend *backend)
     return m;
 }
 
-/* libfuse says why on stderr; that belongs into the error. */
+/* libfuse says why on stderr; that belongs into the error: its first line, which may come in
+ * pieces. */
 static __thread char *fuse_complaint;
 
 static void fuse_complains(enum fuse_log_level level, const char *format, va_list args)
 {
-    if (fuse_complaint && !*fuse_complaint) {
-        vsnprintf(fuse_complaint, FS_ERROR_BYTES, format, args);
-        fuse_complaint[strcspn(fuse_complaint, "\n")] = '\0';
-    }
+    size_t length = fuse_complaint ? strlen(fuse_complaint) : 0;
+    if (!fuse_complaint || strchr(fuse_complaint, '\n'))
+        return;
+    vsnprintf(fuse_complaint + length, FS_ERROR_BYTES - length, format, args);
 }
 
 static int session_mount(struct fs_mount *m, char *argument, char error[FS_ERROR_BYTES])
@@ -254,7 +255,11 @@ static int session_mount(struct fs_mount *m, char *argument, char error[FS_ERROR
         result = errno ? -errno : -EPERM;
     fuse_complaint = NULL;
     fuse_opt_free_args(&args);
+    whole[strcspn(whole, "\n")] = '\0';
     memcpy(complaint, whole, sizeof(complaint) - 1);
+    if (!m->session)
+        return fail(error, result, "cannot mount at %s: %s", m->mountpoint,
+                    *complaint ? complaint : strerror(-result));
     if (!result)
         result = mount_io_start(m);
     if (result)

@@ -26,7 +26,6 @@ static const struct {
     {"async", OPTION_PASS},
     {"dirsync", OPTION_PASS},
     {"noatime", OPTION_PASS},
-    {"nodiratime", OPTION_PASS},
     {"allow_other", OPTION_DEFAULT},
     {"allow_root", OPTION_PASS},
     {"default_permissions", OPTION_DEFAULT},
@@ -34,12 +33,17 @@ static const struct {
     {"nonempty", OPTION_IGNORE},
     {"atime", OPTION_IGNORE},
     {"diratime", OPTION_IGNORE},
+    {"nodiratime", OPTION_IGNORE}, /* libfuse does not know it */
     {"relatime", OPTION_IGNORE},
     {"norelatime", OPTION_IGNORE},
     {"strictatime", OPTION_IGNORE},
     {"nostrictatime", OPTION_IGNORE},
     {"lazytime", OPTION_IGNORE},
     {"nolazytime", OPTION_IGNORE},
+    {"iversion", OPTION_IGNORE},
+    {"noiversion", OPTION_IGNORE},
+    {"mand", OPTION_IGNORE},
+    {"nomand", OPTION_IGNORE},
     {"acl", OPTION_IGNORE},
     {"defaults", OPTION_IGNORE},
     {"auto", OPTION_IGNORE},
@@ -58,9 +62,11 @@ static const struct {
     {"loud", OPTION_IGNORE},
 };
 
-/* Of mount(8), for itself, with a value that is nothing to us. */
+/* Of mount(8), for itself, with a value that is nothing to us; and of file systems with FUSE,
+ * what is said here by the source and the type, and how much a READ asks for. */
 static const char *const ignored_values[] = {
-    "x-", "X-", "comment=", "user=", "helper=", "uhelper="};
+    "x-",       "X-",      "comment=", "user=",    "helper=",
+    "uhelper=", "fsname=", "subtype=", "max_read="};
 
 static bool has_prefix(const char *name, size_t size, const char *prefix)
 {
@@ -141,7 +147,7 @@ static int option_add(const char *name, size_t size, bool lax, struct buf *to,
     else
         snprintf(error, FS_ERROR_BYTES,
                  "mount option \"%.*s\" is unknown; known are ro, rw, nosuid, nodev, "
-                 "noexec, sync, dirsync, noatime, noacl and their opposites, "
+                 "noexec, sync, dirsync, noatime, nodiratime, noacl and their opposites, "
                  "allow_other, allow_root, uid, gid, umask",
                  length, name);
     return -EINVAL;

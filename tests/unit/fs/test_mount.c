@@ -2309,6 +2309,14 @@ static void test_bad_starts(void **state)
                                "_netdev,default_permissions,allow_other",
                                error),
                      0);
+    static const char *const usual[] = {
+        "defaults,noatime,nodiratime", "diratime,relatime,norelatime,atime",
+        "strictatime,nostrictatime,lazytime,nolazytime,noiversion",
+        "rw,suid,dev,exec,async,silent,auto,nofail,acl",
+        "sync,dirsync,fsname=a,subtype=b,max_read=65536"};
+    for (size_t i = 0; i < array_length(usual); i++)
+        if (try_start(other, usual[i], error))
+            fail_msg("-o %s: %s", usual[i], error);
     assert_int_equal(
         try_start(other, "user=me,comment=a b,X-own,owner,nonempty,allow_root", error),
         0);
