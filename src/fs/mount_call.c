@@ -308,6 +308,7 @@ void call_submit(struct mount_call *call)
     struct fs_backend *b = &call->mount->backend;
     call->settled = false;
     call->submitted = true;
+    call->request.session = 0; /* that of the step before may be over */
     call->request.done = call_done;
     b->submit(b->context, &call->request);
     if (call->interrupted)

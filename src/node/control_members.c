@@ -89,6 +89,7 @@ static void submit(struct control_request *r, const struct node_op *op,
         control_answer_error(r, -ENOMEM, "the node has no memory left");
         return;
     }
+    r->op.session = 0; /* not in that of the step before, which may be over */
     r->op.done = done;
     client_submit(r->node, &r->op);
 }

@@ -244,6 +244,7 @@ void mount_reserve(struct node *n)
     buf_clear(&m->reserve.op);
     fs_op_encode(&(struct fs_op){.type = FS_RESERVE, .size = NODE_INODES_RESERVED},
                  &m->reserve.op);
+    m->reserve.session = 0; /* not in that of the last time, which may be over */
     m->reserve.done = reserved;
     client_submit(n, &m->reserve);
 }

@@ -315,6 +315,7 @@ static void leave(struct node *n)
     enter(n, NODE_LEAVING);
     node_op_encode(&op, &n->leave.op);
     node_must(n->leave.op.failed ? -ENOMEM : 0, "leaving");
+    n->leave.session = 0; /* not in that of the last time, which may be over */
     n->leave.done = left;
     client_submit(n, &n->leave);
 }

@@ -343,7 +343,7 @@ struct client_op {
     struct buf op; /* the caller fills it; released after done() by the caller */
     uint64_t subject;
     uint64_t session; /* in which alone it may be sent, else -EIO; 0: in any. When it is done:
-                         in which it was */
+                         in which it was (so who submits it again says anew) */
     int error;
     uint8_t result[STORE_RESULT_BYTES];
     void (*done)(struct client_op *op);

@@ -200,6 +200,7 @@ static void send_released(struct node *n)
                                  .inode_count = (uint16_t)(o->sent.length / 8)},
                  &o->op.op);
     node_must(o->op.op.failed ? -ENOMEM : 0, "releasing removed inodes");
+    o->op.session = 0; /* not in that of the last time, which may be over */
     o->op.done = sent;
     client_submit(n, &o->op);
 }

@@ -163,6 +163,7 @@ void upgrade_tick(struct node *n, uint64_t now_us)
         return;
     buf_clear(&n->report.op.op);
     node_op_encode(&report, &n->report.op.op);
+    n->report.op.session = 0; /* not in that of the last time, which may be over */
     n->report.op.done = reported;
     n->report.busy = true;
     client_submit(n, &n->report.op);

@@ -112,6 +112,7 @@ static int submit(struct caller *c, const struct fs_op *op, struct fs_result *re
     buf_clear(&call->request.op);
     fs_op_encode(op, &call->request.op);
     call->request.subject = fs_op_subject(op);
+    call->request.session = 0;
     call->request.done = request_done;
     call->done = false;
     c->node->backend->submit(c->node->backend->context, &call->request);

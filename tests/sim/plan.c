@@ -283,5 +283,10 @@ void plan_run(void)
         run_until(sim_now + 500 * SIM_MS);
     if (left)
         sim_fail("V20: content of %zu writes of sessions that have ended is left", left);
+    until = sim_now + REPAIR_S * SIM_S;
+    while ((left = verify_orphans()) && sim_now < until)
+        run_until(sim_now + 500 * SIM_MS);
+    if (left)
+        sim_fail("V26: %zu times an inode without a name is not released", left);
     clients_check();
 }

@@ -291,6 +291,7 @@ void verify_keydir(const struct sim_node *n); /* its digest */
 void verify_full(void);                       /* all of all keydirs, sessions, members */
 size_t verify_end(void); /* every value, from the disk; how many are damaged */
 size_t verify_leftovers(void); /* content in progress of sessions that have ended */
+size_t verify_orphans(void);   /* O records that stand for nobody */
 void verify_forget_state(const struct sim_node *n); /* its memory is no more */
 
 /* check_leader.c */

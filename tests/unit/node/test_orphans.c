@@ -111,6 +111,15 @@ static void test_another_session_keeps_it(void **state)
     one_node_run(n, is_gone, &inode);
 }
 
+static void end_session(struct node *n, uint64_t session)
+{
+    struct node_op end = {.type = NODE_OP_END_SESSION, .session = session};
+    struct buf op = {0};
+    node_op_encode(&end, &op);
+    leader_run_internal(n, &op);
+    buf_release(&op);
+}
+
 static void test_the_dead_hold_nothing(void **state)
 {
     struct node *n = *state;
@@ -119,13 +128,30 @@ static void test_the_dead_hold_nothing(void **state)
     one_node_run(n, is_let_go, &own);
     assert_int_equal(n->leader.orphans_from, 0); /* since it was elected */
     assert_true(is_named(n, inode, other));
-    struct node_op end = {.type = NODE_OP_END_SESSION, .session = other};
-    struct buf op = {0};
-    node_op_encode(&end, &op);
-    leader_run_internal(n, &op);
-    buf_release(&op);
+    end_session(n, other);
     one_node_run(n, is_gone, &inode);
     assert_int_equal(n->leader.orphans_from, 0); /* all was looked at */
+}
+
+static bool has_session(struct node *n, void *arg)
+{
+    return n->client.session != 0;
+}
+
+/* What was sent in a session that is over is sent in the next one, as what follows is. */
+static void test_a_session_follows_another(void **state)
+{
+    struct node *n = *state;
+    struct fs_op nothing = {.type = FS_SETATTR, .inode = FS_ROOT_INODE};
+    struct fs_result result;
+    uint64_t first = n->client.session, inode = removed(n, "f");
+    one_node_run(n, is_gone, &inode);
+    end_session(n, first);
+    while (n->client.session == first)
+        one_node_fs(n, &nothing, &result);
+    one_node_run(n, has_session, NULL);
+    inode = removed(n, "g");
+    one_node_run(n, is_gone, &inode);
 }
 
 /* What was removed before this node knew its session's number is found. */
@@ -171,11 +197,9 @@ static void test_many(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(test_a_node_without_a_mount_lets_go),
-        CASE(test_another_session_keeps_it),
-        CASE(test_the_dead_hold_nothing),
-        CASE(test_what_was_missed_is_found),
-        CASE(test_many),
+        CASE(test_a_node_without_a_mount_lets_go), CASE(test_another_session_keeps_it),
+        CASE(test_the_dead_hold_nothing),          CASE(test_a_session_follows_another),
+        CASE(test_what_was_missed_is_found),       CASE(test_many),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
