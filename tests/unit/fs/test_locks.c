@@ -1,6 +1,7 @@
 /* test_locks.c - LOCK, UNLOCK, ABANDON of locks: one by one, and against a model that knows
  * bytes and no ranges. */
 #include "check.h"
+#include "locks.h"
 #include "ops.h"
 
 #include <errno.h>
@@ -492,10 +493,65 @@ static void test_session_with_many_locks_ends(void **state)
         assert_int_equal(memory_do(&m, &op, 0, &result), 0);
         assert_in_range(result.value, 1, 256);
         seen += result.value;
+        assert_true(seen <= FILES); /* else it would not end */
         check_view(&view);
     }
     assert_int_equal(seen, FILES);
     assert_int_equal(batches, 3);
+}
+
+static void put_locker(struct fs_change *change, uint64_t session, uint64_t inode)
+{
+    struct fs_key key;
+    uint8_t none[8] = {0};
+    fs_key_locker(&key, session, inode);
+    change->records++;
+    change->put(change->context, key.bytes, key.size, none, sizeof(none));
+}
+
+/* Session 1 reads a byte, session 9 as many others as there may be. */
+static void put_many_locks(uint64_t inode)
+{
+    static struct fs_lock all[FS_LOCKS_MOST];
+    struct fs_locks locks = {.at = all, .count = FS_LOCKS_MOST, .held = FS_LOCKS_MOST};
+    struct fs_key key;
+    struct buf value = {0};
+    for (uint64_t i = 0; i < FS_LOCKS_MOST; i++)
+        all[i] = (struct fs_lock){.session = i ? 9 : 1, .start = 2 * i, .end = 2 * i};
+    locks_encode(&locks, &value);
+    struct fs_change *change = memory_begin(&m, 0, 0);
+    fs_key_locks(&key, inode);
+    change->records++;
+    change->put(change->context, key.bytes, key.size, value.data, value.length);
+    put_locker(change, 1, inode);
+    put_locker(change, 9, inode);
+    memory_commit(&m);
+    buf_release(&value);
+}
+
+/* What others have there is put anew: a batch ends by its bytes, and another follows. */
+static void test_session_among_many_locks_ends(void **state)
+{
+    enum { FILES = 24 };
+    struct fs_op op = {.type = FS_ABANDON, .flags = FS_LOCKS_ALONE, .content = 1};
+    struct fs_result result = {.more = 1};
+    uint64_t seen = 0, inode;
+    unsigned batches = 0;
+    for (unsigned i = 0; i < FILES; i++) {
+        char name[8];
+        snprintf(name, sizeof(name), "n%u", i);
+        assert_int_equal(op_make(&m, ROOT, name, FILE_MODE, &inode), 0);
+        put_many_locks(inode);
+    }
+    check_view(&view);
+    for (; result.more; batches++) {
+        assert_int_equal(memory_do(&m, &op, 0, &result), 0);
+        seen += result.value;
+        assert_true(seen <= FILES);
+        check_view(&view);
+    }
+    assert_int_equal(seen, FILES);
+    assert_true(batches > 1);
 }
 
 static void test_a_file_that_goes_takes_its_locks_along(void **state)
@@ -670,6 +726,7 @@ int main(void)
         TEST(test_kinds_are_apart),
         TEST(test_session_ends),
         TEST(test_session_with_many_locks_ends),
+        TEST(test_session_among_many_locks_ends),
         TEST(test_a_file_that_goes_takes_its_locks_along),
         TEST(test_no_session_no_lock),
         TEST(test_view_fails),
