@@ -162,7 +162,7 @@ static int zero_replacing(struct mount_call *call, struct handle *handle, bool *
         error = overlay_punch(&file->overlay, area->offset, area->end, ret_done);
     if (!error && !(area->flags & FS_KEEP_SIZE) && area->end > l->size)
         overlay_resize(&file->overlay, area->end);
-    handle->written = l->id;
+    handle_wrote(handle, l->id);
     file_touch(file);
     file_count(file);
     return error;

@@ -339,10 +339,11 @@ static enum outcome setattr_replacing(struct mount_call *call, struct file *file
     struct overlay_layer *l = overlay_open(&file->overlay);
     bool kept = true, was_written = l->written;
     if (size) {
+        layer_rests_on(l, file_locks_session(file));
         kept = overlay_resize(&file->overlay, *size);
         file_touch(file);
         if (handle)
-            handle->written = l->id;
+            handle_wrote(handle, l->id);
     }
     if (file->pending)
         pending_set(file->pending, a);
@@ -374,9 +375,11 @@ static enum outcome setattr_decide(struct mount_call *call, struct file *file,
     struct overlay_layer *l = overlay_open(&file->overlay);
     if (l && l->kind == OVERLAY_REPLACE)
         return setattr_replacing(call, file, a, size, handle);
+    uint64_t session = size ? file_locks_session(file) : 0;
     *ret_error = overlay_set(&file->overlay, &file->mount->next_layer, a, size, &l);
     if (*ret_error)
         return DONE;
+    layer_rests_on(l, session);
     if (size)
         file_touch(file);
     wait_for_layer(call, file, l);

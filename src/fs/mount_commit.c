@@ -110,7 +110,7 @@ void mount_unlock_and_send(struct fs_mount *m)
         pthread_mutex_unlock(&m->lock);
         flight_encode(file);
         pthread_mutex_lock(&m->lock);
-        file->flight.session = file_locks_session(file);
+        file->flight.session = file->flight_layer->session;
         m->backend.submit(m->backend.context, &file->flight);
     }
     pthread_mutex_unlock(&m->lock);
@@ -124,7 +124,8 @@ static void stick_error(struct file *file, uint64_t layer, int error)
     for (struct handle *h = file->handles; h; h = h->next) {
         /* One that has written since may have written to this layer too: told once too often
          * is better than not at all. */
-        if (h->written < layer && h->truncated != layer)
+        bool may_have = h->first_written <= layer && layer <= h->written;
+        if (!may_have && h->truncated != layer)
             continue;
         h->error = error;
         told = true;

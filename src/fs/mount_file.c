@@ -118,6 +118,13 @@ struct handle *handle_of(const struct fuse_file_info *fi)
     return (struct handle *)(uintptr_t)fi->fh;
 }
 
+void handle_wrote(struct handle *handle, uint64_t layer)
+{
+    handle->written = layer;
+    if (!handle->first_written)
+        handle->first_written = layer;
+}
+
 void file_touch(struct file *file)
 {
     struct pending *p = file->pending;

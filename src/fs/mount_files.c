@@ -62,11 +62,13 @@ static void drop_setid(struct file *file, struct overlay_layer *l)
 static int open_truncated(struct handle *handle, bool drops)
 {
     struct file *file = handle->file;
+    uint64_t session = file_locks_session(file);
     int error =
         overlay_replace(&file->overlay, &file->mount->next_layer,
                         file->flying ? file->flight_layer : NULL, &handle->truncated);
     if (error)
         return error;
+    overlay_open(&file->overlay)->session = session;
     if (drops)
         drop_setid(file, overlay_open(&file->overlay));
     file_touch(file);
@@ -296,9 +298,10 @@ static int write_take(struct handle *handle, const struct fuse_file_info *fi,
     bool append = !fi->writepage && fi->flags & O_APPEND; /* K12 */
     bool sync = !fi->writepage && (fi->flags | handle->flags) & (O_DSYNC | O_DIRECT);
     uint64_t id;
-    int error = fi->writepage ? 0 : handle_check(handle);
+    int error = fi->writepage ? handle->lock_lost ? -EIO : 0 : handle_check(handle);
     if (!error)
         error = write_check(file, offset, size, append);
+    uint64_t session = error ? 0 : file_part_sessions(file);
     if (!error)
         error = overlay_write(&file->overlay, &m->next_layer, offset, data, size, append,
                               &id);
@@ -307,8 +310,9 @@ static int write_take(struct handle *handle, const struct fuse_file_info *fi,
     file_touch(file);
     file_count(file);
     if (!fi->writepage)
-        handle->written = id;
+        handle_wrote(handle, id);
     struct overlay_layer *l = overlay_find(&file->overlay, id);
+    layer_rests_on(l, session);
     if (!fi->writepage) /* the kernel does not drop pages that are to be written */
         pages_written(file, l, offset, size, takes_whole_appends(handle->flags));
     if (drops)

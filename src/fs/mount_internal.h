@@ -66,6 +66,7 @@ struct handle {
     struct file *file;
     int flags;        /* of the open */
     uint64_t written; /* the layer it last wrote to; gone: committed, or truncated away */
+    uint64_t first_written; /* the first one; 0: none */
     uint64_t truncated; /* the replace layer its O_TRUNC began */
     int error; /* of a commit nobody waited for: its next fsync or close says it */
     struct handle_lock *locks;
@@ -302,6 +303,7 @@ void file_put(struct file *file); /* frees it where nothing is left to know */
 struct handle *handle_new(struct file *file, int flags);
 void handle_free(struct handle *handle);
 struct handle *handle_of(const struct fuse_file_info *fi);
+void handle_wrote(struct handle *handle, uint64_t layer);
 /* Something was buffered in the last layer: mtime and ctime are now. They are shown so and
  * committed so (M23), and stay for later writes to that layer (K16), for a while. */
 void file_touch(struct file *file);
@@ -378,8 +380,13 @@ void file_locks_forget(struct file *file, uint8_t kind, uint64_t owner);
 void handle_locks_free(struct handle *handle);
 /* It has had locks, and its session may have ended since: -EIO until it is closed. */
 int handle_check(struct handle *handle);
-/* In which session alone what is buffered may be committed; 0: in any. */
+/* The session of the locks that are held here now, by whichever handle; 0: none is. */
 uint64_t file_locks_session(const struct file *file);
+/* The same, before something is written: an open layer of another session gets no more. (A value
+ * in progress stays one: all of it rests on what its first bytes rest on.) */
+uint64_t file_part_sessions(struct file *file);
+/* What is in the layer is committed in that session or not at all. */
+void layer_rests_on(struct overlay_layer *layer, uint64_t session);
 /* What a handle that is closed leaves behind is unlocked. */
 void handle_locks_drop(struct handle *handle);
 /* The same of one request, whose caller does not wait. `after_writes`: when what is buffered

@@ -126,12 +126,30 @@ int handle_check(struct handle *handle)
     return -EIO;
 }
 
+/* A handle that has lost its locks stands for none. */
 uint64_t file_locks_session(const struct file *file)
 {
-    for (const struct handle *h = file->handles; h; h = h->next)
-        if (h->lock_session)
+    if (!file->mount->lock_handles)
+        return 0;
+    for (struct handle *h = file->handles; h; h = h->next)
+        if (h->lock_session && !handle_check(h))
             return h->lock_session;
     return 0;
+}
+
+uint64_t file_part_sessions(struct file *file)
+{
+    uint64_t session = file_locks_session(file);
+    const struct overlay_layer *l = overlay_open(&file->overlay);
+    if (l && l->kind != OVERLAY_REPLACE && l->session != session)
+        file_seal(file, NULL);
+    return session;
+}
+
+void layer_rests_on(struct overlay_layer *layer, uint64_t session)
+{
+    if (!layer->session)
+        layer->session = session;
 }
 
 /* ---- Unlocking for nobody ---- */

@@ -83,6 +83,7 @@ struct overlay_layer {
     /* The owner's: writes that the kernel's pages may lack (M24). */
     struct spans overtaken;
     struct mount_call *waiting; /* the owner's: who waits for its commit */
+    uint64_t session; /* the owner's: in which alone it may be committed; 0: in any */
 };
 
 struct overlay {

@@ -219,6 +219,75 @@ static void test_a_late_unlock_takes_no_new_lock(void **state)
     close(fd);
 }
 
+/* ---- Sessions that end ---- */
+
+/* The mount's session has ended, and another has begun, in which what it locked is free. */
+static void begin_session(void)
+{
+    backend.session = 9;
+}
+
+/* Who has lost a lock fails, and nobody else. */
+static void test_a_lost_lock_is_of_its_handles_alone(void **state)
+{
+    char byte;
+    int lost = must_open(O_RDWR);
+    must(flock(lost, LOCK_EX));
+    begin_session();
+    assert_fails(pread(lost, &byte, 1, 0), EIO);
+    int fd = must_open(O_RDWR);
+    must_write(fd, "one");
+    must(fsync(fd));
+    assert_value("one");
+    int other = must_open(O_WRONLY | O_TRUNC);
+    must_write(other, "1");
+    must(close(other));
+    assert_value("1");
+    struct flock all = {.l_type = F_WRLCK};
+    must(fcntl(fd, F_OFD_SETLK, &all));
+    must_write(fd, "two");
+    must(close(fd));
+    assert_value("two");
+    assert_fails(pread(lost, &byte, 1, 0), EIO);
+    close(lost);
+}
+
+/* What it wrote is not committed by right of a lock that another has got since. */
+static void test_written_under_a_lost_lock(void **state)
+{
+    int lost = must_open(O_RDWR | O_TRUNC);
+    must(flock(lost, LOCK_EX));
+    must_write(lost, "lost");
+    begin_session();
+    int fd = must_open(O_RDWR);
+    struct flock all = {.l_type = F_WRLCK};
+    must(fcntl(fd, F_OFD_SETLK, &all));
+    assert_fails(close(lost), EIO);
+    assert_value("old");
+    must_write(fd, "new");
+    must(close(fd));
+    assert_value("new");
+}
+
+/* Nor is who wrote later told of what was lost, whatever is committed first. */
+static void test_written_beside_what_is_lost(void **state)
+{
+    int lost = must_open(O_RDWR);
+    must(flock(lost, LOCK_EX));
+    backend_reset_counts(&backend);
+    backend_hold(&backend, true);
+    must_write(lost, "lost");
+    begin_session();
+    int fd = must_open(O_RDWR);
+    must_write(fd, "new");
+    backend_hold(&backend, false);
+    must(fsync(fd));
+    must(close(fd));
+    assert_value("new");
+    assert_fails(fsync(lost), EIO);
+    close(lost);
+}
+
 static void on_test_alarm(int signal_number)
 {
     umount2(directory, MNT_FORCE);
@@ -236,6 +305,9 @@ int main(void)
         mounted(test_unlocked_beside_a_value_in_progress),
         mounted(test_written_before_unlocked),
         mounted(test_a_late_unlock_takes_no_new_lock),
+        mounted(test_a_lost_lock_is_of_its_handles_alone),
+        mounted(test_written_under_a_lost_lock),
+        mounted(test_written_beside_what_is_lost),
     };
     if (!mkdtemp(directory))
         return 1;
