@@ -7,7 +7,7 @@ import stat
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..', 'lib'))
-from cluster import check_equal, in_parallel  # noqa: E402
+from cluster import check_equal, in_parallel, wait_for  # noqa: E402
 from posix_rules import fails_with, main, mode, nlink  # noqa: E402
 
 ANNA, BERT = 4711, 4712
@@ -100,6 +100,24 @@ def rule_names_are_measured_in_bytes(p):
     room = 4095 - len(os.fsencode(deep)) - 1
     os.mkdir(os.path.join(deep, 'e' * min(room, 255)))
     fails_with(errno.ENAMETOOLONG, os.mkdir, p.here() + '/.' * 2048 + '/d')
+
+
+def rule_in_a_removed_directory(p):
+    """Whoever stands in it, on whatever host it was removed."""
+    for stands, remover in ((p.here, p.here), (p.here, p.there), (p.there, p.here)):
+        os.mkdir(p.here('d'))
+        fd = os.open('.', os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.chdir(stands('d'))
+            os.rmdir(remover('d'))
+            wait_for(lambda: os.stat('.').st_nlink == 0, 'the directory to have no name')
+            fails_with(errno.ENOENT, os.mkdir, 'e')
+            fails_with(errno.ENOENT, os.mkdir, './e')
+            fails_with(errno.EEXIST, os.mkdir, '.')
+        finally:
+            os.fchdir(fd)
+            os.close(fd)
+    p.check(sorted_names, [])
 
 
 def rule_one_of_the_callers_makes_it(p):
