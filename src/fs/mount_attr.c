@@ -4,8 +4,14 @@
 #include <sys/statvfs.h>
 #include <time.h>
 
+/* 1677-09-21 to 2262-04-11; a time out of that is its end, as on ext4. */
 int64_t timespec_ns(struct timespec t)
 {
+    const int64_t end_s = INT64_MAX / 1000000000;
+    if (t.tv_sec < -end_s)
+        return -end_s * 1000000000;
+    if (t.tv_sec >= end_s)
+        return end_s * 1000000000;
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 

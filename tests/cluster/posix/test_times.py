@@ -120,6 +120,13 @@ def rule_times_are_set_to_the_nanosecond(p):
         for path in p.everywhere('f'):
             now = times(path)
             check_equal((now['a'], now['m']), (atime, mtime), 'times set')
+    for far, kept in ((16725225600, 9223372036), (1 << 62, 9223372036),
+                      (-11676096000, -9223372036), (-(1 << 62), -9223372036)):
+        utimensat(p.there('f'), (far, 5), (far, 7))  # beyond what there is room for: its end
+        for path in p.everywhere('f'):
+            now = times(path)
+            check_equal((now['a'], now['m']), (kept * 10 ** 9,) * 2, f'{far} s')
+        check_equal(os.stat(p.here('f')).st_size, len(open(p.here('f'), 'rb').read()), 'read')
     os.symlink('f', p.here('l'))
     os.utime(p.there('l'), ns=(5, 6), follow_symlinks=False)
     for path in p.everywhere('l'):
