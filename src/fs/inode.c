@@ -17,6 +17,8 @@
 
 uint32_t fs_mode_without_setid(uint32_t mode)
 {
+    if (S_ISDIR(mode))
+        return mode;
     return mode & ~(uint32_t)(S_ISUID | (mode & S_IXGRP ? S_ISGID : 0));
 }
 

@@ -428,15 +428,10 @@ void on_setattr(fuse_req_t req, fuse_ino_t inode, struct stat *attr, int set,
         fuse_reply_err(req, -error);
         return;
     }
-    /* What has no flag of its own for it: fallocate and the like. */
-    if (!a.set && !sized && fuse_req_ctx(req)->uid != 0 &&
-        fs_mode_without_setid(shown.st_mode) != shown.st_mode)
+    /* Of nothing: chown(-1, -1), or what has no flag of its own for set-id bits (fallocate and
+     * the like, of who may not keep them). ctime changes too. */
+    if (!a.set && !sized)
         a.set = FS_SET_NO_SETID;
-    if (!a.set && !sized) {
-        mount_show(m, &shown);
-        fuse_reply_attr(req, &shown, 0);
-        return;
-    }
     struct mount_call *call = call_new(m, req, answer_attr);
     if (!call)
         return;

@@ -65,6 +65,26 @@ def rule_chown_drops_them(p):
     p.check(mode, oct(0o6755), 'd')
 
 
+def rule_chown_to_nobody_drops_them(p):
+    """Of -1 and -1, which changes no owner, but ctime; a directory keeps them."""
+    os.mkdir(p.here('d'))
+    os.chmod(p.here('d'), 0o6755)
+    prepare(p, 0o6755)
+    prepare(p, 0o2745, name='g')
+    for name, after in (('f', 0o755), ('g', 0o2745), ('d', 0o6755)):
+        before = os.stat(p.here(name)).st_ctime_ns
+        os.chown(p.there(name), -1, -1)
+        p.check(mode, oct(after), name)
+        for path in p.everywhere(name):
+            check_equal(os.stat(path).st_ctime_ns > before, True, f'ctime of {path} rose')
+    fd = os.open(p.here('h'), os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+    os.write(fd, b'value')
+    os.fchmod(fd, 0o4755)
+    os.fchown(fd, -1, -1)
+    os.close(fd)
+    p.check(mode, oct(0o755), 'h')
+
+
 def rule_chmod_of_another_group(p):
     """Who is not in the file's group cannot give it set-group-id."""
     p.write('f')
