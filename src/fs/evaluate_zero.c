@@ -80,28 +80,75 @@ static int source_ranges(struct eval *e, uint64_t length, struct buf *ranges)
     return error;
 }
 
-/* How much of it one operation does. */
+/* How much there is to copy. */
 static int copy_length(const struct fs_op *op, const struct fs_inode *source,
                        uint64_t *ret)
 {
-    uint64_t first = op->offset / SLOT_BYTES;
     *ret = 0;
     if (op->source_offset >= source->size || op->size == 0)
         return 0;
     if (op->offset >= LIMIT_FILE_BYTES)
         return -EFBIG;
-    uint64_t length = min_u64(op->size, source->size - op->source_offset);
-    *ret = min_u64(length, min_u64(LIMIT_FILE_BYTES, (first + COPY_SLOTS) * SLOT_BYTES) -
-                               op->offset);
+    *ret = min_u64(min_u64(op->size, source->size - op->source_offset),
+                   LIMIT_FILE_BYTES - op->offset);
     return 0;
+}
+
+/* How much of that lies before the source's next data. */
+static int copy_hole_length(struct eval *e, uint64_t length, uint64_t *ret)
+{
+    uint64_t at = e->op->source_offset, from, to;
+    int error = fs_data(e->view, e->op->source, at, &from, &to);
+    *ret = error ? length : min_u64(length, max_u64(from, at) - at);
+    return error == -ENXIO ? 0 : error;
+}
+
+/* A hole of any length becomes one: what it emits is what the target has there. */
+static int copy_hole(struct eval *e, struct fs_inode *to, uint64_t length)
+{
+    const struct buf none = {0};
+    uint64_t old = to->size, end = e->op->offset + length, reached;
+    uint64_t last = min_u64(end, old);
+    int error = eval_zero(e, to, min_u64(e->op->offset, old), last, &none,
+                          max_u64(old, end), &reached);
+    if (error)
+        return error;
+    e->result.value = length;
+    if (reached < last) {
+        to->size = old; /* it is no longer than what was come to */
+        e->result.value = reached - e->op->offset;
+    }
+    return 0;
+}
+
+static int copy_data(struct eval *e, struct fs_inode *to, uint64_t length)
+{
+    struct buf ranges = {0};
+    uint64_t end = e->op->offset + length, reached;
+    int error = source_ranges(e, length, &ranges);
+    if (!error)
+        error = eval_zero(e, to, e->op->offset, end, &ranges, max_u64(to->size, end),
+                          &reached);
+    buf_release(&ranges);
+    e->result.value = length;
+    return error;
+}
+
+static int copy(struct eval *e, struct fs_inode *to, uint64_t length)
+{
+    uint64_t first = e->op->offset / SLOT_BYTES, hole;
+    uint64_t most = (first + COPY_SLOTS) * SLOT_BYTES - e->op->offset; /* of data */
+    int error = copy_hole_length(e, length, &hole);
+    if (error)
+        return error;
+    return hole > most ? copy_hole(e, to, hole) : copy_data(e, to, min_u64(length, most));
 }
 
 int evaluate_copy(struct eval *e)
 {
     const struct fs_op *op = e->op;
     struct eval_inode *to, *from;
-    struct buf ranges = {0};
-    uint64_t length, reached;
+    uint64_t length;
     int error = subject(e, &to);
     if (!error)
         error = eval_inode(e, op->source, &from);
@@ -111,15 +158,6 @@ int evaluate_copy(struct eval *e)
         error = copy_length(op, &from->inode, &length);
     if (error || length == 0)
         return error;
-    error = source_ranges(e, length, &ranges);
-    if (!error) {
-        uint64_t end = op->offset + length;
-        error = eval_zero(e, &to->inode, op->offset, end, &ranges,
-                          max_u64(to->inode.size, end), &reached);
-    }
-    buf_release(&ranges);
-    if (error)
-        return error;
-    e->result.value = length;
-    return settle(e, to);
+    error = copy(e, &to->inode, length);
+    return error ? error : settle(e, to);
 }

@@ -12,7 +12,8 @@
 
 #include <linux/falloc.h>
 
-enum { COPY_MOST_BYTES = 64 << 20 }; /* of one request: the caller asks again */
+/* Of one request: the caller asks again. */
+enum { COPY_MOST_BYTES = 1 << 30, COPY_MOST_OPERATIONS = 64 };
 
 /* ---- In as many operations as it takes ---- */
 
@@ -104,7 +105,8 @@ static bool area_moves(struct mount_call *call)
     area->offset += value;
     area->source_offset += value;
     area->done += value;
-    return value && area->offset < area->end && !call->interrupted;
+    return value && area->offset < area->end && !call->interrupted &&
+           ++area->copies < COPY_MOST_OPERATIONS;
 }
 
 static void area_landed(struct mount_call *call, int error)

@@ -167,6 +167,7 @@ struct mount_area {
     uint64_t done;      /* bytes copied */
     uint64_t layers[2]; /* of target and source: what was written here before */
     uint32_t flags, set;
+    unsigned copies; /* operations done */
 };
 
 struct mount_call {

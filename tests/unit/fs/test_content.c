@@ -438,6 +438,64 @@ static void test_copies(void **state)
     assert_int_equal(op_copy(&m, other, 0, ROOT, 0, 5, &size), -EISDIR);
 }
 
+/* A hole costs what the target has in its place. */
+static void test_copies_of_holes(void **state)
+{
+    const uint64_t far = (uint64_t)1 << 38;
+    struct fs_op op = {.type = FS_COPY, .source = file, .size = LIMIT_FILE_BYTES};
+    struct fs_result result;
+    uint8_t got[6];
+    size_t length;
+    assert_int_equal(op_make(&m, ROOT, "g", FILE_MODE, &op.inode), 0);
+    assert_int_equal(op_write(&m, file, far, "data", 4), 0);
+    assert_int_equal(op_truncate(&m, file, 2 * far), 0);
+    assert_int_equal(op_write(&m, op.inode, 0, data, 5000), 0);
+    assert_int_equal(op_write(&m, op.inode, far / 2, data, 100000), 0);
+    op.offset = 77;
+    assert_int_equal(memory_do(&m, &op, 1, &result), 0);
+    assert_int_equal(result.value, far); /* up to the data, */
+    assert_int_equal(stat_of(op.inode).size, far + 77);
+    assert_int_equal(fs_read(&view, op.inode, 71, 6, got, &length), 0);
+    assert_memory_equal(got, data + 71, 6);
+    assert_int_equal(fs_read(&view, op.inode, 77, 6, got, &length), 0);
+    assert_memory_equal(got, "\0\0\0\0\0\0", 6);
+    assert_int_equal(check_count(&view).extents, 2);
+    for (unsigned i = 0; i < 2; i++) { /* ... that, and the rest */
+        op.offset += result.value;
+        op.source_offset += result.value;
+        assert_int_equal(memory_do(&m, &op, 1, &result), 0);
+    }
+    assert_int_equal(op.source_offset + result.value, 2 * far);
+    assert_int_equal(stat_of(op.inode).size, 2 * far + 77);
+    assert_in_range(check_count(&view).extents, 3, 4); /* the data may lie in two */
+    assert_int_equal(fs_read(&view, op.inode, far + 76, 6, got, &length), 0);
+    assert_memory_equal(got, "\0data\0", 6);
+}
+
+/* Of a target that has more there than one entry deletes it says how far it came, and the
+ * target is no longer than that. */
+static void test_copies_of_holes_over_much(void **state)
+{
+    enum { MANY = 1100 };
+    const uint64_t end = (uint64_t)MANY * 65536;
+    struct fs_op op = {.type = FS_COPY, .source = file, .size = 2 * end};
+    struct fs_result result;
+    assert_int_equal(op_make(&m, ROOT, "g", FILE_MODE, &op.inode), 0);
+    assert_int_equal(op_truncate(&m, file, 2 * end), 0);
+    for (uint64_t at = 0; at < end; at += 65536)
+        assert_int_equal(op_write(&m, op.inode, at, data, 65536), 0);
+    uint64_t size = stat_of(op.inode).size;
+    assert_int_equal(memory_do(&m, &op, 1, &result), 0);
+    assert_in_range(result.value, 1 << 21, end - 1);
+    assert_int_equal(stat_of(op.inode).size, size);
+    op.offset = op.source_offset = result.value;
+    op.size -= result.value;
+    assert_int_equal(memory_do(&m, &op, 1, &result), 0);
+    assert_int_equal(op.offset + result.value, 2 * end);
+    assert_int_equal(stat_of(op.inode).size, 2 * end);
+    assert_int_equal(check_count(&view).extents, 0);
+}
+
 /* ---- Content in progress ---- */
 
 static void test_build(void **state)
@@ -881,6 +939,8 @@ int main(void)
         TEST(room),
         TEST(far_writes),
         TEST(copies),
+        TEST(copies_of_holes),
+        TEST(copies_of_holes_over_much),
         TEST(build),
         TEST(make_of_built),
         TEST(abandon),

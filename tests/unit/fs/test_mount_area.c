@@ -287,6 +287,27 @@ static void test_copies(void **state)
     close(target);
 }
 
+static void test_copies_of_holes(void **state)
+{
+    const off_t size = (off_t)1 << 40;
+    uint8_t got[4];
+    int source = must_open("source", O_RDWR | O_CREAT);
+    int target = must_open("target", O_RDWR | O_CREAT);
+    must(ftruncate(source, size));
+    assert_int_equal(pwrite(source, "data", 4, 5000000000), 4);
+    must(fsync(source));
+    backend_reset_counts(&backend);
+    off_t at = 0;
+    while (at < size)
+        assert_true(copy_file_range(source, &at, target, NULL, (size_t)(size - at), 0) >
+                    0);
+    assert_true(backend_count(&backend, FS_COPY) < 2048); /* ... not 2^20 */
+    assert_int_equal(pread(target, got, 4, 5000000000), 4);
+    assert_memory_equal(got, "data", 4);
+    close(source);
+    close(target);
+}
+
 /* A value in progress is nobody else's: the kernel copies it, by reading and writing. */
 static void test_copies_of_what_is_unfinished(void **state)
 {
@@ -595,6 +616,7 @@ int main(int argc, char **argv)
         mounted(test_seeks),
         mounted(test_seeks_in_what_is_built),
         mounted(test_copies),
+        mounted(test_copies_of_holes),
         mounted(test_copies_of_what_is_unfinished),
         mounted(test_failures),
         mounted(test_killed_callers),
