@@ -439,4 +439,139 @@ MUTATIONS = [
              'node/session.c', 'if (slot && slot->request == request) {',
              'if (slot && slot->request == request && request == 0) {',
              ('golden/lesson-18-unlink-twice',), True),
+    # ---- F: locks ----------------------------------------------------------------------
+    Mutation('lock-last-come', 'F2', 'who comes to wait is granted before those who wait already',
+             'fs/locks.c', 'insert(locks, locks->count, lock);', 'insert(locks, locks->held, lock);',
+             ('fs/locks',), True),
+    Mutation('lock-reader-passes', 'F2', 'a reader passes a writer that waits', 'fs/locks.c',
+             '''    for (size_t i = locks->held; i < end; i++)
+        if (fs_lock_conflicts(''', '''    for (size_t i = locks->held; i < end && wanted->writes; i++)
+        if (fs_lock_conflicts(''', ('fs/locks',), True),
+    Mutation('lock-holder-waits-its-turn', 'F2', 'a holder waits for those who wait for it',
+             'fs/locks.c', '''    if (locks_is_holder(locks, wanted))
+        return NULL;
+''', '', ('fs/locks',), True),
+    Mutation('lock-owner-alone', 'F1', 'owners of one number on two hosts are one', 'fs/locks.c',
+             'return lock->session == owner->session && lock->owner', 'return lock->owner',
+             ('fs/locks',), True),
+    Mutation('lock-owner-of-any-kind', 'F1', 'an owner of fcntl locks and one of flock are one',
+             'fs/locks.c', '''lock->owner == owner->owner &&
+           lock->kind == owner->kind;''', 'lock->owner == owner->owner;', ('fs/locks',), True),
+    Mutation('lock-rest-begins-early', 'F1', 'what is left behind a cut begins one byte before its '
+             'end', 'fs/locks.c', 'rest.start = lock->end + 1;', 'rest.start = lock->end;', ('fs/locks',), True),
+    Mutation('lock-rest-ends-late', 'F1', 'what is left before a cut ends one byte behind its '
+             'beginning', 'fs/locks.c', 'rest.end = lock->start - 1;', 'rest.end = lock->start;',
+             ('fs/locks',), True),
+    Mutation('lock-ends-before-its-end', 'F1', 'locks that meet in one byte do not overlap',
+             'fs/locks.c', 'return a->start <= b->end && b->start <= a->end;',
+             'return a->start < b->end && b->start <= a->end;', ('fs/locks',), True),
+    Mutation('lock-unlock-grants-nobody', 'F2', 'who waits for what is unlocked waits on',
+             'fs/evaluate_lock.c', '''    locks_grant(&s->after, now_us(e));
+    return put_locks(e, s->inode, &s->before, &s->after);''',
+             '''    return put_locks(e, s->inode, &s->before, &s->after);''', ('fs/locks',), True),
+    Mutation('lock-weakening-grants-nobody', 'F2', 'who waits for what becomes a reader\'s waits on',
+             'fs/evaluate_lock.c', '''        locks_grant(locks, now_us(e)); /* it may take something back */''',
+             '        (void)locks;', ('fs/locks',), True),
+    Mutation('lock-death-leaves-one', 'F4', 'of a session\'s locks one is left when it ends',
+             'fs/locks.c', '''    for (size_t i = locks->count; i-- > 0;)
+        if (locks->at[i].session == session)''', '''    for (size_t i = locks->count; i-- > 1;)
+        if (locks->at[i].session == session)''', ('fs/locks',), True),
+    Mutation('lock-death-grants-nobody', 'F2', 'who waits for a session that ends waits on',
+             'fs/evaluate_lock.c', '''        locks_grant(&s.after, now_us(e));
+''', '', ('fs/locks',), True),
+    Mutation('lock-death-stops-early', 'F4', 'a batch that is full by its bytes ends the session',
+             'fs/evaluate_lock.c', 'return more < 0 ? more : more || i < left.count;', 'return more;',
+             ('fs/locks',), True),
+    Mutation('lock-ring-of-two-alone', 'F5', 'a ring of more than two is not seen',
+             'fs/evaluate_deadlock.c', 'while (!error && !is_at_end(w) && w->next < w->count) {',
+             'while (!error && !is_at_end(w) && w->next < w->count && w->next < 1) {', ('fs/locks',), True),
+    Mutation('lock-ring-by-turn', 'F5', 'a ring that only the turn of others closes is a deadlock',
+             'fs/evaluate_lock.c', 'if (deadlock && is_kept_by_holder(locks, wanted))', 'if (deadlock)',
+             ('fs/locks',), True),
+    Mutation('lock-waits-uncounted', 'F3', 'a W record keeps its first count', 'fs/evaluate_lock.c',
+             'else if (!t->was || t->waited != t->waits)', 'else if (!t->was)', ('fs/locks',), True),
+    Mutation('lock-one-more', 'F6', 'one lock more than there may be', 'fs/evaluate_lock.c',
+             's->after.count > FS_LOCKS_MOST &&', 's->after.count > FS_LOCKS_MOST + 1 &&', ('fs/locks',), True),
+    Mutation('lock-none-fewer', 'F6', 'where there are too many none can be taken back',
+             'fs/evaluate_lock.c', ' && s->after.count > s->before.count;', ';', ('fs/locks',), True),
+    Mutation('lock-grant-fails', 'F6', 'what is granted is counted against who unlocks',
+             'fs/evaluate_lock.c', '''    if (is_too_many(s))
+        return -ENOLCK;
+    locks_grant(&s->after, now_us(e));
+''', '''    locks_grant(&s->after, now_us(e));
+    if (is_too_many(s))
+        return -ENOLCK;
+''', ('fs/locks',), True),
+    Mutation('lock-ticket-of-anybody', 'F2', 'a ticket of another session is taken back', 'fs/locks.c',
+             'if (locks->at[i].session == session && locks->at[i].ticket == ticket) {',
+             'if (locks->at[i].ticket == ticket) {', ('fs/locks',), True),
+    Mutation('lock-flock-in-place', 'F2', 'of a flock that becomes another the old one does not go '
+             'first', 'fs/evaluate_lock.c', 'wanted->kind == FS_LOCK_FLOCK && locks_cut(locks, wanted);',
+             'false;', ('fs/locks',), True),
+    Mutation('lock-outlives-its-file', 'F4', 'a file that goes leaves its locks',
+             'fs/evaluate_orphan.c', 'int error = eval_drop_locks(e, inode->inode); /*',
+             'int error = 0; /*', ('fs/locks',), True),
+    # ---- N4: inodes without a name -----------------------------------------------------
+    Mutation('orphan-stays', 'N4', 'the last release deletes nothing', 'fs/evaluate_orphan.c',
+             'if (!h.others)', 'if (false)', ('fs/orphans',), True),
+    Mutation('orphan-goes-with-the-first', 'N4', 'the first release deletes it',
+             'fs/evaluate_orphan.c', 'if (!h.others)', 'if (true)', ('fs/orphans',), True),
+    Mutation('orphan-released-twice', 'N4', 'a release by who does not hold it counts',
+             'fs/evaluate_orphan.c', 'if (error || !h.asked)', 'if (error)', ('fs/orphans',), True),
+    Mutation('orphan-dead-hold-it', 'N4', 'what only sessions that have ended held stays',
+             'fs/evaluate_orphan.c', 'int error = dead == end - first ? delete_inode(e, f->inodes[first]) : 0;',
+             'int error = 0;', ('fs/orphans',), True),
+    Mutation('orphan-living-do-not', 'N4', 'one session that has ended takes it from all',
+             'fs/evaluate_orphan.c', 'int error = dead == end - first ?', 'int error = dead ?',
+             ('fs/orphans',), True),
+    Mutation('orphan-half-looked-at', 'N4', 'of an inode the records of one batch alone count',
+             'fs/evaluate_orphan.c', 'if (end == f->count && more)', 'if (end == f->count && more && !first)',
+             ('fs/orphans',), True),
+    Mutation('orphan-of-one-session', 'N4', 'one session that lives may hold it, and no other',
+             'fs/evaluate_orphan.c', 'for (size_t n = 0; n < s.count; n++) {',
+             'for (size_t n = 0; n < 1; n++) {', ('fs/orphans',), True),
+    Mutation('orphan-not-looked-for', 'N4', 'what was missed is not looked for', 'node/orphans.c',
+             'n->orphans.scan_from = FS_ROOT_INODE;', 'n->orphans.scan_from = 0;', ('node/orphans',), True),
+    Mutation('orphan-dead-not-looked-for', 'N4', 'who leads does not look when a session ends',
+             'node/driver.c', 'a->node->leader.orphans_from = FS_ROOT_INODE; /* it held',
+             'a->node->leader.orphans_from = 0; /* it held', ('node/orphans',), True),
+    # ---- M9-M11, M19-M22: what the mount holds -----------------------------------------
+    Mutation('orphan-released-though-held', 'M9', 'what the kernel has looked up is released',
+             'fs/mount_orphans.c', 'return lookup_is_held(m, inode) || file_is_known(m, inode);',
+             'return false;', ('fs/mount:*remov*',), True),
+    Mutation('orphan-forgotten-and-kept', 'M9', 'what the kernel forgets is not released',
+             'fs/mount_orphans.c', '''    lookups_remove(&m->lookups, l);
+    release(m, inode);''', '''    lookups_remove(&m->lookups, l);''', ('fs/mount:*remov*',), True),
+    Mutation('orphan-section-not-waited-for', 'M10', 'what a look-up reads meanwhile is released',
+             'fs/mount_orphans.c', 'while (u->sections[!u->epoch] == 0 && (', 'while ((', ('fs/mount:*remov*',), True),
+    Mutation('lock-close-leaves-all', 'K13', 'the last close of an open file leaves its locks',
+             'fs/mount_files.c', '    handle_locks_drop(handle);\n', '', ('fs/mount_unlock',), True),
+    Mutation('lock-any-close-leaves-all', 'K13', 'a close leaves the locks of its process',
+             'fs/mount_lock.c', '''    if (!file_locks_find(handle->file, FS_LOCK_FCNTL, owner))
+        return false;''', '''    if (handle)
+        return false;''', ('fs/mount_unlock',), True),
+    Mutation('lock-flush-asks-its-handle', 'K13', 'a close unlocks what was locked by that descriptor',
+             'fs/mount_lock.c', 'if (!file_locks_find(handle->file, FS_LOCK_FCNTL, owner))',
+             'if (!handle_locks_find(handle, FS_LOCK_FCNTL, owner))', ('fs/mount_unlock',), True),
+    Mutation('lock-unlock-not-said-again', 'M19', 'an unlocking that failed is not tried again',
+             'fs/mount_locked.c', '''    if (again) {
+        d->state = DROP_FAILED;''', '''    again = false;
+    if (again) {
+        d->state = DROP_FAILED;''', ('fs/mount_unlock',), True),
+    Mutation('lock-unlock-before-commit', 'M20', 'what was written is committed behind the unlocking',
+             'fs/mount_lock.c', 'commit_then(call, last_layer(file), ask_to_unlock);',
+             'commit_then(call, NULL, ask_to_unlock);', ('fs/mount_unlock',), True),
+    Mutation('lock-of-a-doubtful-session', 'M21', 'a session that may have ended holds its locks',
+             'fs/mount_locked.c', 'if (sure && session == handle->lock_session)',
+             'if (session == handle->lock_session)', ('fs/mount_unlock',), True),
+    Mutation('lock-of-another-session', 'M21', 'any session holds the locks of a former one',
+             'fs/mount_locked.c', 'if (sure && session == handle->lock_session)', 'if (sure)',
+             ('fs/mount_unlock',), True),
+    Mutation('lock-lost-comes-back', 'M21', 'locks that were lost are held again when the session is sure',
+             'fs/mount_locked.c', '    handle->lock_lost = true;\n', '', ('fs/mount_unlock',), True),
+    Mutation('lock-killed-waits-on', 'M22', 'who is killed while it waits is not taken back',
+             'fs/mount_lock.c', '''    take_back(call);
+    call->settled = true;
+    return call;''', '''    call->settled = true;
+    return call;''', ('fs/mount_unlock',), True),
 ]

@@ -23,8 +23,8 @@
  *       behind its end
  *   V18 the cluster's version never goes back, nor above a member's
  *
- * V9, V12, V25 and V26 (orphans) are in check_state.c, V14, V15 and V17 in check_leader.c, V23 and
- * V24 (locks) in locker.c.
+ * V9, V12, V25 and V26 (orphans) are in check_state.c, V14, V15 and V17 in check_leader.c,
+ * V23 and V24 (locks) in locker.c.
  */
 #include "ledger.h"
 
