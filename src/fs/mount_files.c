@@ -301,7 +301,7 @@ static int write_take(struct handle *handle, const struct fuse_file_info *fi,
     int error = fi->writepage ? handle->lock_lost ? -EIO : 0 : handle_check(handle);
     if (!error)
         error = write_check(file, offset, size, append);
-    uint64_t session = error ? 0 : file_part_sessions(file);
+    uint64_t session = error ? 0 : file_part_sessions(file, fi->writepage);
     if (!error)
         error = overlay_write(&file->overlay, &m->next_layer, offset, data, size, append,
                               &id);

@@ -384,8 +384,9 @@ int handle_check(struct handle *handle);
 /* The session of the locks that are held here now, by whichever handle; 0: none is. */
 uint64_t file_locks_session(const struct file *file);
 /* The same, before something is written: an open layer of another session gets no more. (A value
- * in progress stays one: all of it rests on what its first bytes rest on.) */
-uint64_t file_part_sessions(struct file *file);
+ * in progress stays one: all of it rests on what its first bytes rest on.) `pages`: of a shared
+ * mapping, which anybody may have written to, and long ago: a lost lock counts, too. */
+uint64_t file_part_sessions(struct file *file, bool pages);
 /* What is in the layer is committed in that session or not at all. */
 void layer_rests_on(struct overlay_layer *layer, uint64_t session);
 /* What a handle that is closed leaves behind is unlocked. */

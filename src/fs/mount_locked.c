@@ -137,9 +137,19 @@ uint64_t file_locks_session(const struct file *file)
     return 0;
 }
 
-uint64_t file_part_sessions(struct file *file)
+/* Sessions are numbered upwards. */
+static uint64_t oldest_session(const struct file *file)
 {
-    uint64_t session = file_locks_session(file);
+    uint64_t oldest = 0;
+    for (const struct handle *h = file->handles; h; h = h->next)
+        if (h->lock_session && (!oldest || h->lock_session < oldest))
+            oldest = h->lock_session;
+    return oldest;
+}
+
+uint64_t file_part_sessions(struct file *file, bool pages)
+{
+    uint64_t session = pages ? oldest_session(file) : file_locks_session(file);
     const struct overlay_layer *l = overlay_open(&file->overlay);
     if (l && l->kind != OVERLAY_REPLACE && l->session != session)
         file_seal(file, NULL);

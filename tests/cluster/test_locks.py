@@ -152,6 +152,11 @@ def test_who_was_stopped_is_told(t):
                     ['EIO'] * 3, 'read, write, fsync')
         wait_for(lambda: a('read', 'g') == 'other!', 'a descriptor without locks reads')
         check_equal(a('flock', 'f', 'sh', 'nb'), 'EIO', 'another lock by it')
+        check_equal(a('write', 'g', 'other?') + a('fsync', 'g'), 'okok', 'and is written to')
+        with open(cluster.path(victim, 'f'), 'w') as f:
+            f.write('anew')  # by who was never concerned
+        check_equal(b('read', 'f'), 'anew', 'which another host sees')
+        check_equal(b('write', 'f', 'other!') + b('fsync', 'f'), 'okok', 'and writes over')
         a('close', 'f')
         check_equal(a('open', 'f', cluster.path(victim, 'f')), 'ok', 'opened again')
         check_equal(a('flock', 'f', 'ex', 'nb'), 'EAGAIN', 'the other has it')
