@@ -108,7 +108,8 @@ static const struct cli_command commands[] = {
              "the\n"
              "node and the process there, and since when it is held or waits. Who waits "
              "gets\n"
-             "it in this order.\n",
+             "it in this order. OFD locks are shown as fcntl, with the process that has set\n"
+             "them: the kernel does not tell them apart.\n",
      .options = CLI_DATA | CLI_JSON,
      .run = cli_locks},
     {.name = "remove",
