@@ -133,6 +133,13 @@ static int release_one(struct eval *e, uint64_t number)
     return error;
 }
 
+/* A damaged inode, of which nothing was put yet: it stays as it is, and those behind it do
+ * not wait for it. */
+static bool is_passed(const struct eval *e, int error, uint64_t records_before)
+{
+    return (error == -EIO || error == -EBADMSG) && e->change->records == records_before;
+}
+
 /* Sees to as many as there is room and memory for; the first at least. */
 int evaluate_release(struct eval *e)
 {
@@ -140,7 +147,10 @@ int evaluate_release(struct eval *e)
     uint64_t seen = 0;
     int error = 0;
     while (seen < op->inode_count && e->change->records < ORPHANS_RECORDS) {
+        uint64_t records = e->change->records;
         error = release_one(e, get_u64(op->inodes + 8 * seen));
+        if (is_passed(e, error, records))
+            error = 0;
         if (error)
             break;
         seen++;
@@ -205,7 +215,10 @@ static int reclaim_found(struct eval *e, const struct sessions *s, const struct 
             ;
         if (end == f->count && more)
             break; /* the rest of it was not looked at */
+        uint64_t records = e->change->records;
         error = reclaim_one(e, s, f, first, end);
+        if (is_passed(e, error, records))
+            error = 0;
         if (error)
             break;
     }

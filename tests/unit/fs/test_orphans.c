@@ -238,6 +238,28 @@ static void test_a_cold_record_ends_the_batch(void **state)
     assert_int_equal(m.count, 3);
 }
 
+/* It stays, and those behind it go all the same. */
+static void test_a_damaged_one_is_passed(void **state)
+{
+    uint64_t inodes[3] = {removed("a"), removed("b"), removed("c")};
+    assert_int_equal(op_release(&m, A, inodes, 3), 3);
+    m.fail_error = -EIO;
+    m.calls = 0;
+    m.fail_at = 2; /* the first inode's record */
+    assert_int_equal(op_release(&m, B, inodes, 2), 2);
+    assert_true(is_there(inodes[0]));
+    assert_false(is_there(inodes[1]));
+    op_session(&m, B, false);
+    m.calls = 0;
+    m.fail_at = 3; /* again, behind two scans */
+    assert_int_equal(op_reclaim_orphans(&m, ROOT), 0);
+    assert_true(is_there(inodes[0]));
+    assert_false(is_there(inodes[2]));
+    m.fail_at = 0;
+    assert_int_equal(op_reclaim_orphans(&m, ROOT), 0);
+    assert_false(is_there(inodes[0]));
+}
+
 static void test_codec(void **state)
 {
     struct fs_key key;
@@ -282,6 +304,7 @@ int main(void)
         CASE(test_many_go_in_batches),
         CASE(test_large_content_goes_with_it),
         CASE(test_a_cold_record_ends_the_batch),
+        CASE(test_a_damaged_one_is_passed),
         CASE(test_codec),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
