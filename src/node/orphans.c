@@ -73,7 +73,8 @@ static int note_name(void *arg, const struct store_record *record, uint32_t offs
         .parent = get_be64(record->key + 1),
         .bytes = record->key + 9,
         .size = record->key_size - 9,
-        .directory = put && record->value[record->value_size - 1] == DT_DIR};
+        .directory =
+            record->value_size && record->value[record->value_size - 1] == DT_DIR};
     names->put_count += put;
     names->gone_count += !put;
     return 0;
