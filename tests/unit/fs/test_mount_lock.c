@@ -147,7 +147,9 @@ static void test_unlocked_beside_a_writer(void **state)
     pthread_t thread;
     int fd = must_open(O_RDONLY);
     must(flock(fd, LOCK_EX));
+    pthread_mutex_lock(&backend.lock);
     backend.delay_us = 1000; /* so that it writes during each commit */
+    pthread_mutex_unlock(&backend.lock);
     writer_ends = false;
     pthread_create(&thread, NULL, writer_main, NULL);
     pthread_mutex_lock(&backend.lock);
