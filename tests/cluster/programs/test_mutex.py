@@ -14,7 +14,8 @@ TURNS = 1000  # of each of three hosts
 TURNS_BESIDE_A_KILL = 60  # of each of the two others
 
 # `inside` is made with O_EXCL: two within the lock at once would find it there.
-INCREMENT = 'set -C; echo > inside; read n < counter; echo $((n + 1)) >| counter; rm inside'
+INCREMENT = ('set -C; echo > inside || exit 1; '
+             'read n < counter; echo $((n + 1)) >| counter; rm inside')
 LOOP = r'''
 for ((k = 0; k < COUNT; k++)); do
     flock -x lock -c "$INCREMENT"
