@@ -323,10 +323,13 @@ out:
 
 /* ---- End ---- */
 
+/* 1: somebody else did. */
 static int unmount(struct fs_mount *m, bool force)
 {
-    if (umount2(m->mountpoint, 0) == 0 || errno == EINVAL)
-        return 0; /* EINVAL: it is no mountpoint any more */
+    if (umount2(m->mountpoint, 0) == 0)
+        return 0;
+    if (errno == EINVAL)
+        return 1; /* it is no mountpoint any more */
     if (errno == EPERM && fusermount("-u", m->mountpoint) == 0)
         return 0;
     if (!force)
@@ -334,6 +337,21 @@ static int unmount(struct fs_mount *m, bool force)
     connection_abort(m->mountpoint, m->device); /* detached it is out of reach */
     unmount_lazily(m->mountpoint);
     return 0;
+}
+
+/* It does, unless somebody has unmounted it lazily while files are open. */
+static bool has_ended_soon(struct fs_mount *m)
+{
+    uint64_t until_us = ticks_us() + MOUNT_DETACHED_US;
+    struct timespec until = {.tv_sec = (time_t)(until_us / 1000000),
+                             .tv_nsec = (long)(until_us % 1000000) * 1000};
+    int error = 0;
+    pthread_mutex_lock(&m->lock);
+    while (!m->ended && !error)
+        error = pthread_cond_clockwait(&m->idle, &m->lock, CLOCK_MONOTONIC, &until);
+    bool ended = m->ended;
+    pthread_mutex_unlock(&m->lock);
+    return ended;
 }
 
 int fs_mount_stop(struct fs_mount *m, bool force)
@@ -344,7 +362,12 @@ int fs_mount_stop(struct fs_mount *m, bool force)
     if (!ended) {
         mount_flush_all(m);
         int error = unmount(m, force);
-        if (error)
+        if (error > 0 && !has_ended_soon(m)) {
+            if (!force)
+                return -EBUSY;
+            connection_abort_detached(m->device);
+        }
+        if (error < 0)
             return error;
     }
     pthread_join(m->session_thread, NULL);

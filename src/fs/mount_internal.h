@@ -47,6 +47,7 @@ enum {
     MOUNT_WATCH_US = 200000,        /* how often callers that wait are looked at (K14) */
     MOUNT_PAGES = 4096,             /* files whose pages' version is remembered */
     MOUNT_NAMES_AGAIN_US = 20000,   /* until a directory is looked at again that was in use */
+    MOUNT_DETACHED_US = 3000000,    /* from an umount to the end of the session */
     MOUNT_SESSION_US = 1000000, /* how often it is made sure that the session of who holds
                                    locks is alive; what was not unlocked is tried again */
 };
@@ -508,6 +509,8 @@ int mountinfo_find(const char *mountpoint, dev_t *ret_device); /* mount id, or -
 int mountinfo_find_id(pid_t pid, int id, dev_t *ret_device);
 /* Ends all requests of a mount and its session, whoever holds files open there. */
 void connection_abort(const char *mountpoint, dev_t device);
+/* The same of one that no path leads to any more. */
+void connection_abort_detached(dev_t device);
 
 /* ---- mount.c ---- */
 

@@ -161,9 +161,13 @@ static void sourced_release(struct sourced *s)
 
 void connection_abort(const char *mountpoint, dev_t device)
 {
+    if (umount2(mountpoint, MNT_FORCE) != 0 && errno == EPERM)
+        connection_abort_detached(device); /* -EBUSY: requests were ended all the same */
+}
+
+void connection_abort_detached(dev_t device)
+{
     char path[64];
-    if (umount2(mountpoint, MNT_FORCE) == 0 || errno != EPERM)
-        return; /* -EBUSY too: requests were ended all the same */
     snprintf(path, sizeof(path), "/sys/fs/fuse/connections/%u/abort", minor(device));
     int fd = open(path, O_WRONLY | O_CLOEXEC);
     if (fd < 0 || write(fd, "1", 1) != 1)

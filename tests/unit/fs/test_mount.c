@@ -2276,6 +2276,21 @@ static int try_start(const char *mountpoint, const char *options,
     return result;
 }
 
+/* Detached with a file open: a stop says so, as it does of what is attached. */
+static void test_stop_of_what_is_detached(void **state)
+{
+    int fd = must_open("f", O_RDWR | O_CREAT);
+    assert_int_equal(fs_mount_stop(mount_, false), -EBUSY);
+    must(umount2(directory, MNT_DETACH));
+    assert_int_equal(fs_mount_stop(mount_, false), -EBUSY);
+    must_write(fd, "value", 5);
+    must(close(fd));
+    assert_int_equal(fs_mount_stop(mount_, false), 0);
+    fs_mount_free(mount_);
+    mount_ = NULL;
+    assert_value("f", "value");
+}
+
 /* A text or directory that is open when the mount is taken away leaves with it. */
 static void test_forced_stop_of_texts_and_directories(void **state)
 {
@@ -2582,6 +2597,7 @@ int main(int argc, char **argv)
         mounted(test_failed_removal),
         mounted(test_umount),
         mounted(test_stop_beside_a_writer),
+        mounted(test_stop_of_what_is_detached),
         mounted(test_forced_stop),
         mounted(test_bad_starts),
         mounted(test_virtual_texts),
