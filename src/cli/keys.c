@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 struct output {
@@ -60,10 +61,24 @@ static ssize_t read_stdin(void *context, void *to, size_t size)
     return n < 0 ? -errno : n;
 }
 
+/* Of a regular file it is known before hours have gone by. */
+static bool stdin_is_too_large(void)
+{
+    struct stat file;
+    off_t at = lseek(STDIN_FILENO, 0, SEEK_CUR);
+    return at >= 0 && fstat(STDIN_FILENO, &file) == 0 && S_ISREG(file.st_mode) &&
+           file.st_size > at && (uint64_t)(file.st_size - at) > LIMIT_FILE_BYTES;
+}
+
 int cli_put(struct cli_call *call)
 {
     char error[NODE_ERROR_BYTES] = "";
     const char *value = call->argument_count > 1 ? call->arguments[1] : NULL;
+    if (!value && stdin_is_too_large())
+        return cli_fail(
+            "cannot put %s: a value has at most 1 TiB, and standard input is a "
+            "larger file",
+            call->arguments[0]);
     struct input input = {.at = value, .left = value ? strlen(value) : 0};
     int result = node_call_put(call->data, call->arguments[0],
                                value ? read_argument : read_stdin, &input, error);

@@ -289,6 +289,7 @@ struct fs_mount {
     struct fs_request session_check;
     bool session_checking;
     uint64_t session_due_us; /* the next check, or retry */
+    bool locks_ended;  /* nobody waits for one any more */
     unsigned flushing; /* who waits for `idle` */
     bool stopping;     /* committer and notifier are to end */
     bool ended;        /* the session has, and backend.unmounted() was called */

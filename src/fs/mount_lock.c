@@ -287,7 +287,7 @@ static bool wait_on(struct mount_call *call, struct file *file, uint64_t seen)
 {
     struct fs_mount *m = call->mount;
     bool waits = file->locks_changed == seen;
-    if (waits && m->ended) {
+    if (waits && m->locks_ended) {
         call->settled = true;
     } else if (waits && call->interrupted) {
         cancel(call);
@@ -295,7 +295,7 @@ static bool wait_on(struct mount_call *call, struct file *file, uint64_t seen)
         call->lock_step = LOCK_PARKED;
         call_park(call, &file->lockers);
     }
-    bool ended = waits && m->ended;
+    bool ended = waits && m->locks_ended;
     pthread_mutex_unlock(&m->lock);
     if (ended)
         call_finish(call, -EIO);
@@ -370,6 +370,7 @@ void locks_end(struct fs_mount *m)
 {
     struct mount_call *all = NULL;
     pthread_mutex_lock(&m->lock);
+    m->locks_ended = true;
     for (size_t i = 0; i < MOUNT_BUCKETS; i++)
         for (struct file *file = m->files[i]; file; file = file->next)
             while (file->lockers) {

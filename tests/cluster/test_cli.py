@@ -499,13 +499,13 @@ def test_put_beyond_the_limit(t):
     c = t.shared()
     source = f'{t.tmp()}/too-large'
     with open(source, 'wb') as f:
-        f.truncate((1 << 30) + 1)
+        f.truncate((1 << 40) + 1)
     c.tierce('put', '/limited', 'before', data=0)
     with open(source, 'rb') as f:
         run = subprocess.run([c.binary, 'put', '--data', c.nodes[0].data, '/limited'], stdin=f,
                              capture_output=True, env=c.environment, timeout=10 * WAIT_SECONDS)
-    check_equal(run.returncode, 1, f'put of 1 GiB + 1: {run.stderr!r}')
-    check(re.search(rb'1 ?GiB|large|limit', run.stderr), f'its message: {run.stderr!r}')
+    check_equal(run.returncode, 1, f'put of 1 TiB + 1: {run.stderr!r}')
+    check(re.search(rb'at most 1 TiB', run.stderr), f'its message: {run.stderr!r}')
     check_equal(c.tierce('get', '/limited', data=1).out, b'before', 'the value before it')
 
 

@@ -469,7 +469,9 @@ def test_a_thousand_connections(t, o):
     try:
         for _ in range(CONNECTIONS):
             connections.append(o.connect(i))
-        check(descriptors() >= before + CONNECTIONS, 'all are open at once')
+        # But for a few of its own, which come and go.
+        opened = descriptors() - before
+        check(opened >= CONNECTIONS - 5, f'{opened} of {CONNECTIONS} are open at once')
         o.check_serves()
         for k, connection in enumerate(connections):
             connection.send(0xee, b'x', stream=k)

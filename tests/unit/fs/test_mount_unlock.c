@@ -46,6 +46,8 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     backend_hold(&backend, false);
+    if (mount_)
+        backend_late_interrupts(directory);
     if (mount_ && fs_mount_stop(mount_, true) != 0)
         return -1;
     backend.mount = NULL;
