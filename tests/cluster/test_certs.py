@@ -9,8 +9,8 @@ import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
-from cluster import (WAIT_SECONDS, Worker, check, check_equal, free_port, main,  # noqa: E402
-                     wait_for)
+from cluster import (Pulse, WAIT_SECONDS, Worker, check, check_equal, free_port,  # noqa: E402
+                     main, wait_for)
 
 LIFE_SECONDS = 20
 LINES = 10  # of each writer, and more
@@ -79,26 +79,6 @@ def ends(c):
 
 def terms(c):
     return {c.status(i)['term'] for i in c.up()}
-
-
-class Pulse(threading.Thread):
-    """How long this machine lets one that sleeps wait for its turn, at the worst."""
-
-    def __init__(self):
-        super().__init__(daemon=True)
-        self.worst, self.ended = 0.0, False
-        self.start()
-
-    def run(self):
-        while not self.ended:
-            begun = time.monotonic()
-            time.sleep(0.01)
-            self.worst = max(self.worst, time.monotonic() - begun - 0.01)
-
-    def stop(self):
-        self.ended = True
-        self.join()
-        return self.worst
 
 
 def check_nobody_was_elected(t, c, term, pulse):

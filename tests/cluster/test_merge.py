@@ -16,11 +16,12 @@ import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
-from cluster import (Failure, Node, TOKEN, WAIT_SECONDS, Worker, at_most, check,  # noqa: E402
-                     check_equal, in_parallel, limit, main, wait_for)
+from cluster import (Failure, Node, Pulse, TOKEN, WAIT_SECONDS, Worker, at_most,  # noqa: E402
+                     check, check_equal, in_parallel, limit, main, wait_for)
 
 MIB = 1 << 20
 SEGMENT = 16 * MIB
+STARVED_SECONDS = 0.1  # of the 300 ms that a member may be silent
 CONF = {'segment_mib': 16}
 FILE_BYTES = 4096
 DEAD_MOUNT = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO, errno.EINTR)
@@ -327,7 +328,8 @@ def fill_large(t, c, i, files=40, writes=280):
         if k >= writes and k % 8 == 0 and c.status(i)['merged_bytes'] > 22 * MIB:
             break
     c.wait_caught_up(c.up())
-    check(c.status(i)['merged_bytes'] > 20 * MIB, 'more than 20 MiB are merged')
+    # A merge of merged files may have made them fewer meanwhile.
+    check(c.status(i)['merged_bytes'] > 14 * MIB, 'more than 14 MiB are merged')
     return last
 
 
@@ -698,9 +700,13 @@ def test_a_slow_follower_needs_no_snapshot(t):
     c.fault_disk(2, 'sync hang')
     wait_for(lambda: c.fault_count(2) > 0 or write_file(c.path(0, 'x'), b'x'), 'its disk hangs')
     applied, term = c.status(2)['applied'], c.status(0)['term']
+    pulse = Pulse()
     fill(c, 0, 600, 16, first=1000)
+    late = pulse.stop()
     if c.status(0)['term'] != term:  # whose term this disk cannot note, so that it is silent
         t.skip('another leader was elected meanwhile: this machine is too slow')
+    if late > STARVED_SECONDS:  # so may node 2 be, and who is silent for so long is not there
+        t.skip(f'a turn came {late * 1000:.0f} ms late: this machine is too slow')
     for i in (0, 1):
         status = c.status(i)
         check(status['last'] - applied > 5000, f'node 2 is behind: {status["last"]}, {applied}')

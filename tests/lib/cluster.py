@@ -527,6 +527,26 @@ class Worker(threading.Thread):
         return self.value
 
 
+class Pulse(threading.Thread):
+    """How long this machine lets one that sleeps wait for its turn, at the worst."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.worst, self.ended = 0.0, False
+        self.start()
+
+    def run(self):
+        while not self.ended:
+            begun = time.monotonic()
+            time.sleep(0.01)
+            self.worst = max(self.worst, time.monotonic() - begun - 0.01)
+
+    def stop(self):
+        self.ended = True
+        self.join()
+        return self.worst
+
+
 def in_parallel(function, argument_lists, seconds=TEST_SECONDS):
     workers = [Worker(function, *arguments) for arguments in argument_lists]
     return [worker.result(seconds) for worker in workers]
