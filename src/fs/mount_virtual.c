@@ -323,7 +323,10 @@ static void virtual_lseek(fuse_req_t req, fuse_ino_t inode, off_t offset, int wh
         on_lseek(req, inode, offset, whence, fi);
         return;
     }
+    struct fs_mount *m = fuse_req_userdata(req);
+    pthread_mutex_lock(&m->lock);
     off_t size = (off_t)text_of(fi)->bytes.length;
+    pthread_mutex_unlock(&m->lock);
     if (offset < 0 || offset >= size)
         fuse_reply_err(req, ENXIO);
     else

@@ -84,12 +84,21 @@ static uint64_t durable_of(struct sim_node *n)
                                                     : shadow_of(n)->durable;
 }
 
+static uint64_t claim_of(const struct sim_node *n)
+{
+    return n->up && n->node && n->node->driver.raft ? raft_claim(n->node->driver.raft)
+                                                    : 0;
+}
+
 static bool has_on_disk(struct sim_node *n, uint64_t index, uint64_t hash)
 {
     struct shadow *s = shadow_of(n);
     uint64_t durable = durable_of(n);
     if (index <= s->base)
         return true;
+    /* Behind a hole it is there, and the node claims it. */
+    if (index > s->last && index <= claim_of(n))
+        return seen_at(s, index)->hash == hash;
     return index <= durable && index <= s->last && seen_at(s, index)->hash == hash;
 }
 

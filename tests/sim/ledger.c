@@ -103,7 +103,8 @@ const struct written *ledger_written(uint64_t index, uint64_t term)
 
 enum { KEY_VERSION, KEY_VALUE, KEY_LIVE }; /* of a row of `keys` */
 
-static struct table keys, requests, ended; /* ended: sessions */
+static struct table keys, requests;
+static struct table ended, taken; /* sessions; taken: with their node's removal */
 static struct decided *decided;
 static size_t capacity;
 static uint64_t last, digest, newest; /* newest: timestamp of a record */
@@ -137,7 +138,9 @@ static int replay_record(void *arg, const struct store_record *r, uint32_t offse
     newest = r->timestamp_us;
     if (r->key[0] == FS_CLASS_SESSION && r->key_size == 9 && !r->value)
         *find_or_add(&ended, get_be64(r->key + 1), 0) = 1;
-    if (!*(const bool *)arg && ends_session(r))
+    if (ends_session(r) && *(const bool *)arg)
+        *find_or_add(&taken, get_be64(r->key + 1), 0) = 1;
+    else if (ends_session(r))
         verify_session_ends(get_be64(r->key + 1));
     uint64_t *k = find_or_add(&keys, key_hash(r->key, r->key_size), 0);
     if (k[KEY_LIVE])
@@ -148,6 +151,11 @@ static int replay_record(void *arg, const struct store_record *r, uint32_t offse
     if (k[KEY_LIVE])
         digest += ledger_key_digest(r->key, r->key_size, k[KEY_VERSION]);
     return 0;
+}
+
+bool ledger_took(uint64_t session)
+{
+    return find(&taken, session, 0);
 }
 
 static void note_request(const struct store_entry *e)

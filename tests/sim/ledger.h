@@ -29,6 +29,8 @@ const struct written *ledger_written(uint64_t index, uint64_t term); /* NULL: ne
 void ledger_decide(const struct store_entry *e, const uint8_t *data, size_t length,
                    uint64_t hash);
 uint64_t ledger_last(void);
+/* The session ended with the removal of its node, which may not know it yet. */
+bool ledger_took(uint64_t session);
 struct decided *ledger_at(uint64_t index);
 /* Of a live key: the value's hash. */
 bool ledger_value(const void *key, size_t size, uint64_t *ret_hash);

@@ -1,11 +1,12 @@
 /*
  * locker.c - who locks: a thread at each node's mount, with ranges of one inode, as its kernel
  * would. V23: while one believes in its lock, by right of its session as its node sees it
- * (S6), nobody else believes in one that excludes it. V24: what a record holds goes together,
- * and is of sessions that live.
+ * (S6), nobody else believes in one that excludes it; but where its node was removed
+ * meanwhile. V24: what a record holds goes together, and is of sessions that live.
  *
  * A lock that is queued is granted when its ticket waits no more in what is applied here.
  */
+#include "ledger.h"
 #include "sim.h"
 
 #include <errno.h>
@@ -95,7 +96,7 @@ static bool believes(const struct locker *l)
     sim_at_node = l->node; /* by its clock */
     uint64_t session = l->node->backend->session(l->node->backend->context, &sure);
     sim_at_node = before;
-    return sure && session == l->session;
+    return sure && session == l->session && !ledger_took(session);
 }
 
 /* Of two sessions. Not fs_lock_conflicts(), which is under test. */

@@ -32,6 +32,8 @@ struct wire_endpoint {
     struct wire_handlers handlers;
     struct wire_hello hello;
     struct wire_counters counters;
+    uint64_t parted[64]; /* heard since wire_each_heard(), and gone */
+    size_t parted_count;
     bool listens;
 };
 
@@ -71,6 +73,9 @@ static struct wire_connection *end_new(struct wire_endpoint *e, uint64_t peer)
 
 static void end_drop(struct wire_connection *c)
 {
+    struct wire_endpoint *e = c->endpoint;
+    if (c->open && c->heard && e->parted_count < array_length(e->parted))
+        e->parted[e->parted_count++] = c->peer_id;
     c->closed = true;
     if (c->other)
         c->other->other = NULL;
@@ -525,8 +530,10 @@ int wire_dial(struct wire_endpoint *e, const char *address, uint64_t node_id,
 void wire_each_heard(struct wire_endpoint *e,
                      void (*each)(void *context, uint64_t node_id), void *context)
 {
+    for (; e->parted_count > 0; e->parted_count--)
+        each(context, e->parted[e->parted_count - 1]);
     for (struct wire_connection *c = connections; c; c = c->next)
-        if (c->endpoint == e && c->heard && c->open) { /* ended ones, too */
+        if (c->endpoint == e && c->heard && c->open) {
             c->heard = false;
             each(context, c->peer_id);
         }
