@@ -54,7 +54,7 @@ class Held:
     def wait_gone(self, *nodes):
         """A file of 1 MiB has more records than what else may come."""
         for i in nodes:
-            wait_for(lambda i=i: keys(self.cluster, i) < self.before + 8,
+            wait_for(lambda i=i: keys(self.cluster, i) < self.before + 14,
                      f'node {i} to have nothing left of it', seconds=60)
 
 
@@ -133,7 +133,7 @@ def test_removed_while_a_node_is_away(t):
     check(not [n for n in os.listdir(c.path(other)) if n in names], 'names are still there')
     c.thaw(away)
     for i in range(3):
-        wait_for(lambda i=i: keys(c, i) < before + 8, f'node {i} to have nothing left',
+        wait_for(lambda i=i: keys(c, i) < before + 14, f'node {i} to have nothing left',
                  seconds=60)
 
 
