@@ -1,6 +1,6 @@
 /* test_mount.c - a real FUSE mount over a name space in memory: what programs see, which
  * operations they cause (K10, K11, K12, K14, K16), how it starts and ends. */
-#include "test_mount_backend.h"
+#include "mount_fixture.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -23,20 +23,7 @@
 
 #include <cmocka.h>
 
-static struct backend backend;
-static struct fs_mount *mount_;
-static char directory[] = "/tmp/tierce-mount-XXXXXX";
-
 /* ---- Helpers ---- */
-
-static const char *at(const char *name)
-{
-    static char path[4][4400];
-    static unsigned turn;
-    char *to = path[turn++ % array_length(path)];
-    snprintf(to, sizeof(path[0]), "%s/%s", directory, name);
-    return to;
-}
 
 /* What is to happen before the view is asked next, in the thread that asks it. */
 static int fsync_before_view = -1;
@@ -57,42 +44,13 @@ static void after_get(void)
         fsync(fd);
 }
 
-enum { TEST_SECONDS = 100 }; /* one that takes longer hangs */
-
 static int set_up(void **state)
 {
-    char error[FS_ERROR_BYTES] = "";
-    struct fs_mount_options options = {.mountpoint = directory, .source = "test"};
-    alarm(TEST_SECONDS);
+    alarm(MOUNT_TEST_SECONDS);
     backend_start(&backend);
     backend.memory.before = before_view;
     backend.after_get = after_get;
-    int result = fs_mount_start(&mount_, &options, &backend.table, error);
-    backend.mount = mount_;
-    if (result)
-        print_error("%s\n", error);
-    return result;
-}
-
-static int tear_down(void **state)
-{
-    backend_fail(&backend, 0, 0);
-    backend_hold(&backend, false);
-    if (mount_)
-        backend_late_interrupts(directory);
-    if (mount_ && fs_mount_stop(mount_, true) != 0)
-        return -1;
-    backend.mount = NULL;
-    fs_mount_free(mount_);
-    mount_ = NULL;
-    backend_stop(&backend);
-    return 0;
-}
-
-static void must(int result)
-{
-    if (result < 0)
-        fail_msg("%s", strerror(errno));
+    return mount_up(NULL);
 }
 
 static int must_open(const char *name, int flags)
@@ -744,7 +702,8 @@ static void test_mtime_is_constant_while_buffered(void **state)
     must(close(fd));
 }
 
-static void assert_times_stay(const char *name, const struct stat *shown, const char *what)
+static void assert_times_stay(const char *name, const struct stat *shown,
+                              const char *what)
 {
     struct fs_inode inode;
     struct stat st;
@@ -754,7 +713,8 @@ static void assert_times_stay(const char *name, const struct stat *shown, const 
     int64_t ctime = shown->st_ctim.tv_sec * 1000000000 + shown->st_ctim.tv_nsec;
     if (inode.mtime_ns != mtime || inode.ctime_ns != ctime)
         fail_msg("%s: mtime +%lld, ctime +%lld at the commit", what,
-                 (long long)(inode.mtime_ns - mtime), (long long)(inode.ctime_ns - ctime));
+                 (long long)(inode.mtime_ns - mtime),
+                 (long long)(inode.ctime_ns - ctime));
     assert_memory_equal(&st.st_mtim, &shown->st_mtim, sizeof(st.st_mtim));
     assert_memory_equal(&st.st_ctim, &shown->st_ctim, sizeof(st.st_ctim));
 }
@@ -1774,12 +1734,6 @@ static void remote(enum fs_op_type type, const char *name, const char *to)
     assert_int_equal(backend_do(&backend, &op, &result), 0);
 }
 
-static void assert_fails(int result, int error)
-{
-    assert_int_equal(result, -1);
-    assert_int_equal(errno, error);
-}
-
 static void assert_holds(int fd, const char *expected)
 {
     char text[256] = "";
@@ -2510,17 +2464,7 @@ static void test_dead_mount_is_replaced(void **state)
     rmdir(other);
 }
 
-static void on_test_alarm(int signal_number)
-{
-    static const char text[] = "a test hangs; unmounting\n";
-    if (write(2, text, sizeof(text) - 1) < 0)
-        _exit(3);
-    umount2(directory, MNT_FORCE); /* ends all requests: callers get ECONNABORTED */
-    umount2(directory, MNT_DETACH);
-    _exit(3);
-}
-
-#define mounted(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+#define mounted(test) cmocka_unit_test_setup_teardown(test, set_up, mount_down)
 
 int main(int argc, char **argv)
 {
@@ -2610,12 +2554,8 @@ int main(int argc, char **argv)
     };
     if (argc == 3 && strcmp(argv[1], "--serve") == 0)
         return serve(argv[2]);
-    if (!mkdtemp(directory))
-        return 1;
-    signal(SIGALRM, on_test_alarm);
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
+    mount_tests_begin(argc, argv);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    rmdir(directory);
+    mount_tests_end();
     return failed;
 }

@@ -1,6 +1,6 @@
 /* test_mount_area.c - stretches of files on a real mount: room, holes, copies, where data
  * lies; while nothing, a part or all of a value is buffered. */
-#include "test_mount_backend.h"
+#include "mount_fixture.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,53 +18,12 @@
 
 #include <cmocka.h>
 
-static struct backend backend;
-static struct fs_mount *mount_;
-static char directory[] = "/tmp/tierce-area-XXXXXX";
 static uint8_t data[3 << 20];
-
-static const char *at(const char *name)
-{
-    static char path[4][300];
-    static unsigned turn;
-    char *to = path[turn++ % array_length(path)];
-    snprintf(to, sizeof(path[0]), "%s/%s", directory, name);
-    return to;
-}
 
 static int set_up(void **state)
 {
-    char error[FS_ERROR_BYTES] = "";
-    struct fs_mount_options options = {.mountpoint = directory, .source = "test"};
     backend_start(&backend);
-    int result = fs_mount_start(&mount_, &options, &backend.table, error);
-    if (result)
-        print_error("%s\n", error);
-    return result;
-}
-
-static int tear_down(void **state)
-{
-    backend_fail(&backend, 0, 0);
-    backend_hold(&backend, false);
-    if (fs_mount_stop(mount_, true) != 0)
-        return -1;
-    fs_mount_free(mount_);
-    backend_stop(&backend);
-    return 0;
-}
-
-static void must(int result)
-{
-    if (result < 0)
-        fail_msg("%s", strerror(errno));
-}
-
-static void assert_fails(int result, int error)
-{
-    int is = errno;
-    assert_int_equal(result, -1);
-    assert_int_equal(is, error);
+    return mount_up(NULL);
 }
 
 static int must_open(const char *name, int flags)
@@ -594,17 +553,7 @@ static void test_texts(void **state)
     close(to);
 }
 
-static void on_test_alarm(int signal_number)
-{
-    static const char text[] = "a test hangs; unmounting\n";
-    if (write(2, text, sizeof(text) - 1) < 0)
-        _exit(3);
-    umount2(directory, MNT_FORCE);
-    umount2(directory, MNT_DETACH);
-    _exit(3);
-}
-
-#define mounted(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+#define mounted(test) cmocka_unit_test_setup_teardown(test, set_up, mount_down)
 
 int main(int argc, char **argv)
 {
@@ -629,13 +578,8 @@ int main(int argc, char **argv)
     uint64_t random = 5;
     for (size_t i = 0; i < sizeof(data); i++)
         data[i] = (uint8_t)(1 + random_next(&random) % 255);
-    if (!mkdtemp(directory))
-        return 1;
-    signal(SIGALRM, on_test_alarm);
-    alarm(100);
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
+    mount_tests_begin(argc, argv);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    rmdir(directory);
+    mount_tests_end();
     return failed;
 }

@@ -1,11 +1,10 @@
 /* test_mount_lost.c - on a real mount: what is written under a lock goes the way of the lock,
  * and what is not does not (M21). */
-#include "test_mount_backend.h"
+#include "mount_fixture.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <sys/file.h>
 #include <sys/mman.h>
@@ -15,32 +14,11 @@
 
 #include <cmocka.h>
 
-static struct backend backend;
-static struct fs_mount *mount_;
-static char directory[] = "/tmp/tierce-locks-XXXXXX";
-
 static int set_up(void **state)
 {
-    char error[FS_ERROR_BYTES] = "";
-    struct fs_mount_options options = {.mountpoint = directory, .source = "test"};
     backend_start(&backend);
     backend_put(&backend, "f", "start", 5);
-    int result = fs_mount_start(&mount_, &options, &backend.table, error);
-    if (result)
-        print_error("%s\n", error);
-    backend.mount = mount_;
-    return result;
-}
-
-static int tear_down(void **state)
-{
-    backend_hold(&backend, false);
-    backend.mount = NULL;
-    if (fs_mount_stop(mount_, true) != 0)
-        return -1;
-    fs_mount_free(mount_);
-    backend_stop(&backend);
-    return 0;
+    return mount_up(NULL);
 }
 
 static int open_f(int flags)
@@ -56,13 +34,6 @@ static int open_f(int flags)
 static void put(int fd, const char *text)
 {
     assert_int_equal(write(fd, text, strlen(text)), strlen(text));
-}
-
-static void assert_fails(int result, int error)
-{
-    int is = errno;
-    assert_int_equal(result, -1);
-    assert_int_equal(is, error);
 }
 
 static void assert_committed(const char *expected)
@@ -212,18 +183,7 @@ static void test_pages(void **state)
     close(locked);
 }
 
-/* If an assertion leaves the mount busy. */
-static void on_test_alarm(int number)
-{
-    static const char text[] = "a test hangs; unmounting\n";
-    if (write(2, text, sizeof(text) - 1) < 0)
-        _exit(3);
-    umount2(directory, MNT_FORCE);
-    umount2(directory, MNT_DETACH);
-    _exit(3);
-}
-
-#define mounted(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+#define mounted(test) cmocka_unit_test_setup_teardown(test, set_up, mount_down)
 
 int main(int argc, char **argv)
 {
@@ -236,13 +196,8 @@ int main(int argc, char **argv)
         mounted(test_locked_anew),
         mounted(test_pages),
     };
-    if (!mkdtemp(directory))
-        return 1;
-    signal(SIGALRM, on_test_alarm);
-    alarm(100);
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
+    mount_tests_begin(argc, argv);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    rmdir(directory);
+    mount_tests_end();
     return failed;
 }

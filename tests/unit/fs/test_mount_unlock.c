@@ -1,6 +1,6 @@
 /* test_mount_unlock.c - a real mount over a name space in memory: when locks go that were taken
  * there (K13, M19), and when they do not count any more (M21). */
-#include "test_mount_backend.h"
+#include "mount_fixture.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -8,66 +8,23 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <sys/file.h>
-#include <sys/mount.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
-static struct backend backend;
-static struct fs_mount *mount_;
-static char directory[] = "/tmp/tierce-mount-XXXXXX";
 static uint64_t file;
-
-static const char *at(const char *name)
-{
-    static char path[400];
-    snprintf(path, sizeof(path), "%s/%s", directory, name);
-    return path;
-}
 
 static int set_up(void **state)
 {
-    char error[FS_ERROR_BYTES] = "";
-    struct fs_mount_options options = {.mountpoint = directory, .source = "test"};
     struct fs_inode inode;
     backend_start(&backend);
-    int result = fs_mount_start(&mount_, &options, &backend.table, error);
-    backend.mount = mount_;
-    if (result)
-        print_error("%s\n", error);
     backend_put(&backend, "f", "value", 5);
+    int result = mount_up(NULL);
     if (!result)
         result = backend_stat(&backend, "f", &inode);
     file = inode.inode;
     return result;
-}
-
-static int tear_down(void **state)
-{
-    backend_hold(&backend, false);
-    if (mount_)
-        backend_late_interrupts(directory);
-    if (mount_ && fs_mount_stop(mount_, true) != 0)
-        return -1;
-    backend.mount = NULL;
-    fs_mount_free(mount_);
-    mount_ = NULL;
-    backend_stop(&backend);
-    return 0;
-}
-
-static void must(int result)
-{
-    if (result < 0)
-        fail_msg("%s", strerror(errno));
-}
-
-static void assert_fails(ssize_t result, int error)
-{
-    int got = errno;
-    assert_int_equal(result, -1);
-    assert_int_equal(got, error);
 }
 
 static int must_open(const char *name)
@@ -259,16 +216,9 @@ static void test_another_session(void **state)
     close(fd);
 }
 
-static void on_test_alarm(int number)
-{
-    umount2(directory, MNT_FORCE);
-    umount2(directory, MNT_DETACH);
-    _exit(3);
-}
+#define mounted(test) cmocka_unit_test_setup_teardown(test, set_up, mount_down)
 
-#define mounted(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
-
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         mounted(test_flock_goes_with_its_open_file),
@@ -282,11 +232,8 @@ int main(void)
         mounted(test_a_session_that_is_not_sure),
         mounted(test_another_session),
     };
-    if (!mkdtemp(directory))
-        return 1;
-    signal(SIGALRM, on_test_alarm);
-    alarm(100);
+    mount_tests_begin(argc, argv);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    rmdir(directory);
+    mount_tests_end();
     return failed;
 }

@@ -1,69 +1,22 @@
 /* test_mount_xattr.c - a real mount over a name space in memory: extended attributes of files
  * that are not made yet, or written to. */
-#include "test_mount_backend.h"
+#include "mount_fixture.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <sys/fsuid.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
-static struct backend backend;
-static struct fs_mount *mount_;
-static char directory[] = "/tmp/tierce-mount-XXXXXX";
-
-static const char *at(const char *name)
-{
-    static char path[4][400];
-    static unsigned turn;
-    char *to = path[turn++ % array_length(path)];
-    snprintf(to, sizeof(path[0]), "%s/%s", directory, name);
-    return to;
-}
-
 static int set_up(void **state)
 {
-    char error[FS_ERROR_BYTES] = "";
-    struct fs_mount_options options = {.mountpoint = directory, .source = "test"};
-    options.options = *state;
     backend_start(&backend);
-    int result = fs_mount_start(&mount_, &options, &backend.table, error);
-    backend.mount = mount_;
-    if (result)
-        print_error("%s\n", error);
-    return result;
-}
-
-static int tear_down(void **state)
-{
-    backend_hold(&backend, false);
-    if (mount_ && fs_mount_stop(mount_, true) != 0)
-        return -1;
-    backend.mount = NULL;
-    fs_mount_free(mount_);
-    mount_ = NULL;
-    backend_stop(&backend);
-    return 0;
-}
-
-static void must(int result)
-{
-    if (result < 0)
-        fail_msg("%s", strerror(errno));
-}
-
-static void assert_fails(ssize_t result, int error)
-{
-    int got = errno;
-    assert_int_equal(result, -1);
-    assert_int_equal(got, error);
+    return mount_up(*state);
 }
 
 static int must_open(const char *name, int flags)
@@ -279,16 +232,9 @@ static void test_no_acl(void **state)
     close(fd);
 }
 
-static void on_test_alarm(int signal_number)
-{
-    umount2(directory, MNT_FORCE);
-    umount2(directory, MNT_DETACH);
-    _exit(3);
-}
+#define mounted(test) cmocka_unit_test_setup_teardown(test, set_up, mount_down)
 
-#define mounted(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
-
-int main(void)
+int main(int argc, char **argv)
 {
     char no_acl[] = "noacl";
     const struct CMUnitTest tests[] = {
@@ -300,13 +246,10 @@ int main(void)
         mounted(test_setid_goes_with_a_write),
         mounted(test_setid_goes_with_a_hidden_write),
         mounted(test_virtual),
-        cmocka_unit_test_prestate_setup_teardown(test_no_acl, set_up, tear_down, no_acl),
+        cmocka_unit_test_prestate_setup_teardown(test_no_acl, set_up, mount_down, no_acl),
     };
-    if (!mkdtemp(directory))
-        return 1;
-    signal(SIGALRM, on_test_alarm);
-    alarm(100);
+    mount_tests_begin(argc, argv);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    rmdir(directory);
+    mount_tests_end();
     return failed;
 }
