@@ -402,6 +402,7 @@ void fs_mount_free(struct fs_mount *m)
     helpers_stop(m);
     if (m->session) {
         fuse_session_unmount(m->session);
+        mount_io_end(m);
         fuse_session_destroy(m->session);
     }
     files_free(m);

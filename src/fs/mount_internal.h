@@ -259,6 +259,8 @@ struct fs_mount {
     int mount_id; /* of /proc/self/mountinfo */
     uint64_t init_unique; /* of INIT, until it is answered */
     bool tells_setid;     /* the kernel says who may keep set-id bits, and leaves them to us */
+    bool io_ended;        /* nothing is written to the kernel any more ... */
+    unsigned answers_kept; /* ... and so often was nothing */
     pthread_mutex_t lock;
     pthread_cond_t idle;  /* something was committed or answered */
     pthread_cond_t timer; /* for the committer */
@@ -445,6 +447,9 @@ void mount_flush_all(struct fs_mount *m);
 
 /* Puts itself between libfuse and the kernel: before the session's first request. */
 int mount_io_start(struct fs_mount *m);
+/* When the session's loop has ended: frees what libfuse would keep for ever, an INTERRUPT that
+ * came when its request had been answered and that no other request followed. */
+void mount_io_end(struct fs_mount *m);
 /* Whether its caller may not keep set-id bits of what it changes. In the thread and the
  * handler of a WRITE, SETATTR or OPEN. A kernel that leaves nothing to us has seen to WRITE
  * and SETATTR itself. */

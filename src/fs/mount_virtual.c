@@ -209,6 +209,8 @@ static void virtual_removexattr(fuse_req_t req, fuse_ino_t inode, const char *na
 struct text {
     struct text *next, **at; /* in fs_mount.texts: the last RELEASE may not come */
     struct buf bytes;
+    unsigned readers;
+    bool closed; /* and freed by the last reader */
 };
 
 static struct text *text_of(const struct fuse_file_info *fi)
@@ -250,6 +252,34 @@ static int text_new(struct fs_mount *m, uint64_t inode, struct text **ret)
     return error;
 }
 
+/* RELEASE comes when the kernel has the answer of the last READ, which is before the thread
+ * that gave it has come back from writing it. */
+static void text_begin_read(struct fs_mount *m, struct text *text)
+{
+    pthread_mutex_lock(&m->lock);
+    text->readers++;
+    pthread_mutex_unlock(&m->lock);
+}
+
+static void text_end_read(struct fs_mount *m, struct text *text)
+{
+    pthread_mutex_lock(&m->lock);
+    bool last = --text->readers == 0 && text->closed;
+    pthread_mutex_unlock(&m->lock);
+    if (last)
+        text_free(m, text);
+}
+
+static void text_close(struct fs_mount *m, struct text *text)
+{
+    pthread_mutex_lock(&m->lock);
+    text->closed = true;
+    bool is_read = text->readers > 0;
+    pthread_mutex_unlock(&m->lock);
+    if (!is_read)
+        text_free(m, text);
+}
+
 void virtual_release_all(struct fs_mount *m)
 {
     while (m->texts)
@@ -284,10 +314,14 @@ static void virtual_read(fuse_req_t req, fuse_ino_t inode, size_t size, off_t of
         on_read(req, inode, size, offset, fi);
         return;
     }
-    const struct buf *text = &text_of(fi)->bytes;
-    size_t from = (size_t)min_u64((uint64_t)offset, text->length);
-    fuse_reply_buf(req, (const char *)text->data + from,
-                   (size_t)min_u64(size, text->length - from));
+    struct fs_mount *m = fuse_req_userdata(req);
+    struct text *text = text_of(fi);
+    const struct buf *bytes = &text->bytes;
+    size_t from = (size_t)min_u64((uint64_t)offset, bytes->length);
+    text_begin_read(m, text);
+    fuse_reply_buf(req, (const char *)bytes->data + from,
+                   (size_t)min_u64(size, bytes->length - from));
+    text_end_read(m, text);
 }
 
 static void virtual_write(fuse_req_t req, fuse_ino_t inode, const char *data, size_t size,
@@ -352,7 +386,7 @@ static void virtual_close(fuse_req_t req, fuse_ino_t inode, struct fuse_file_inf
         on_release(req, inode, fi);
         return;
     }
-    text_free(fuse_req_userdata(req), text_of(fi));
+    text_close(fuse_req_userdata(req), text_of(fi));
     fuse_reply_err(req, 0);
 }
 

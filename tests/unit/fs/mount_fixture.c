@@ -57,8 +57,6 @@ int mount_down(void **state)
 {
     backend_fail(&backend, 0, 0);
     backend_hold(&backend, false);
-    if (mount_)
-        backend_late_interrupts(directory);
     if (mount_ && fs_mount_stop(mount_, true) != 0)
         return -1;
     backend.mount = NULL;

@@ -383,13 +383,6 @@ void backend_start(struct backend *b)
     ensure(pthread_create(&b->loop, NULL, loop_main, b) == 0);
 }
 
-void backend_late_interrupts(const char *mountpoint)
-{
-    struct stat attr;
-    for (int i = 0; i < 8; i++)
-        stat(mountpoint, &attr);
-}
-
 void backend_stop(struct backend *b)
 {
     pthread_mutex_lock(&b->lock);

@@ -50,9 +50,6 @@ struct backend {
 };
 
 void backend_start(struct backend *b);
-/* libfuse keeps an INTERRUPT that came when its request had been answered until it sees the next
- * request, and for ever if there is none: a leak of its own. */
-void backend_late_interrupts(const char *mountpoint);
 void backend_stop(struct backend *b);
 void backend_hold(struct backend *b, bool held);
 /* Waits until so many operations are queued. */

@@ -1,9 +1,11 @@
 /* test_mount_unlock.c - a real mount over a name space in memory: when locks go that were taken
  * there (K13, M19), and when they do not count any more (M21). */
 #include "mount_fixture.h"
+#include "mount_internal.h" /* the session */
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fuse.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -167,6 +169,21 @@ static void test_who_waits_gets_it(void **state)
     await_shown("0 held, 0 wait");
 }
 
+/* Interrupts that no request follows, of requests that are answered: the address sanitizer tells
+ * who keeps them. */
+static void test_interrupts_that_come_last(void **state)
+{
+    struct {
+        struct fuse_in_header header;
+        struct fuse_interrupt_in argument;
+    } late = {.header = {.len = sizeof(late), .opcode = FUSE_INTERRUPT}};
+    struct fuse_buf buffer = {.size = sizeof(late), .mem = &late};
+    for (uint64_t i = 0; i < 100; i++) {
+        late.argument.unique = UINT64_MAX - i;
+        fuse_session_process_buf(mount_->session, &buffer);
+    }
+}
+
 /* ---- M20, M21: what they say of what was written, and of the session ---- */
 
 static void test_what_was_written_is_committed_first(void **state)
@@ -228,6 +245,7 @@ int main(int argc, char **argv)
         mounted(test_unlocking_is_tried_again),
         mounted(test_who_waits_and_is_killed),
         mounted(test_who_waits_gets_it),
+        mounted(test_interrupts_that_come_last),
         mounted(test_what_was_written_is_committed_first),
         mounted(test_a_session_that_is_not_sure),
         mounted(test_another_session),
