@@ -142,16 +142,17 @@ run_limited() { # SECONDS COMMAND...
     return $status
 }
 
-# Takes the counts from the last line of $work/output. A command that failed and counts no
-# failure, or that printed no count, is a failure of its own.
+# Takes the counts from the last line of $work/output, and its lines that tell of a failure. A
+# command that failed and counts no failure, or that printed no count, is a failure of its own.
 take_counts() { # WHAT STATUS
-    local last counts
+    local last counts told
     last=$(tail -n 1 "$work/output")
     if [[ $last =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+)\ skipped$ ]]; then
         counts=("${BASH_REMATCH[@]:1}")
         add "${counts[@]}"
         if [ "${counts[1]}" -gt 0 ]; then
-            failures+=("$1")
+            mapfile -t told < <(sed -n "s|^FAIL |$1: |p" "$work/output")
+            failures+=("${told[@]:-$1}")
         elif [ "$2" -ne 0 ]; then
             fail_one "$1 (exit code $2)"
         elif [ $((counts[0] + counts[2])) -eq 0 ]; then
