@@ -185,6 +185,15 @@ MUTATIONS = [
              'published', 'merge.c',
              'return m->output_count > 0 ? sync_directory(m->task.store, error) : 0;', 'return 0;',
              ('crash_merge',)),
+    Mutation('pieces-stay', 'D38', 'a long write is not sent to the disk piece by piece',
+             'io.c', 'return rc == 0 && io->write_out ?', 'return rc != 0 && io->write_out ?',
+             ('files',)),
+    Mutation('pieces-unchecked', 'D38', 'a piece that the disk has not taken is not told',
+             'io.c', 'io->write_out(io->context, fd, begin, *offset) : rc;',
+             '((void)!io->write_out(io->context, fd, begin, *offset), 0) : rc;', ('files',)),
+    Mutation('victims-stay', 'G7', 'one of the victims is not removed',
+             'merge.c', 'if (m->removed == m->victim_count)',
+             'if (m->removed + 1 >= m->victim_count)', ('merge', 'crash_merge')),
     Mutation('manifest-unsynced', 'G7', 'the manifest is renamed before it is synced',
              'io.c', '''    if (rc == 0)
         rc = io->sync_all(io->context, fd);

@@ -3,8 +3,6 @@
 
 #include <fcntl.h>
 
-enum { WRITE_BYTES = 256 << 10 }; /* what is gathered before it is written */
-
 void hint_path(struct path *ret, const char *directory, uint64_t file_id)
 {
     snprintf(ret->text, sizeof(ret->text), "%s/log/%016llx.hint", directory,
@@ -67,19 +65,6 @@ static uint64_t writer_offset(const struct hint_writer *w)
     return w->out_offset + w->out.length;
 }
 
-static int flush(struct hint_writer *w)
-{
-    if (w->out.failed)
-        return -ENOMEM;
-    struct iovec iov = {w->out.data, w->out.length};
-    int rc = w->out.length > 0 ? write_full(w->s->io, w->fd, &iov, 1, w->out_offset) : 0;
-    if (rc == 0) {
-        w->out_offset += w->out.length;
-        buf_clear(&w->out);
-    }
-    return rc;
-}
-
 static int close_block(struct hint_writer *w)
 {
     if (w->out.failed || w->index.failed)
@@ -92,7 +77,9 @@ static int close_block(struct hint_writer *w)
     block[8] = (uint8_t)w->block_kind;
     put_u32(block + 4, crc32_of(0, block + 8, length));
     w->block_kind = 0;
-    return w->out.length >= WRITE_BYTES ? flush(w) : 0;
+    if (w->out.length < PIECE_BYTES)
+        return 0;
+    return write_piece(w->s->io, w->fd, &w->out, &w->out_offset);
 }
 
 static void open_block(struct hint_writer *w, int kind)
@@ -201,7 +188,7 @@ static int put_end(struct hint_writer *w)
     put_u64(end, trailer_at);
     put_u32(end + 8, crc32_of(0, end, 8));
     buf_bytes(&w->out, end, sizeof(end));
-    return rc == 0 ? flush(w) : rc;
+    return rc == 0 ? write_gathered(w->s->io, w->fd, &w->out, &w->out_offset) : rc;
 }
 
 static int put_header(struct hint_writer *w)

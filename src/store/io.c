@@ -42,6 +42,26 @@ int write_full(const struct store_io *io, int fd, struct iovec *iov, int count,
     return 0;
 }
 
+int write_gathered(const struct store_io *io, int fd, struct buf *out, uint64_t *offset)
+{
+    if (out->failed)
+        return -ENOMEM;
+    struct iovec iov = {out->data, out->length};
+    int rc = out->length > 0 ? write_full(io, fd, &iov, 1, *offset) : 0;
+    if (rc == 0) {
+        *offset += out->length;
+        buf_clear(out);
+    }
+    return rc;
+}
+
+int write_piece(const struct store_io *io, int fd, struct buf *out, uint64_t *offset)
+{
+    uint64_t begin = *offset;
+    int rc = write_gathered(io, fd, out, offset);
+    return rc == 0 && io->write_out ? io->write_out(io->context, fd, begin, *offset) : rc;
+}
+
 int file_write(const struct store_io *io, const char *path, const struct buf *bytes)
 {
     int fd = io->open(io->context, path, O_RDWR | O_CREAT | O_TRUNC, 0600);

@@ -8,6 +8,11 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+enum {
+    PAGE_BYTES = 4096,
+    WRITE_OUT_BYTES = 1 << 20, /* of one file, on their way to the disk */
+};
+
 static ssize_t result(ssize_t n)
 {
     return n < 0 ? -errno : n;
@@ -76,6 +81,19 @@ static int posix_sync(void *context, int fd)
 static int posix_sync_all(void *context, int fd)
 {
     return (int)result(fsync(fd));
+}
+
+/* Whole pages: the last one is not full yet. An error is told once, here or by a sync. */
+static int posix_write_out(void *context, int fd, uint64_t begin, uint64_t end)
+{
+    off_t from = (off_t)(begin & ~(uint64_t)(PAGE_BYTES - 1));
+    off_t to = (off_t)(end & ~(uint64_t)(PAGE_BYTES - 1));
+    int rc = 0;
+    if (from > WRITE_OUT_BYTES)
+        rc = sync_file_range(fd, 0, from - WRITE_OUT_BYTES, SYNC_FILE_RANGE_WAIT_BEFORE);
+    if (rc == 0 && to > from)
+        rc = sync_file_range(fd, from, to - from, SYNC_FILE_RANGE_WRITE);
+    return rc != 0 && errno == ENOSYS ? 0 : (int)result(rc);
 }
 
 static int posix_truncate(void *context, int fd, uint64_t size)
@@ -195,6 +213,7 @@ const struct store_io store_io_posix = {
     .pwritev = posix_pwritev,
     .sync = posix_sync,
     .sync_all = posix_sync_all,
+    .write_out = posix_write_out,
     .truncate = posix_truncate,
     .allocate = posix_allocate,
     .size = posix_size,

@@ -16,6 +16,7 @@
 #include "merge.h"
 
 enum { RELOCATE_KEYS = 8192, RELOCATE_SECTION = 256 }; /* in a stretch; in a section */
+enum { REMOVE_SHARE = 16 }; /* removing a file costs as much as writing this part of it */
 
 /* ---- Giving up --------------------------------------------------------------------- */
 
@@ -333,21 +334,24 @@ static void retire(struct store *s, struct merge *m)
     s->stats.merge_bytes_written += m->written;
 }
 
-/* Oldest first. Durable, before a later round drops tombstones that hid what is in them.
- * A disk that lacks the room to remove a file gets it from others. */
+/* Oldest first, one a stretch. Durable, before a later round drops tombstones that hid what is
+ * in them. A disk that lacks the room to remove a file gets it from others. */
 static int run_remove(struct merge *m, uint64_t *ret_wait_us,
                       char error[STORE_ERROR_BYTES])
 {
-    int rc = 0;
-    for (size_t i = 0; rc == 0 && i < m->victim_count; i++) {
-        const struct segment *victim = m->victims[i].segment;
-        rc = remove_file(m->task.store, victim->kind, victim->file_id, error);
-    }
+    if (m->removed == m->victim_count)
+        return sync_directory(m->task.store, error);
+    const struct segment *victim = m->victims[m->removed].segment;
+    int rc = remove_file(m->task.store, victim->kind, victim->file_id, error);
     if (no_room(rc)) {
         *ret_wait_us = TASK_RETRY_US;
         return 1;
     }
-    return rc == 0 ? sync_directory(m->task.store, error) : rc;
+    if (rc != 0)
+        return rc;
+    *ret_wait_us = task_pace(m->task.store, victim->used / REMOVE_SHARE);
+    m->removed++;
+    return 1;
 }
 
 /* ---- The task ---------------------------------------------------------------------- */

@@ -57,7 +57,6 @@ struct merge {
     size_t heap_count;
     struct buf record;
     struct merged_writer *writer;
-    uint64_t unsynced;
     uint64_t first_id, next_id, end_id; /* reserved for outputs */
     struct merge_output *outputs;       /* room for all those */
     size_t output_count;
@@ -70,6 +69,7 @@ struct merge {
     struct segment **list; /* the segments of its files */
     size_t relocated;      /* outputs done */
     struct hint_reader *relocating;
+    size_t removed;   /* victims */
     uint64_t written; /* for the statistics */
 };
 

@@ -199,7 +199,6 @@ static int begin_output(struct merge *m)
 {
     ensure(m->next_id < m->end_id);
     m->kept_bytes = 0;
-    m->unsynced = 0;
     return merged_writer_new(m->task.store, m->next_id++, &m->writer);
 }
 
@@ -297,11 +296,7 @@ static int copy(struct merge *m, struct merge_source *source, uint64_t *ret_byte
     else
         source->copied += m->record.length;
     *ret_bytes += m->record.length;
-    m->unsynced += m->record.length;
-    if (m->unsynced < MERGE_SYNC_BYTES)
-        return 0;
-    m->unsynced = 0;
-    return merged_writer_sync(m->writer);
+    return 0;
 }
 
 /* The older records of its key are passed over. */
@@ -340,11 +335,12 @@ static int next_key(struct merge *m, uint64_t *ret_bytes)
 
 int merge_copy(struct merge *m, uint64_t *ret_bytes)
 {
+    uint64_t stretch = task_stretch(m->task.store);
     while (m->heap_count > 0) {
         int rc = next_key(m, ret_bytes);
         if (rc != 0)
             return rc;
-        if (*ret_bytes >= STRETCH_BYTES)
+        if (*ret_bytes >= stretch)
             return 1;
     }
     return m->writer ? finish_output(m) : 0;

@@ -16,8 +16,6 @@
 
 static const char magic[8] = {'t', 'i', 'e', 'r', 'c', 'e', 'M', 'S'};
 
-enum { WRITE_BYTES = 256 << 10 }; /* what is gathered before it is written */
-
 void merged_head_encode(uint8_t to[SEGMENT_HEADER],
                         const uint8_t cluster_id[STORE_CLUSTER_ID_BYTES], uint32_t format,
                         uint64_t file_id)
@@ -98,19 +96,6 @@ int merged_writer_new(struct store *s, uint64_t file_id, struct merged_writer **
     return 0;
 }
 
-static int flush(struct merged_writer *w)
-{
-    if (w->out.failed)
-        return -ENOMEM;
-    struct iovec iov = {w->out.data, w->out.length};
-    int rc = w->out.length > 0 ? write_full(w->s->io, w->fd, &iov, 1, w->out_offset) : 0;
-    if (rc == 0) {
-        w->out_offset += w->out.length;
-        buf_clear(&w->out);
-    }
-    return rc;
-}
-
 static void count(struct manifest_file *file, const struct hint_record *record,
                   size_t length)
 {
@@ -140,8 +125,8 @@ int merged_writer_put(struct merged_writer *w, const void *record, size_t length
         hint.value = hint.key + hint.key_size;
     buf_bytes(&w->out, record, length);
     int rc = w->out.failed ? -ENOMEM : hint_writer_record(w->hint, &hint);
-    if (rc == 0 && w->out.length >= WRITE_BYTES)
-        rc = flush(w);
+    if (rc == 0 && w->out.length >= PIECE_BYTES)
+        rc = write_piece(w->s->io, w->fd, &w->out, &w->out_offset);
     if (rc != 0)
         return rc;
     if (ret_offset)
@@ -155,12 +140,6 @@ uint64_t merged_writer_bytes(const struct merged_writer *w)
     return w->file.bytes;
 }
 
-int merged_writer_sync(struct merged_writer *w)
-{
-    int rc = flush(w);
-    return rc == 0 ? w->s->io->sync(w->s->io->context, w->fd) : rc;
-}
-
 /* The data file has its name first: a hint without its file means nothing. */
 int merged_writer_finish(struct merged_writer *w, struct manifest_file *ret,
                          uint64_t *ret_hint_bytes)
@@ -169,7 +148,7 @@ int merged_writer_finish(struct merged_writer *w, struct manifest_file *ret,
     struct path from, to;
     merged_new_path(&from, w->s->path, w->file.file_id);
     merged_path(&to, w->s->path, w->file.file_id);
-    int rc = flush(w);
+    int rc = write_gathered(io, w->fd, &w->out, &w->out_offset);
     if (rc == 0)
         rc = io->sync_all(io->context, w->fd);
     if (rc == 0)

@@ -49,6 +49,9 @@ struct store_io {
     /* fdatasync; fsync, that is with the size and the rest. */
     STORE_CHECKED int (*sync)(void *context, int fd);
     STORE_CHECKED int (*sync_all)(void *context, int fd);
+    /* Bytes up to `end` begin to go to the disk, when those are there that came long before
+     * `begin`; nothing is durable by that. NULL: nothing waits for this disk. */
+    STORE_CHECKED int (*write_out)(void *context, int fd, uint64_t begin, uint64_t end);
     int (*truncate)(void *context, int fd, uint64_t size);
     int (*allocate)(void *context, int fd, uint64_t size); /* zeros to `size`, reserved */
     int (*size)(void *context, int fd, uint64_t *ret);

@@ -90,6 +90,11 @@ ssize_t read_full(const struct store_io *io, int fd, void *to, size_t length,
 /* Writes all; uses `iov` up. */
 int write_full(const struct store_io *io, int fd, struct iovec *iov, int count,
                uint64_t offset);
+/* Of a long write what was gathered, at *offset, which moves on; `out` is empty then. */
+int write_gathered(const struct store_io *io, int fd, struct buf *out, uint64_t *offset);
+/* The same where more will come: few such pieces are on their way to the disk, and who syncs
+ * another file meanwhile waits for no more. */
+int write_piece(const struct store_io *io, int fd, struct buf *out, uint64_t *offset);
 /* A small file, made anew and synced; its name is the caller's to sync. */
 int file_write(const struct store_io *io, const char *path, const struct buf *bytes);
 /* A small file, into an empty buffer. -EBADMSG: it is larger than that. */
@@ -229,7 +234,6 @@ int merged_writer_new(struct store *s, uint64_t file_id, struct merged_writer **
 int merged_writer_put(struct merged_writer *w, const void *record, size_t length,
                       uint32_t *ret_offset);
 uint64_t merged_writer_bytes(const struct merged_writer *w); /* so far, of data */
-int merged_writer_sync(struct merged_writer *w); /* what was put, to pace a long write */
 /* Both synced and renamed; the directory is the caller's to sync. */
 int merged_writer_finish(struct merged_writer *w, struct manifest_file *ret,
                          uint64_t *ret_hint_bytes);
@@ -788,7 +792,7 @@ enum {
     TASK_LOOK_US = 100 * 1000,   /* how often a quiet store is looked at */
     TASK_RETRY_US = 1000 * 1000, /* after one that was given up */
     HURT_US = 60 * 1000 * 1000,  /* a damaged file is tried again after this */
-    MERGE_SYNC_BYTES = 4 << 20,  /* of output between two syncs */
+    PIECE_BYTES = 256 << 10,     /* gathered of a merged file or hint before it is written */
     MERGE_VICTIMS = 64,          /* of one round, at most */
     HURRY_FULL = 1000,
 };
@@ -818,6 +822,8 @@ extern const struct task_kind seal_kind, merge_kind, scrub_kind;
 
 /* The merge thread: how long to wait after this many bytes. */
 uint64_t task_pace(const struct store *s, uint64_t bytes);
+/* And how many bytes, at most about, a merge copies before that. */
+uint64_t task_stretch(const struct store *s);
 /* The merge thread: the running task is not wanted any more; it ends as soon as it can
  * (store_stop_task). */
 bool task_stopping(const struct store *s);

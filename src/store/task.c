@@ -87,6 +87,13 @@ bool task_stopping(const struct store *s)
     return atomic_load_explicit(&s->task_stop, memory_order_relaxed);
 }
 
+/* Small ones do not come in bursts; without pauses between them they would only cost. */
+uint64_t task_stretch(const struct store *s)
+{
+    uint32_t hurry = atomic_load_explicit(&s->merge_hurry, memory_order_relaxed);
+    return hurry < HURRY_FULL ? PIECE_BYTES : STRETCH_BYTES;
+}
+
 /* At the set rate in peace; without a wait where the bound of space is reached. */
 uint64_t task_pace(const struct store *s, uint64_t bytes)
 {

@@ -218,6 +218,8 @@ struct background {
 static void pause_for(struct background *b, uint64_t us)
 {
     struct timespec until;
+    if (us == 0)
+        return;
     clock_gettime(CLOCK_REALTIME, &until);
     until.tv_nsec += (long)(us % 1000000) * 1000;
     until.tv_sec += (time_t)(us / 1000000) + until.tv_nsec / 1000000000;

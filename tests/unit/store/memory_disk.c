@@ -427,6 +427,16 @@ static int memory_sync(void *context, int fd)
     return rc;
 }
 
+static int memory_write_out(void *context, int fd, uint64_t begin, uint64_t end)
+{
+    struct memory_disk *disk = context;
+    enter(disk);
+    int rc = call(disk);
+    ensure(begin <= end && file_of(disk, fd) >= 0);
+    leave(disk);
+    return rc;
+}
+
 static int memory_truncate(void *context, int fd, uint64_t size)
 {
     struct memory_disk *disk = context;
@@ -556,6 +566,7 @@ struct store_io memory_disk_io(struct memory_disk *disk)
         .pwritev = memory_pwritev,
         .sync = memory_sync,
         .sync_all = memory_sync,
+        .write_out = memory_write_out,
         .truncate = memory_truncate,
         .allocate = memory_allocate,
         .size = memory_size,

@@ -69,6 +69,9 @@ static void test_table(void **state)
     assert_int_equal(io->pwritev(NULL, fd, iov, 2, 5), 7);
     assert_int_equal(io->sync(NULL, fd), 0);
     assert_int_equal(io->sync_all(NULL, fd), 0);
+    assert_int_equal(io->write_out(NULL, fd, 0, 10000), 0);
+    assert_int_equal(io->write_out(NULL, fd, 5000, 10000), 0);
+    assert_int_equal(io->write_out(NULL, -1, 0, 10000), -EBADF);
     char got[16] = "";
     assert_int_equal(io->pread(NULL, fd, got, 16, 4), 16);
     assert_memory_equal(got, "\0abcdefg\0\0", 10);
